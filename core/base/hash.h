@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one door to xxHash.  Not for secrets.  Results are the same on every
+ * machine.  Any thread. */
+#ifndef PD_BASE_HASH_H
+#define PD_BASE_HASH_H
+
+#include <pdplane/types.h>
+
+struct pd_hash128 {
+    uint64_t lo;
+    uint64_t hi;
+};
+
+/* XXH3, 64 and 128 bits. */
+uint64_t pd_hash64(const void *p, size_t n, uint64_t seed);
+struct pd_hash128 pd_hash128(const void *p, size_t n, uint64_t seed);
+/* XXH64, where a peer's protocol asks for it. */
+uint64_t pd_hash_xxh64(const void *p, size_t n, uint64_t seed);
+/* A well mixed 64-bit value from a 64-bit value; a bijection for each seed. */
+uint64_t pd_hash_u64(uint64_t v, uint64_t seed);
+
+static inline bool pd_hash128_eq(struct pd_hash128 a, struct pd_hash128 b)
+{
+    return a.lo == b.lo && a.hi == b.hi;
+}
+
+/* The same digests over parts.  Gives: pd_hasher_destroy; NULL when memory is
+ * short.  One thread at a time. */
+struct pd_hasher;
+struct pd_hasher *pd_hasher_create(uint64_t seed);
+void pd_hasher_destroy(struct pd_hasher *h);
+void pd_hasher_reset(struct pd_hasher *h, uint64_t seed);
+void pd_hasher_update(struct pd_hasher *h, const void *p, size_t n);
+/* What has been fed so far; feeding may go on. */
+struct pd_hash128 pd_hasher_digest128(const struct pd_hasher *h);
+uint64_t pd_hasher_digest64(const struct pd_hasher *h);
+
+#endif
