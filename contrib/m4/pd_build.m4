@@ -16,14 +16,14 @@ AC_DEFUN([PD_OPTIONS],[
   AC_ARG_ENABLE([werror], [AS_HELP_STRING([--enable-werror], [warnings are errors])], [], [enable_werror=no])
   AC_ARG_ENABLE([sanitizers], [AS_HELP_STRING([--enable-sanitizers@<:@=LIST@:>@], [address,undefined (default) or thread])], [], [enable_sanitizers=no])
   AC_ARG_ENABLE([trace], [AS_HELP_STRING([--enable-trace], [compile trace-level log lines in])], [], [enable_trace=no])
-  AS_IF([test "x$enable_trace" = xyes], [AC_DEFINE([PD_ENABLE_TRACE], [1], [trace-level log lines are compiled in])])
+  AS_IF([test "x$enable_trace" = xyes], [pd_trace=-DPD_ENABLE_TRACE], [pd_trace=])
 
   PD_WARN_CFLAGS=
   m4_foreach_w([pd_flag], [-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wundef -Wpointer-arith],
     [PD_CC_FLAG([PD_WARN_CFLAGS], pd_flag)
 ])
   AS_IF([test "x$enable_werror" = xyes], [PD_WARN_CFLAGS="$PD_WARN_CFLAGS -Werror"])
-  PD_CODE_CFLAGS="-std=gnu11 -fvisibility=hidden -fno-strict-aliasing"
+  PD_CODE_CFLAGS="-std=gnu11 -fvisibility=hidden -fno-strict-aliasing $pd_trace"
   AS_IF([test "x$enable_debug" = xyes], [PD_CODE_CFLAGS="$PD_CODE_CFLAGS -O0 -g3"])
 
   PD_SAN_FLAGS=
