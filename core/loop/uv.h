@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The real loop: libuv, the system's sockets and clock. */
+#ifndef PD_LOOP_UV_H
+#define PD_LOOP_UV_H
+
+#include <pdplane/loop.h>
+
+struct pd_loop_uv_opts {
+    const char *name;           /* of the loop, static; NULL: "loop" */
+    pd_time slow_ns;            /* a longer turn is counted and told; 0: 50 ms */
+    /* After a slow turn, on the loop's thread: which handler took most of it,
+     * for how long, and how long the turn was.  May be NULL. */
+    void (*on_slow)(void *arg, const char *handler, pd_time handler_ns, pd_time turn_ns);
+    void *arg;
+};
+
+/* Creates a loop; opts may be NULL.  Gives it; ended by pd_loop_destroy.
+ * PD_OK, PD_ENOMEM, PD_ELIMIT, PD_EIO. */
+pd_status pd_loop_uv_create(const struct pd_loop_uv_opts *opts, struct pd_loop **out);
+
+/* Runs one turn, waiting at most max_wait_ns for something to do
+ * (rounded up to milliseconds); for tests and embedding. */
+pd_status pd_loop_uv_turn(struct pd_loop *loop, pd_time max_wait_ns);
+
+struct pd_loop_signal;
+/* Calls cb on the loop for each arrival of signum.  Gives a handle, ended by
+ * pd_loop_uv_signal_close. */
+pd_status pd_loop_uv_signal_open(struct pd_loop *loop, int signum, const char *name,
+                                 void (*cb)(int signum, void *arg), void *arg,
+                                 struct pd_loop_signal **out);
+void pd_loop_uv_signal_close(struct pd_loop_signal *sig);
+
+#endif
