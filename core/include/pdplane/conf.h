@@ -111,7 +111,7 @@ struct pd_conf_place {
 struct pd_conf_unit {
     const char *name;          /* the unit's real name, also when an alias was written; NULL when
                                   the row is optional and was not given */
-    const void *unit;          /* what the resolver found, for the core: const struct pd_unit * */
+    const void *unit;          /* the core's handle of the unit */
     const void *conf;          /* the unit's conf_size bytes, filled from its rows */
     const struct pd_option *rows; /* of conf; NULL when the unit has none */
     struct pd_conf_place place;
