@@ -43,6 +43,9 @@ struct pd_host_api {
      * exact version of pdplane: NULL unless name is known and version equals
      * the core's.  Loop thread. */
     const void *(*table)(struct pd_host *host, const char *name, uint32_t version);
+    /* The node's own object that goes with such a table; NULL when the node
+     * has none.  Loop thread. */
+    void *(*object)(struct pd_host *host, const char *name);
 };
 
 #ifdef __cplusplus

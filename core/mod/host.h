@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The core's side of <pdplane/host.h>: the table that every module gets, and
+ * what stands behind a struct pd_host.  Each node owns one; its second-tier
+ * tables are registered by the folders above. */
+#ifndef PD_MOD_HOST_H
+#define PD_MOD_HOST_H
+
+#include <pdplane/host.h>
+
+#define PD_HOST_TABLES_MAX 16u
+#define PD_HOST_MEMORIES_MAX 64u
+
+struct pd_host_entry {
+    const char *name;          /* literal */
+    uint32_t version;
+    uint32_t reserved;
+    const void *table;         /* static */
+    void *object;              /* borrowed, may be NULL */
+};
+
+struct pd_host {
+    struct pd_host_entry entries[PD_HOST_TABLES_MAX];
+    uint32_t n_entries;
+    uint32_t n_memories;       /* allocated and not freed */
+};
+
+void pd_host_init(struct pd_host *host);
+/* PD_OK, PD_EEXIST, PD_ELIMIT. */
+pd_status pd_host_register(struct pd_host *host, const char *name, uint32_t version, const void *table,
+                           void *object);
+
+/* The one table of this process, constant. */
+const struct pd_host_api *pd_host_api_table(void);
+
+#endif
