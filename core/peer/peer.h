@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The peer table of a node, for the core.  The rest of its functions, and all
+ * struct types, are in <pdplane/peer.h>; pd_peer_table() gives them.
+ *
+ * Everything here: loop thread. */
+#ifndef PD_PEER_PEER_H
+#define PD_PEER_PEER_H
+
+#include <pdplane/log.h>
+#include <pdplane/loop.h>
+#include <pdplane/metric.h>
+#include <pdplane/peer.h>
+
+#define PD_PEER_MAX_SECRET 256
+
+/* What pd_peers_create needs.  Zero numbers stand for the defaults named. */
+struct pd_peers_conf {
+    struct pd_loop *loop;
+    struct pd_log *log;                /* may be NULL */
+    struct pd_metrics *metrics;        /* may be NULL */
+    const struct pd_peer_desc *self;   /* copied; id must be set */
+    struct pd_str secret;              /* shared by all nodes; empty: no authentication; copied */
+    /* Fills one report per engine of self, in order; may be NULL. */
+    void (*load)(struct pd_engine_load *out, uint32_t n, void *arg);
+    void *load_arg;
+    pd_time heartbeat;                 /* 1 s */
+    pd_time suspect;                   /* 3 s without a byte */
+    pd_time dead;                      /* 4 s */
+    pd_time connect_timeout;           /* 3 s for connect and hello */
+    pd_time backoff_min;               /* 100 ms */
+    pd_time backoff_max;               /* 5 s */
+    pd_time forget;                    /* 60 s: a peer that is down and not configured is gone */
+    uint32_t max_peers;                /* 1024 */
+    uint32_t max_links;                /* 2048, those without a peer yet included */
+    uint32_t max_calls;                /* per link and direction, 16384 */
+    uint32_t max_message;              /* bytes, 16 MiB */
+    uint32_t window;                   /* bytes per call and direction, 256 KiB */
+    uint32_t call_queue;               /* bytes that wait per call before PD_EAGAIN, 1 MiB */
+    uint32_t link_queue;               /* bytes that wait per link, 1 MiB */
+};
+
+/* PD_OK, PD_EINVAL (err filled), PD_ENOMEM. */
+pd_status pd_peers_create(const struct pd_peers_conf *conf, struct pd_peers **out,
+                          struct pd_err *err);
+/* Says goodbye on all links and closes them; on_closed is the last callback,
+ * the table is gone after it.  Calls that are open end with PD_EPEER. */
+void pd_peers_destroy(struct pd_peers *peers, void (*on_closed)(void *arg), void *arg);
+
+/* Accepts peers on "host:port"; *port gets the number bound (may be NULL).
+ * PD_OK or err filled. */
+pd_status pd_peers_listen(struct pd_peers *peers, struct pd_str address, uint16_t *port,
+                          struct pd_err *err);
+/* Keeps a link to this address for ever, with jittered back-off.  PD_OK, PD_EINVAL,
+ * PD_EEXIST, PD_ELIMIT, PD_ENOMEM. */
+pd_status pd_peers_dial(struct pd_peers *peers, struct pd_str address);
+/* Forgets an address; a link that is up stays until it breaks.  PD_OK, PD_ENOENT. */
+pd_status pd_peers_undial(struct pd_peers *peers, struct pd_str address);
+/* New description of this node (identity stays); told to all peers. */
+pd_status pd_peers_update(struct pd_peers *peers, const struct pd_peer_desc *self);
+/* Sets the drain flag that peers see. */
+void pd_peers_drain(struct pd_peers *peers, bool draining);
+
+/* The functions of <pdplane/peer.h>. */
+const struct pd_peer_api *pd_peer_table(void);
+
+#endif
