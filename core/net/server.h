@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An HTTP/1.1 server on one loop: exact routes registered by their owners,
+ * everything else refused; answers at once or streamed with back-pressure.
+ *
+ * One object, struct pd_http_req, is a request and its answer.  It belongs to
+ * the server.  A handler may use it from on_request until it has ended the
+ * answer (pd_http_respond, pd_http_error, pd_http_end, pd_http_abort) or
+ * on_gone has returned, whichever is first; one of them always happens.
+ * No callback is ever called from inside a function of this header.
+ * Everything runs on the loop's thread. */
+#ifndef PD_NET_SERVER_H
+#define PD_NET_SERVER_H
+
+#include "net/http1.h"
+
+#include <pdplane/loop.h>
+
+struct pd_arena;
+struct pd_http_server;
+struct pd_http_req;
+
+struct pd_http_route {
+    const char *path;           /* exact, "/v1/models"; borrowed until removed */
+    uint32_t methods;           /* 1u << PD_HTTP_POST ...; GET includes HEAD */
+    uint32_t flags;             /* PD_HTTP_ROUTE_... */
+    uint64_t body_limit;        /* bytes, 0: the server's */
+    pd_time deadline_ns;        /* from the head to the end of the answer, 0: none */
+    /* The request is there: with its whole body, or (STREAM_BODY) its head. */
+    void (*on_request)(struct pd_http_req *req, void *arg);
+    void *arg;
+};
+
+enum {
+    /* on_request comes at the head; the body through on_body, on_body_end. */
+    PD_HTTP_ROUTE_STREAM_BODY = 1,
+    /* Routes of health checks: served also while draining without "close". */
+    PD_HTTP_ROUTE_ALWAYS = 2,
+};
+
+/* Set by a handler inside on_request or later.  Members may be NULL. */
+struct pd_http_req_events {
+    /* A piece of a streamed body, borrowed during the call. */
+    void (*on_body)(struct pd_http_req *req, struct pd_str piece, void *arg);
+    void (*on_body_end)(struct pd_http_req *req, void *arg);
+    /* What is queued has fallen below the low mark after it was above the high one. */
+    void (*on_drain)(struct pd_http_req *req, void *arg);
+    /* The route's deadline has passed.  NULL: 504 when nothing was sent, else
+     * the connection is cut; on_gone (PD_ETIMEDOUT) follows in both cases. */
+    void (*on_deadline)(struct pd_http_req *req, void *arg);
+    /* The answer can no longer be delivered: PD_EPEER the client left,
+     * PD_ETIMEDOUT it read or sent too slowly, PD_EPROTO its body was refused
+     * (an error was sent), PD_ELIMIT more was queued than allowed, PD_ECANCELED
+     * the server closes.  req is gone when it returns. */
+    void (*on_gone)(struct pd_http_req *req, pd_status why, void *arg);
+};
+
+struct pd_http_server_opts {
+    size_t size;                /* sizeof(struct pd_http_server_opts) */
+    const char *name;           /* static string, for the loop's handles; NULL: "http" */
+    uint32_t max_conns;         /* 0: 8192; more get 503 */
+    uint32_t half_close_ok;     /* 1: a client that ended its sending still gets its answer */
+    uint64_t body_limit;        /* bytes, 0: 8 MiB */
+    uint32_t high_water;        /* bytes queued per answer, 0: 256 KiB */
+    uint32_t low_water;         /* 0: 64 KiB */
+    uint64_t max_queued;        /* bytes queued per answer that cut it, 0: 8 MiB */
+    pd_time idle_ns;            /* between requests, 0: 75 s */
+    pd_time head_ns;            /* first byte to end of head, 0: 10 s */
+    pd_time body_ns;            /* between two pieces of a body, 0: 30 s */
+    pd_time write_ns;           /* a client that takes nothing, 0: 60 s */
+    pd_time linger_ns;          /* waiting for the client's close after ours, 0: 1 s */
+};
+
+/* What a server has done and has, for the registry; all counters grow only. */
+struct pd_http_server_stats {
+    uint64_t accepted;          /* connections */
+    uint64_t refused;           /* connections above the limit */
+    uint64_t requests;          /* complete heads that were accepted */
+    uint64_t responses[6];      /* by class: [2] = 2xx; [0] aborted or never begun */
+    uint64_t rejects[PD_HTTP_REJECTS];
+    uint64_t not_found;
+    uint64_t method_not_allowed;
+    uint64_t bytes_in;
+    uint64_t bytes_out;
+    uint64_t reads;             /* calls of the stream */
+    uint64_t writes;
+    uint64_t idle_timeouts;
+    uint64_t head_timeouts;
+    uint64_t body_timeouts;
+    uint64_t write_timeouts;
+    uint64_t deadline_timeouts;
+    uint64_t client_gone;       /* clients that left before the end of the answer */
+    uint64_t queue_overflows;
+    uint64_t pipelined;         /* requests that had arrived before their turn */
+    uint64_t continues;         /* 100 Continue sent */
+    uint64_t memory_failures;
+    /* Now. */
+    uint64_t conns_idle;        /* between requests */
+    uint64_t conns_reading;     /* in a head or a body */
+    uint64_t conns_serving;     /* the request is with its handler */
+    uint64_t conns_closing;
+    uint64_t queued_bytes;
+};
+
+/* opts may be NULL.  PD_OK, PD_EINVAL, PD_ENOMEM.  Gives: pd_http_server_close. */
+pd_status pd_http_server_create(struct pd_loop *loop, const struct pd_http_server_opts *opts,
+                                struct pd_http_server **out);
+/* Opens one more listener (at most 16); see pd_listener_open for addr, opts and
+ * what is returned, besides PD_ELIMIT. */
+pd_status pd_http_server_listen(struct pd_http_server *s, const struct pd_addr *addr,
+                                const struct pd_listener_opts *opts);
+/* The address of the i-th listener.  PD_OK or PD_ENOENT. */
+pd_status pd_http_server_addr(struct pd_http_server *s, size_t i, struct pd_addr *out);
+/* Takes an open stream as a new connection (TLS, tests).  PD_OK; PD_ELIMIT,
+ * PD_ENOMEM: the stream is closed. */
+pd_status pd_http_server_adopt(struct pd_http_server *s, struct pd_stream *stream);
+/* Adds a route (at most 256).  route is copied, its strings are borrowed.
+ * PD_OK, PD_EINVAL, PD_EEXIST (path taken), PD_ELIMIT. */
+pd_status pd_http_server_route(struct pd_http_server *s, const struct pd_http_route *route);
+/* Removes the routes of that path; requests already handed over go on.  PD_OK
+ * or PD_ENOENT. */
+pd_status pd_http_server_unroute(struct pd_http_server *s, const char *path);
+/* Stops listening, closes idle connections, closes the others after their
+ * answer; on_drained (may be NULL) follows when there is none left. */
+void pd_http_server_drain(struct pd_http_server *s, void (*on_drained)(void *arg), void *arg);
+/* Cuts everything; requests get on_gone (PD_ECANCELED).  s is freed just before
+ * on_closed (may be NULL). */
+void pd_http_server_close(struct pd_http_server *s, void (*on_closed)(void *arg), void *arg);
+/* Borrowed; changes as the server works. */
+const struct pd_http_server_stats *pd_http_server_stats(const struct pd_http_server *s);
+struct pd_loop *pd_http_server_loop(const struct pd_http_server *s);
+
+/* The request.  What these return is valid as long as req. */
+const struct pd_http_head *pd_http_req_head(const struct pd_http_req *req);
+enum pd_http_method pd_http_req_method(const struct pd_http_req *req);
+struct pd_str pd_http_req_path(const struct pd_http_req *req);
+/* First header with that lower-case name, or { NULL, 0 }. */
+struct pd_str pd_http_req_header(const struct pd_http_req *req, const char *name);
+/* The whole body, contiguous and writable; empty for streamed bodies. */
+struct pd_str pd_http_req_body(const struct pd_http_req *req);
+/* Frees the memory of the whole body before the answer is over. */
+void pd_http_req_body_release(struct pd_http_req *req);
+/* The client's x-request-id when it is plain, else one made here. */
+struct pd_str pd_http_req_id(const struct pd_http_req *req);
+/* PD_OK or PD_EPEER. */
+pd_status pd_http_req_peer(const struct pd_http_req *req, struct pd_addr *out);
+/* When the head was complete. */
+pd_time pd_http_req_start(const struct pd_http_req *req);
+/* Memory that lives as long as req, at most 1 MiB. */
+struct pd_arena *pd_http_req_arena(struct pd_http_req *req);
+struct pd_http_server *pd_http_req_server(const struct pd_http_req *req);
+/* Events and the argument of all of them; ev is borrowed as long as req. */
+void pd_http_req_set_events(struct pd_http_req *req, const struct pd_http_req_events *ev,
+                            void *arg);
+void *pd_http_req_arg(const struct pd_http_req *req);
+/* Moves the deadline to delay_ns from now; 0: none. */
+void pd_http_req_set_deadline(struct pd_http_req *req, pd_time delay_ns);
+/* No on_body until resumed; up to 64 KiB that were read already still come. */
+void pd_http_req_pause(struct pd_http_req *req);
+void pd_http_req_resume(struct pd_http_req *req);
+
+/* Answers.  Headers are borrowed; Content-Length, Transfer-Encoding, Connection,
+ * Date and x-request-id are the server's and ignored when given.  A value with
+ * control bytes is left out.  For HEAD the body is left out. */
+
+/* A whole answer with one write.  body is borrowed; what does not fit into the
+ * socket is copied. */
+void pd_http_respond(struct pd_http_req *req, uint32_t status,
+                     const struct pd_http_header *headers, size_t n, struct pd_str body);
+/* The same with the body in n_body runs (at most 32). */
+void pd_http_respond_iov(struct pd_http_req *req, uint32_t status,
+                         const struct pd_http_header *headers, size_t n,
+                         const struct pd_iov *body, size_t n_body);
+
+/* Length of a streamed answer that is not known. */
+#define PD_HTTP_UNKNOWN_LENGTH UINT64_MAX
+/* Begins a streamed answer; its head leaves with the first write or at the end
+ * of this turn.  length: of the body in bytes, or PD_HTTP_UNKNOWN_LENGTH
+ * (chunked).  PD_OK, PD_EBUSY (begun already), PD_ENOMEM. */
+pd_status pd_http_begin(struct pd_http_req *req, uint32_t status,
+                        const struct pd_http_header *headers, size_t n, uint64_t length);
+/* Adds body bytes (n at most 32 runs, borrowed).  Small pieces of one turn leave
+ * in one write at its end.  Returns the bytes now queued: above the high mark
+ * the handler waits for on_drain. */
+size_t pd_http_write(struct pd_http_req *req, const struct pd_iov *iov, size_t n);
+size_t pd_http_write_str(struct pd_http_req *req, struct pd_str bytes);
+/* Sends now what was written in this turn. */
+void pd_http_flush(struct pd_http_req *req);
+/* The answer is complete. */
+void pd_http_end(struct pd_http_req *req);
+/* Cuts the connection, so that the client can tell that the answer is not whole. */
+void pd_http_abort(struct pd_http_req *req);
+/* The connection closes after this answer. */
+void pd_http_close_after(struct pd_http_req *req);
+/* Whether a status has been given already. */
+bool pd_http_has_begun(const struct pd_http_req *req);
+size_t pd_http_queued(const struct pd_http_req *req);
+
+/* An error in the form of the OpenAI API, as used by clients' libraries. */
+struct pd_http_error {
+    uint32_t status;
+    const char *type;           /* NULL: the usual one of the status */
+    const char *code;           /* NULL: null */
+    struct pd_str message;
+    const char *param;          /* NULL: null */
+    uint32_t retry_after_ms;    /* 0: none (429 and 503 then say 1 s) */
+    int32_t should_retry;       /* x-should-retry: above 0 true, below 0 false, 0 none */
+    const char *allow;          /* Allow, or NULL */
+    uint32_t close;             /* 1: the connection closes after it */
+};
+
+/* Answers with an error.  When an answer has begun already, it is aborted. */
+void pd_http_error(struct pd_http_req *req, uint32_t status, const char *type, const char *code,
+                   const char *message, const char *param);
+void pd_http_error_full(struct pd_http_req *req, const struct pd_http_error *error);
+/* Appends {"error":{...}} (no line break inside), also for error events in
+ * streams.  Returns what the buffer returns. */
+pd_status pd_http_error_json(struct pd_buf *b, const struct pd_http_error *error);
+/* "invalid_request_error" and so on; never NULL. */
+const char *pd_http_error_type(uint32_t status);
+
+#endif
