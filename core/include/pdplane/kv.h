@@ -4,7 +4,7 @@
  * reach these functions as a table:
  *
  *     const struct pd_kv_api *api =
- *         (const struct pd_kv_api *)pd_host()->table(host, "kv", PD_KV_API);
+ *         (const struct pd_kv_api *)pd_host()->table(host, PD_KV_TABLE, PD_KV_VERSION);
  *
  * A hand-over has two ends, which talk by messages that the two role modules
  * carry for them inside the call of the request (opaque byte strings):
@@ -39,7 +39,8 @@
 extern "C" {
 #endif
 
-#define PD_KV_API 1u
+#define PD_KV_TABLE "kv"
+#define PD_KV_VERSION 1u
 
 struct pd_kv;        /* the KV plane of a node */
 struct pd_kv_region; /* the block pool of one engine */
@@ -172,7 +173,7 @@ struct pd_kv_lease_row {
 
 struct pd_kv_api {
     uint32_t size;
-    uint32_t version;          /* PD_KV_API */
+    uint32_t version;          /* PD_KV_VERSION */
 
     /* The region of an engine instance, NULL when it has none. */
     struct pd_kv_region *(*region)(struct pd_kv *kv, const char *engine);

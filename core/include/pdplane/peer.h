@@ -4,7 +4,7 @@
  * these functions as a table:
  *
  *     const struct pd_peer_api *api =
- *         (const struct pd_peer_api *)pd_host()->table(host, "peer", PD_PEER_API);
+ *         (const struct pd_peer_api *)pd_host()->table(host, PD_PEER_TABLE, PD_PEER_VERSION);
  *
  * Between a pair of nodes there is one link.  A peer is a running node, named
  * by (uuid, epoch): when a node restarts, its old peer is gone and a new one
@@ -29,7 +29,8 @@
 extern "C" {
 #endif
 
-#define PD_PEER_API 1u
+#define PD_PEER_TABLE "peer"
+#define PD_PEER_VERSION 1u
 
 struct pd_peers; /* the peer table of a node */
 struct pd_call;  /* one end of a call */
@@ -163,7 +164,7 @@ typedef void (*pd_call_handler)(struct pd_peers *peers, struct pd_call *call, pd
 
 struct pd_peer_api {
     uint32_t size;
-    uint32_t version;          /* PD_PEER_API */
+    uint32_t version;          /* PD_PEER_VERSION */
 
     /* The node itself as a peer. */
     pd_peer_ref (*self)(struct pd_peers *peers);
