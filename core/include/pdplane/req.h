@@ -4,8 +4,9 @@
  * exact version of pdplane.
  *
  *     const struct pd_req_api *r = pd_host()->table(host, PD_REQ_TABLE, PD_REQ_VERSION);
+ *     struct pd_reqs *reqs = pd_host()->object(host, PD_REQ_TABLE);
  *     struct pd_req *req;
- *     pd_status st = r->begin(r->reqs, id, PD_ROLE_ROUTER, now, &req);
+ *     pd_status st = r->begin(reqs, id, PD_ROLE_ROUTER, now, &req);
  *
  * The owner of a live record writes its plain members itself; stage, outcome
  * and times change through the functions only.  All functions: loop thread.
@@ -146,7 +147,6 @@ struct pd_reqs;
 struct pd_req_api {
     uint32_t size;
     uint32_t version;          /* PD_REQ_VERSION */
-    struct pd_reqs *reqs;      /* of this node: the first argument below */
 
     /* Accepts a request.  id: 1 to 64 bytes, need not be unique; empty makes
      * one from the number.  Longer ids are cut.  PD_OK; PD_ELIMIT when too

@@ -4,15 +4,16 @@
  * The kinds of module that take part in a decision are in scheduler.h.
  *
  *     const struct pd_sched_api *s = pd_host()->table(host, PD_SCHED_TABLE, PD_SCHED_VERSION);
+ *     struct pd_sched *sched = pd_host()->object(host, PD_SCHED_TABLE);
  *
  *     struct pd_prompt prompt;                        // hashed while the body arrives
- *     s->prompt_init(s->sched, &prompt, model, salt, hashes, room);
+ *     s->prompt_init(sched, &prompt, model, salt, hashes, room);
  *     s->prompt_add(&prompt, bytes, n);
  *     s->prompt_end(&prompt);
- *     st = s->schedule(s->sched, &ask, &plan);        // decode, local or remote, prefill
- *     s->dispatch(s->sched, plan.decode.ref, PD_ROLE_DECODE, &prompt, tokens, now, &d);
- *     s->computed(s->sched, &d);                      // its prompt is done
- *     s->end(s->sched, &d, PD_DISPATCH_OK, now);      // exactly once for each dispatch
+ *     st = s->schedule(sched, &ask, &plan);        // decode, local or remote, prefill
+ *     s->dispatch(sched, plan.decode.ref, PD_ROLE_DECODE, &prompt, tokens, now, &d);
+ *     s->computed(sched, &d);                      // its prompt is done
+ *     s->end(sched, &d, PD_DISPATCH_OK, now);      // exactly once for each dispatch
  *
  * All functions: loop thread; none blocks or calls back into its caller except
  * through the explain sink.  Times are the caller's pd_loop_now. */
@@ -155,7 +156,6 @@ struct pd_sched;
 struct pd_sched_api {
     uint32_t size;
     uint32_t version;          /* PD_SCHED_VERSION */
-    struct pd_sched *sched;    /* of this node: the first argument below */
 
     /* Adds the endpoint with info->key, or updates it (same ref).  PD_OK,
      * PD_EINVAL, PD_ELIMIT (table full), PD_ENOMEM. */

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The lines of explanation of one request, packed into a fixed piece of
+ * memory. */
+#ifndef PD_REQ_EXPLAIN_H
+#define PD_REQ_EXPLAIN_H
+
+#include <pdplane/req.h>
+
+/* Room that only lines of general weight (profile, pick, decision, note) may
+ * use, so that many candidates never hide the result. */
+#define PD_EXPLAIN_RESERVE 640u
+#define PD_EXPLAIN_MIN (PD_EXPLAIN_RESERVE + 384u)
+
+struct pd_explain {
+    uint8_t *bytes;         /* borrowed */
+    uint32_t cap;
+    uint32_t used;
+    uint32_t lost;
+    bool skip_scores;       /* the candidate before did not fit */
+};
+
+void pd_explain_init(struct pd_explain *e, uint8_t *bytes, uint32_t cap);
+void pd_explain_reset(struct pd_explain *e);
+/* Packs a copy; a line without room is counted in `lost`. */
+void pd_explain_add(struct pd_explain *e, const struct pd_explain_line *line);
+/* *cursor = 0 first; false at the end.  Strings are borrowed until reset. */
+bool pd_explain_next(const struct pd_explain *e, uint32_t *cursor, struct pd_explain_line *out);
+
+#endif

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What requests add to the metrics.  Each phase is observed by the role that
+ * does it (prefill time on the prefill leg, transfer time on the decode leg,
+ * client times on the router), so a process with several roles counts nothing
+ * twice.  A model becomes a label only when a request for it was sent to an
+ * endpoint: names that clients invent do not make series. */
+#include "req/meter.h"
+
+#include "base/compiler.h"
+#include "req/reqs.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const double seconds[] = PD_METRIC_BOUNDS_SECONDS;
+static const double tokens[] = { 1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768,
+                                 65536, 131072 };
+static const char *const model_label[] = { "model" };
+
+struct histogram_row {
+    const char *name;
+    const char *help;
+    bool counts_tokens;
+    size_t family;          /* offset in struct pd_req_meter */
+    size_t child;           /* offset in struct pd_req_meter_model */
+};
+
+#define ROW(key, field, is_tokens, text)                                       \
+    { "pdplane_" key, text, is_tokens, offsetof(struct pd_req_meter, field),   \
+      offsetof(struct pd_req_meter_model, field) }
+
+static const struct histogram_row rows[] = {
+    ROW("request_duration_seconds", duration, false, "Time from acceptance to end of a request."),
+    ROW("ttft_seconds", ttft, false, "Time from acceptance to the first token."),
+    ROW("itl_seconds", itl, false, "Time between two tokens of a request."),
+    ROW("tpot_seconds", tpot, false, "Mean time per token after the first one."),
+    ROW("queue_seconds", queue, false, "Time from the whole body to the dispatch."),
+    ROW("prefill_seconds", prefill, false, "Time to compute the prompt."),
+    ROW("kv_transfer_seconds", transfer, false, "Time from first byte posted to verified KV."),
+    ROW("decode_first_token_seconds", first, false, "Time from KV in place to the first token."),
+    ROW("input_tokens", input, true, "Prompt tokens of a request."),
+    ROW("output_tokens", output, true, "Tokens produced for a request."),
+    ROW("cached_tokens", cached, true, "Prompt tokens found in a cache."),
+};
+
+static struct pd_metric_family **family_at(struct pd_req_meter *m, size_t offset)
+{
+    return (struct pd_metric_family **)(void *)((char *)m + offset);
+}
+
+static struct pd_histogram **child_at(struct pd_req_meter_model *m, size_t offset)
+{
+    return (struct pd_histogram **)(void *)((char *)m + offset);
+}
+
+static uint32_t role_index(uint32_t role)
+{
+    return role == PD_ROLE_ROUTER ? 0 : role == PD_ROLE_DECODE ? 1 : 2;
+}
+
+static const uint32_t role_of[3] = { PD_ROLE_ROUTER, PD_ROLE_DECODE, PD_ROLE_PREFILL };
+
+static pd_status make_histograms(struct pd_req_meter *m, struct pd_err *err)
+{
+    for (size_t i = 0; i < PD_ARRAY_LEN(rows); i++) {
+        struct pd_metric_desc desc = {
+            .size = sizeof desc,
+            .name = rows[i].name,
+            .help = rows[i].help,
+            .labels = model_label,
+            .n_labels = 1,
+            .bounds = rows[i].counts_tokens ? tokens : seconds,
+            .n_bounds = rows[i].counts_tokens ? PD_ARRAY_LEN(tokens) : PD_ARRAY_LEN(seconds),
+        };
+        pd_status st = pd_metrics_family(m->metrics, PD_METRIC_HISTOGRAM, &desc, err,
+                                         family_at(m, rows[i].family));
+        if (st != PD_OK)
+            return st;
+    }
+    return PD_OK;
+}
+
+static pd_status make_counters(struct pd_req_meter *m, struct pd_err *err)
+{
+    static const char *const request_labels[] = { "api", "model", "code", "disagg", "stream" };
+    static const char *const outcome_labels[] = { "role", "outcome" };
+    static const char *const byte_labels[] = { "transport" };
+    const struct pd_metric_desc requests = {
+        .size = sizeof requests, .name = "pdplane_requests_total",
+        .help = "Requests of clients that have ended.",
+        .labels = request_labels, .n_labels = PD_ARRAY_LEN(request_labels), .max_children = 1024,
+    };
+    const struct pd_metric_desc outcomes = {
+        .size = sizeof outcomes, .name = "pdplane_request_outcomes_total",
+        .help = "Requests and legs that have ended, by the role they had here.",
+        .labels = outcome_labels, .n_labels = PD_ARRAY_LEN(outcome_labels),
+    };
+    const struct pd_metric_desc running = {
+        .size = sizeof running, .name = "pdplane_requests_running",
+        .help = "Requests and legs that are live.", .labels = outcome_labels, .n_labels = 1,
+    };
+    const struct pd_metric_desc kv_bytes = {
+        .size = sizeof kv_bytes, .name = "pdplane_handover_bytes_total",
+        .help = "KV bytes received for requests.", .labels = byte_labels, .n_labels = 1,
+    };
+    pd_status st = pd_metrics_family(m->metrics, PD_METRIC_COUNTER, &requests, err, &m->requests);
+    if (st == PD_OK)
+        st = pd_metrics_family(m->metrics, PD_METRIC_COUNTER, &outcomes, err, &m->outcomes);
+    if (st == PD_OK)
+        st = pd_metrics_family(m->metrics, PD_METRIC_GAUGE, &running, err, &m->running);
+    if (st == PD_OK)
+        st = pd_metrics_family(m->metrics, PD_METRIC_COUNTER, &kv_bytes, err, &m->kv_bytes);
+    return st;
+}
+
+pd_status pd_req_meter_init(struct pd_req_meter *m, struct pd_metrics *metrics, struct pd_err *err)
+{
+    memset(m, 0, sizeof *m);
+    m->metrics = metrics;
+    if (metrics == NULL)
+        return PD_OK;
+    pd_status st = make_histograms(m, err);
+    if (st == PD_OK)
+        st = make_counters(m, err);
+    if (st != PD_OK)
+        return st;
+    for (uint32_t r = 0; r < 3; r++) {
+        const char *values[2] = { pd_req_role_name(role_of[r]), NULL };
+        m->live[r] = pd_metrics_gauge(metrics, m->running, values);
+        for (uint32_t o = 1; o < PD_REQ_OUTCOMES; o++) {
+            values[1] = pd_req_outcome_name(o);
+            m->outcome[r][o] = pd_metrics_counter(metrics, m->outcomes, values);
+        }
+    }
+    m->retry = pd_metrics_simple_counter(metrics, "pdplane_request_retries_total",
+                                         "Dispatches of a request after its first one.");
+    return PD_OK;
+}
+
+/* The instruments of a model; a small cache, replaced in turn. */
+static struct pd_req_meter_model *model_of(struct pd_req_meter *m, const char *model)
+{
+    for (uint32_t i = 0; i < PD_REQ_METER_MODELS; i++) {
+        if (m->models[i].used && strcmp(m->models[i].model, model) == 0)
+            return &m->models[i];
+    }
+    struct pd_req_meter_model *made = &m->models[m->evict++ % PD_REQ_METER_MODELS];
+    const char *values[1] = { model };
+    memset(made, 0, sizeof *made);
+    made->used = true;
+    snprintf(made->model, sizeof made->model, "%s", model);
+    for (size_t i = 0; i < PD_ARRAY_LEN(rows); i++)
+        *child_at(made, rows[i].child) =
+            pd_metrics_histogram(m->metrics, *family_at(m, rows[i].family), values);
+    return made;
+}
+
+static const char *label_of(const struct pd_req *req)
+{
+    bool sent = req->at[PD_REQ_PREFILL_SENT] != 0 || req->at[PD_REQ_DECODE_SENT] != 0 ||
+                req->role != PD_ROLE_ROUTER;
+    return sent ? req->model : "";
+}
+
+void pd_req_meter_begin(struct pd_req_meter *m, uint32_t role)
+{
+    pd_gauge_add(m->live[role_index(role)], 1);
+}
+
+void pd_req_meter_refused(struct pd_req_meter *m, uint32_t role)
+{
+    pd_counter_inc(m->outcome[role_index(role)][PD_REQ_SHED]);
+}
+
+void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap)
+{
+    if (m->metrics == NULL || req->role != PD_ROLE_ROUTER)
+        return;
+    /* Tokens that came together stand for n intervals of the same length; at
+     * most a few are worth an observation each. */
+    uint32_t times = PD_MIN(n, 8u);
+    struct pd_req_meter_model *model = model_of(m, label_of(req));
+    for (uint32_t i = 0; i < times; i++)
+        pd_histogram_observe_ns(model->itl, gap / n);
+}
+
+static void observe_span(struct pd_histogram *h, pd_time from, pd_time to)
+{
+    if (from != 0 && to >= from)
+        pd_histogram_observe_ns(h, to - from);
+}
+
+static void end_router(struct pd_req_meter *m, struct pd_req_meter_model *model,
+                       const struct pd_req *req)
+{
+    char code[16];
+    snprintf(code, sizeof code, "%u", (unsigned)req->http_status);
+    const char *values[5] = { pd_req_api_name(req->api), label_of(req), code,
+                              req->remote != 0 ? "pd" : "decode_only",
+                              req->stream != 0 ? "true" : "false" };
+    pd_counter_inc(pd_metrics_counter(m->metrics, m->requests, values));
+    if (req->attempts > 1)
+        pd_counter_add(m->retry, req->attempts - 1);
+
+    pd_time ready = req->at[PD_REQ_QUEUED] != 0 ? req->at[PD_REQ_QUEUED] : req->at[PD_REQ_BODY];
+    pd_time sent = req->at[PD_REQ_PREFILL_SENT] != 0 ? req->at[PD_REQ_PREFILL_SENT]
+                                                     : req->at[PD_REQ_DECODE_SENT];
+    observe_span(model->duration, req->at[PD_REQ_ACCEPTED], req->at[PD_REQ_ENDED]);
+    observe_span(model->ttft, req->at[PD_REQ_ACCEPTED], req->first_token);
+    observe_span(model->queue, ready, sent);
+    if (req->output_tokens > 1)
+        pd_histogram_observe_ns(model->tpot, (req->last_token - req->first_token) /
+                                                 (req->output_tokens - 1));
+    if (req->outcome == PD_REQ_OK) {
+        pd_histogram_observe(model->input, req->prompt_tokens);
+        pd_histogram_observe(model->output, req->output_tokens);
+        pd_histogram_observe(model->cached, req->cached_tokens);
+    }
+}
+
+void pd_req_meter_end(struct pd_req_meter *m, const struct pd_req *req)
+{
+    uint32_t role = role_index(req->role);
+
+    if (m->metrics == NULL)
+        return;
+    pd_gauge_add(m->live[role], -1);
+    pd_counter_inc(m->outcome[role][req->outcome]);
+    struct pd_req_meter_model *model = model_of(m, label_of(req));
+    if (req->role == PD_ROLE_ROUTER) {
+        end_router(m, model, req);
+    } else if (req->role == PD_ROLE_PREFILL) {
+        observe_span(model->prefill, req->at[PD_REQ_PREFILLING], req->at[PD_REQ_PREFILLED]);
+    } else {
+        if (req->handover_ns != 0) {
+            const char *values[1] = { req->transport };
+            pd_histogram_observe_ns(model->transfer, req->handover_ns);
+            pd_counter_add(pd_metrics_counter(m->metrics, m->kv_bytes, values), req->kv_bytes);
+        }
+        pd_time ready = req->at[PD_REQ_VERIFIED] != 0 ? req->at[PD_REQ_VERIFIED]
+                                                      : req->at[PD_REQ_PREFILLED];
+        observe_span(model->first, ready, req->first_token);
+    }
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Metrics of requests; every function does nothing without a registry. */
+#ifndef PD_REQ_METER_H
+#define PD_REQ_METER_H
+
+#include <pdplane/metric.h>
+#include <pdplane/req.h>
+
+#define PD_REQ_METER_MODELS 16u
+
+/* The instruments of one model, found once. */
+struct pd_req_meter_model {
+    char model[PD_REQ_MODEL_MAX + 1];
+    bool used;
+    struct pd_histogram *duration, *ttft, *itl, *tpot, *queue, *prefill, *transfer, *first;
+    struct pd_histogram *input, *output, *cached;
+};
+
+struct pd_req_meter {
+    struct pd_metrics *metrics;
+    struct pd_metric_family *requests, *outcomes, *running, *kv_bytes;
+    struct pd_metric_family *duration, *ttft, *itl, *tpot, *queue, *prefill, *transfer, *first;
+    struct pd_metric_family *input, *output, *cached;
+    struct pd_counter *outcome[3][PD_REQ_OUTCOMES];
+    struct pd_gauge *live[3];
+    struct pd_counter *retry;
+    struct pd_req_meter_model models[PD_REQ_METER_MODELS];
+    uint32_t evict;
+};
+
+/* metrics may be NULL.  PD_OK, or what pd_metrics_family returned. */
+pd_status pd_req_meter_init(struct pd_req_meter *m, struct pd_metrics *metrics, struct pd_err *err);
+void pd_req_meter_begin(struct pd_req_meter *m, uint32_t role);
+/* Refused before it had a record. */
+void pd_req_meter_refused(struct pd_req_meter *m, uint32_t role);
+/* A further token, gap nanoseconds after the one before; n came together. */
+void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap);
+void pd_req_meter_end(struct pd_req_meter *m, const struct pd_req *req);
+
+#endif
