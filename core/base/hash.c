@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* xxHash behind our own names.  Digests cross machines, so they depend on the
+ * library's stable formats only (XXH64 and XXH3 since 0.8). */
+#include "base/hash.h"
+
+#include "base/mem.h"
+
+#include <xxhash.h>
+
+uint64_t pd_hash64(const void *p, size_t n, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(n == 0 ? "" : p, n, seed);
+}
+
+struct pd_hash128 pd_hash128(const void *p, size_t n, uint64_t seed)
+{
+    XXH128_hash_t h = XXH3_128bits_withSeed(n == 0 ? "" : p, n, seed);
+    return (struct pd_hash128){ h.low64, h.high64 };
+}
+
+uint64_t pd_hash_xxh64(const void *p, size_t n, uint64_t seed)
+{
+    return XXH64(n == 0 ? "" : p, n, seed);
+}
+
+/* The finisher of splitmix64 over the seeded value. */
+uint64_t pd_hash_u64(uint64_t v, uint64_t seed)
+{
+    v += seed + 0x9e3779b97f4a7c15u;
+    v = (v ^ v >> 30) * 0xbf58476d1ce4e5b9u;
+    v = (v ^ v >> 27) * 0x94d049bb133111ebu;
+    return v ^ v >> 31;
+}
+
+struct pd_hasher {
+    XXH3_state_t *state;
+};
+
+struct pd_hasher *pd_hasher_create(uint64_t seed)
+{
+    struct pd_hasher *h = (struct pd_hasher *)pd_calloc(1, sizeof *h);
+    if (h == NULL)
+        return NULL;
+    h->state = XXH3_createState();
+    if (h->state == NULL) {
+        pd_free(h);
+        return NULL;
+    }
+    pd_hasher_reset(h, seed);
+    return h;
+}
+
+void pd_hasher_destroy(struct pd_hasher *h)
+{
+    if (h == NULL)
+        return;
+    XXH3_freeState(h->state);
+    pd_free(h);
+}
+
+void pd_hasher_reset(struct pd_hasher *h, uint64_t seed)
+{
+    /* Also prepares the 64-bit digest: both share their state. */
+    XXH3_128bits_reset_withSeed(h->state, seed);
+}
+
+void pd_hasher_update(struct pd_hasher *h, const void *p, size_t n)
+{
+    if (n != 0)
+        XXH3_128bits_update(h->state, p, n);
+}
+
+struct pd_hash128 pd_hasher_digest128(const struct pd_hasher *h)
+{
+    XXH128_hash_t d = XXH3_128bits_digest(h->state);
+    return (struct pd_hash128){ d.low64, d.high64 };
+}
+
+uint64_t pd_hasher_digest64(const struct pd_hasher *h)
+{
+    return XXH3_64bits_digest(h->state);
+}
