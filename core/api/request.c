@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reads the bodies of /v1/chat/completions and /v1/completions.  One scan finds
+ * the members that matter here; everything else stays as it came and reaches a
+ * server behind an adapter byte for byte.  What an engine of our own cannot do
+ * is noted, not refused, because such a server may be able to. */
+#include "api/api.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/compiler.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#define ARENA_CHUNK 4096u
+#define ARENA_LIMIT (64u << 20)
+
+/* Wanted members; the order of the enum is the order of `paths`. */
+enum member {
+    M_ROOT, M_MODEL, M_STREAM, M_STREAM_OPTIONS, M_INCLUDE_USAGE, M_N, M_MAX_TOKENS,
+    M_MAX_COMPLETION_TOKENS, M_TEMPERATURE, M_TOP_P, M_TOP_K, M_MIN_P, M_SEED, M_STOP, M_LOGPROBS,
+    M_TOP_LOGPROBS, M_MESSAGES, M_PROMPT, M_ECHO, M_BEST_OF, M_SUFFIX, M_FREQUENCY_PENALTY,
+    M_PRESENCE_PENALTY, M_USER, M_PROMPT_CACHE_KEY, M_CACHE_SALT, M_TOOLS, M_FUNCTIONS,
+    M_RESPONSE_FORMAT, M_RESPONSE_FORMAT_TYPE, M_LOGIT_BIAS, M_PRIORITY, M_MODALITIES, M_AUDIO,
+    /* Members that only we may set; deleted before a body is forwarded. */
+    M_FIRST_HINT,
+    M_KV_TRANSFER_PARAMS = M_FIRST_HINT, M_BOOTSTRAP_HOST, M_BOOTSTRAP_PORT, M_BOOTSTRAP_ROOM,
+    M_DO_REMOTE_PREFILL, M_DO_REMOTE_DECODE, M_REMOTE_ENGINE_ID, M_REMOTE_BLOCK_IDS, M_REMOTE_HOST,
+    M_REMOTE_PORT, M_EC_TRANSFER_PARAMS, M_DISAGGREGATED_PARAMS, M_DP_RANK, M_NVEXT,
+    M_EXTRA_KV_TRANSFER_PARAMS, M_SAMPLING_KV_TRANSFER_PARAMS,
+    M_COUNT
+};
+
+static const char *const paths[M_COUNT] = {
+    [M_ROOT] = "",
+    [M_MODEL] = "model",
+    [M_STREAM] = "stream",
+    [M_STREAM_OPTIONS] = "stream_options",
+    [M_INCLUDE_USAGE] = "stream_options.include_usage",
+    [M_N] = "n",
+    [M_MAX_TOKENS] = "max_tokens",
+    [M_MAX_COMPLETION_TOKENS] = "max_completion_tokens",
+    [M_TEMPERATURE] = "temperature",
+    [M_TOP_P] = "top_p",
+    [M_TOP_K] = "top_k",
+    [M_MIN_P] = "min_p",
+    [M_SEED] = "seed",
+    [M_STOP] = "stop",
+    [M_LOGPROBS] = "logprobs",
+    [M_TOP_LOGPROBS] = "top_logprobs",
+    [M_MESSAGES] = "messages",
+    [M_PROMPT] = "prompt",
+    [M_ECHO] = "echo",
+    [M_BEST_OF] = "best_of",
+    [M_SUFFIX] = "suffix",
+    [M_FREQUENCY_PENALTY] = "frequency_penalty",
+    [M_PRESENCE_PENALTY] = "presence_penalty",
+    [M_USER] = "user",
+    [M_PROMPT_CACHE_KEY] = "prompt_cache_key",
+    [M_CACHE_SALT] = "cache_salt",
+    [M_TOOLS] = "tools",
+    [M_FUNCTIONS] = "functions",
+    [M_RESPONSE_FORMAT] = "response_format",
+    [M_RESPONSE_FORMAT_TYPE] = "response_format.type",
+    [M_LOGIT_BIAS] = "logit_bias",
+    [M_PRIORITY] = "priority",
+    [M_MODALITIES] = "modalities",
+    [M_AUDIO] = "audio",
+    [M_KV_TRANSFER_PARAMS] = "kv_transfer_params",
+    [M_BOOTSTRAP_HOST] = "bootstrap_host",
+    [M_BOOTSTRAP_PORT] = "bootstrap_port",
+    [M_BOOTSTRAP_ROOM] = "bootstrap_room",
+    [M_DO_REMOTE_PREFILL] = "do_remote_prefill",
+    [M_DO_REMOTE_DECODE] = "do_remote_decode",
+    [M_REMOTE_ENGINE_ID] = "remote_engine_id",
+    [M_REMOTE_BLOCK_IDS] = "remote_block_ids",
+    [M_REMOTE_HOST] = "remote_host",
+    [M_REMOTE_PORT] = "remote_port",
+    [M_EC_TRANSFER_PARAMS] = "ec_transfer_params",
+    [M_DISAGGREGATED_PARAMS] = "disaggregated_params",
+    [M_DP_RANK] = "dp_rank",
+    [M_NVEXT] = "nvext",
+    [M_EXTRA_KV_TRANSFER_PARAMS] = "extra_body.kv_transfer_params",
+    [M_SAMPLING_KV_TRANSFER_PARAMS] = "sampling_params.kv_transfer_params",
+};
+
+/* A request with what belongs to it; the public part comes first. */
+struct parsed {
+    struct pd_api_request request;
+    struct pd_arena arena;
+    struct pd_json_value values[M_COUNT];
+    const struct pd_api_limits *limits;
+    struct pd_api_error *error;
+};
+
+static pd_status refuse(struct parsed *p, enum member m, const char *code, const char *fmt, ...)
+    PD_PRINTF(4, 5);
+
+static pd_status refuse(struct parsed *p, enum member m, const char *code, const char *fmt, ...)
+{
+    char text[sizeof p->error->message];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    pd_api_error_set(p->error, 400, "invalid_request_error", code, "%s", text);
+    snprintf(p->error->param, sizeof p->error->param, "%s", paths[m]);
+    return PD_EINVAL;
+}
+
+static void note_unsupported(struct parsed *p, enum member m, const char *what)
+{
+    struct pd_api_error *e = &p->request.unsupported;
+    if (e->http != 0)
+        return;
+    pd_api_error_set(e, 400, "invalid_request_error", "unsupported_parameter", "%s", what);
+    snprintf(e->param, sizeof e->param, "%s", paths[m]);
+}
+
+static bool is_given(const struct parsed *p, enum member m)
+{
+    return p->values[m].type != PD_JSON_NONE && p->values[m].type != PD_JSON_NULL;
+}
+
+static pd_status read_bool(struct parsed *p, enum member m, uint32_t *out)
+{
+    bool v;
+    if (!is_given(p, m))
+        return PD_OK;
+    if (pd_json_get_bool(&p->values[m], &v) != PD_OK)
+        return refuse(p, m, "invalid_value", "'%s' must be true or false", paths[m]);
+    *out = v;
+    return PD_OK;
+}
+
+static pd_status read_number(struct parsed *p, enum member m, double lo, double hi, double *out)
+{
+    double v;
+    if (!is_given(p, m))
+        return PD_OK;
+    if (pd_json_get_double(&p->values[m], &v) != PD_OK)
+        return refuse(p, m, "invalid_value", "'%s' must be a number", paths[m]);
+    if (!(v >= lo && v <= hi))
+        return refuse(p, m, "invalid_value", "'%s' must be between %g and %g", paths[m], lo, hi);
+    *out = v;
+    return PD_OK;
+}
+
+static pd_status read_count(struct parsed *p, enum member m, uint64_t lo, uint64_t hi, uint32_t *out)
+{
+    uint64_t v;
+    if (!is_given(p, m))
+        return PD_OK;
+    if (pd_json_get_u64(&p->values[m], &v) != PD_OK || v < lo || v > hi)
+        return refuse(p, m, "invalid_value", "'%s' must be a whole number from %llu to %llu", paths[m],
+                      (unsigned long long)lo, (unsigned long long)hi);
+    *out = (uint32_t)v;
+    return PD_OK;
+}
+
+static pd_status read_str(struct parsed *p, enum member m, size_t max, struct pd_str *out)
+{
+    if (!is_given(p, m))
+        return PD_OK;
+    if (pd_json_get_str(&p->values[m], &p->arena, out) != PD_OK)
+        return refuse(p, m, "invalid_value", "'%s' must be a string", paths[m]);
+    if (out->n > max)
+        return refuse(p, m, "invalid_value", "'%s' is longer than %zu bytes", paths[m], max);
+    return PD_OK;
+}
+
+static pd_status read_stops(struct parsed *p)
+{
+    const struct pd_json_value *v = &p->values[M_STOP];
+    struct pd_json_value item;
+    struct pd_json_iter it;
+    struct pd_str *stops;
+    if (!is_given(p, M_STOP))
+        return PD_OK;
+    if (v->type != PD_JSON_STRING && v->type != PD_JSON_ARRAY)
+        return refuse(p, M_STOP, "invalid_value", "'stop' must be a string or a list of strings");
+    size_t n = v->type == PD_JSON_STRING ? 1 : pd_json_count(v);
+    if (n > PD_API_MAX_STOPS)
+        return refuse(p, M_STOP, "invalid_value", "'stop' has more than %u strings", PD_API_MAX_STOPS);
+    stops = pd_arena_calloc(&p->arena, n + 1, sizeof *stops);
+    if (stops == NULL)
+        return PD_ENOMEM;
+    p->request.stops = stops;
+    if (v->type == PD_JSON_STRING) {
+        item = *v;
+        it = (struct pd_json_iter){ 0 };
+    } else {
+        pd_json_iter_init(&it, v);
+    }
+    while (v->type == PD_JSON_STRING || pd_json_iter_next(&it, NULL, &item)) {
+        struct pd_str s;
+        if (pd_json_get_str(&item, &p->arena, &s) != PD_OK)
+            return refuse(p, M_STOP, "invalid_value", "'stop' must be a string or a list of strings");
+        if (s.n == 0 || s.n > PD_API_STOP_MAX)
+            return refuse(p, M_STOP, "invalid_value", "a string in 'stop' must have 1 to %u bytes",
+                          PD_API_STOP_MAX);
+        stops[p->request.n_stops++] = s;
+        if (v->type == PD_JSON_STRING)
+            break;
+    }
+    return PD_OK;
+}
+
+/* A message's content: a string, null, or a list of parts of which only text
+ * can be read here. */
+static pd_status read_content(struct parsed *p, const struct pd_json_value *content, struct pd_str *out)
+{
+    struct pd_json_iter it;
+    struct pd_json_value part;
+    struct pd_buf joined;
+    *out = (struct pd_str){ "", 0 };
+    if (content->type == PD_JSON_NONE || content->type == PD_JSON_NULL)
+        return PD_OK;
+    if (content->type == PD_JSON_STRING)
+        return pd_json_get_str(content, &p->arena, out) == PD_OK ? PD_OK : PD_ENOMEM;
+    if (content->type != PD_JSON_ARRAY)
+        return refuse(p, M_MESSAGES, "invalid_value",
+                      "the content of a message must be a string or a list of parts");
+    pd_buf_init(&joined, PD_API_PROMPT_MAX);
+    pd_json_iter_init(&it, content);
+    while (pd_json_iter_next(&it, NULL, &part)) {
+        struct pd_json_value type, text;
+        if (pd_json_find(&part, "type", &type) != PD_OK) {
+            pd_buf_fini(&joined);
+            return refuse(p, M_MESSAGES, "invalid_value", "a content part must have a 'type'");
+        }
+        if (!pd_json_is_str(&type, "text") && !pd_json_is_str(&type, "refusal")) {
+            note_unsupported(p, M_MESSAGES, "this model takes text only");
+            continue;
+        }
+        if (pd_json_find(&part, pd_json_is_str(&type, "text") ? "text" : "refusal", &text) != PD_OK ||
+            pd_json_get_buf(&text, &joined) != PD_OK) {
+            pd_buf_fini(&joined);
+            return refuse(p, M_MESSAGES, "invalid_value", "a text part must have a 'text' string");
+        }
+    }
+    pd_status status = joined.status == PD_OK ? pd_arena_str(&p->arena, pd_buf_str(&joined), out)
+                                              : joined.status;
+    pd_buf_fini(&joined);
+    return status;
+}
+
+static pd_status read_messages(struct parsed *p)
+{
+    const struct pd_json_value *v = &p->values[M_MESSAGES];
+    struct pd_json_value item;
+    struct pd_json_iter it;
+    if (!is_given(p, M_MESSAGES))
+        return refuse(p, M_MESSAGES, "missing_required_parameter", "'messages' is missing");
+    size_t n = pd_json_count(v);
+    if (v->type != PD_JSON_ARRAY || n == 0)
+        return refuse(p, M_MESSAGES, "invalid_value", "'messages' must be a list with at least one message");
+    if (n > p->limits->max_messages)
+        return refuse(p, M_MESSAGES, "invalid_value", "'messages' has more than %u messages",
+                      p->limits->max_messages);
+    struct pd_message *messages = pd_arena_calloc(&p->arena, n, sizeof *messages);
+    if (messages == NULL)
+        return PD_ENOMEM;
+    p->request.messages = messages;
+    pd_json_iter_init(&it, v);
+    while (pd_json_iter_next(&it, NULL, &item)) {
+        struct pd_message *m = &messages[p->request.n_messages];
+        struct pd_json_value role, content, calls;
+        if (item.type != PD_JSON_OBJECT)
+            return refuse(p, M_MESSAGES, "invalid_value", "each message must be an object");
+        if (pd_json_find(&item, "role", &role) != PD_OK ||
+            pd_json_get_str(&role, &p->arena, &m->role) != PD_OK || m->role.n == 0 || m->role.n > 64)
+            return refuse(p, M_MESSAGES, "invalid_value", "each message must have a 'role' string");
+        if (pd_str_is(m->role, "developer"))
+            m->role = PD_STR("system");
+        if (pd_json_find(&item, "tool_calls", &calls) == PD_OK && calls.type == PD_JSON_ARRAY)
+            note_unsupported(p, M_MESSAGES, "this model does not call tools");
+        if (pd_json_find(&item, "content", &content) != PD_OK)
+            content.type = PD_JSON_NONE;
+        pd_status status = read_content(p, &content, &m->content);
+        if (status != PD_OK)
+            return status;
+        p->request.n_messages++;
+    }
+    p->request.n_prompts = 1;
+    return PD_OK;
+}
+
+static pd_status read_token_prompt(struct parsed *p, const struct pd_json_value *v,
+                                   struct pd_api_prompt *prompt)
+{
+    struct pd_json_iter it;
+    struct pd_json_value item;
+    size_t n = pd_json_count(v);
+    if (n == 0 || n > PD_API_TOKENS_MAX)
+        return refuse(p, M_PROMPT, "invalid_value", "a prompt must have 1 to %u tokens", PD_API_TOKENS_MAX);
+    int32_t *tokens = pd_arena_alloc(&p->arena, n * sizeof *tokens);
+    if (tokens == NULL)
+        return PD_ENOMEM;
+    prompt->tokens = tokens;
+    pd_json_iter_init(&it, v);
+    while (pd_json_iter_next(&it, NULL, &item)) {
+        uint64_t id;
+        if (pd_json_get_u64(&item, &id) != PD_OK || id > INT32_MAX)
+            return refuse(p, M_PROMPT, "invalid_value", "a token must be a whole number");
+        tokens[prompt->n_tokens++] = (int32_t)id;
+    }
+    return PD_OK;
+}
+
+static pd_status read_one_prompt(struct parsed *p, const struct pd_json_value *v,
+                                 struct pd_api_prompt *prompt)
+{
+    if (v->type == PD_JSON_ARRAY)
+        return read_token_prompt(p, v, prompt);
+    if (v->type != PD_JSON_STRING)
+        return refuse(p, M_PROMPT, "invalid_value", "'prompt' must be text, tokens, or a list of these");
+    return pd_json_get_str(v, &p->arena, &prompt->text) == PD_OK ? PD_OK : PD_ENOMEM;
+}
+
+static pd_status read_prompts(struct parsed *p)
+{
+    const struct pd_json_value *v = &p->values[M_PROMPT];
+    struct pd_json_iter it;
+    struct pd_json_value item;
+    if (!is_given(p, M_PROMPT))
+        return refuse(p, M_PROMPT, "missing_required_parameter", "'prompt' is missing");
+    bool is_list = false;
+    if (v->type == PD_JSON_ARRAY) {
+        pd_json_iter_init(&it, v);
+        if (!pd_json_iter_next(&it, NULL, &item))
+            return refuse(p, M_PROMPT, "invalid_value", "'prompt' must not be an empty list");
+        is_list = item.type != PD_JSON_NUMBER;
+    }
+    size_t n = is_list ? pd_json_count(v) : 1;
+    if (n > p->limits->max_prompts)
+        return refuse(p, M_PROMPT, "invalid_value", "'prompt' has more than %u prompts",
+                      p->limits->max_prompts);
+    struct pd_api_prompt *prompts = pd_arena_calloc(&p->arena, n, sizeof *prompts);
+    if (prompts == NULL)
+        return PD_ENOMEM;
+    p->request.prompts = prompts;
+    if (!is_list) {
+        p->request.n_prompts = 1;
+        return read_one_prompt(p, v, &prompts[0]);
+    }
+    pd_json_iter_init(&it, v);
+    while (pd_json_iter_next(&it, NULL, &item)) {
+        pd_status status = read_one_prompt(p, &item, &prompts[p->request.n_prompts]);
+        if (status != PD_OK)
+            return status;
+        p->request.n_prompts++;
+    }
+    return PD_OK;
+}
+
+/* chat: logprobs is a boolean and top_logprobs a count; completions: logprobs
+ * is the count itself. */
+static pd_status read_logprobs(struct parsed *p)
+{
+    struct pd_sampling *s = &p->request.sampling;
+    uint32_t top = 0;
+    pd_status status;
+    if (p->request.kind == PD_API_COMPLETIONS) {
+        if (!is_given(p, M_LOGPROBS))
+            return PD_OK;
+        status = read_count(p, M_LOGPROBS, 0, PD_API_MAX_TOP, &s->logprobs);
+        s->want_logprob = 1;
+        return status;
+    }
+    status = read_bool(p, M_LOGPROBS, &s->want_logprob);
+    if (status == PD_OK)
+        status = read_count(p, M_TOP_LOGPROBS, 0, PD_API_MAX_TOP, &top);
+    if (status == PD_OK && top > 0 && s->want_logprob == 0)
+        return refuse(p, M_TOP_LOGPROBS, "invalid_value", "'top_logprobs' needs 'logprobs' to be true");
+    s->logprobs = top;
+    return status;
+}
+
+static pd_status read_seed(struct parsed *p)
+{
+    int64_t seed;
+    if (!is_given(p, M_SEED))
+        return PD_OK;
+    if (pd_json_get_i64(&p->values[M_SEED], &seed) != PD_OK)
+        return refuse(p, M_SEED, "invalid_value", "'seed' must be a whole number of 64 bits");
+    p->request.sampling.seed = (uint64_t)seed;
+    p->request.has_seed = 1;
+    return PD_OK;
+}
+
+static pd_status read_max_output(struct parsed *p)
+{
+    uint32_t n = 0;
+    uint64_t max = p->limits->max_output < UINT32_MAX ? p->limits->max_output : UINT32_MAX;
+    pd_status status = read_count(p, M_MAX_TOKENS, 1, max, &n);
+    if (status == PD_OK)
+        status = read_count(p, M_MAX_COMPLETION_TOKENS, 1, max, &n);
+    p->request.max_output = n;
+    if (n == 0 && p->request.kind == PD_API_COMPLETIONS)
+        p->request.max_output = 16; /* the default of OpenAI's completions */
+    return status;
+}
+
+static pd_status read_sampling(struct parsed *p)
+{
+    struct pd_sampling *s = &p->request.sampling;
+    pd_status status;
+    s->size = sizeof *s;
+    s->temperature = 1;
+    s->top_p = 1;
+    if ((status = read_number(p, M_TEMPERATURE, 0, 2, &s->temperature)) != PD_OK ||
+        (status = read_number(p, M_TOP_P, 0, 1, &s->top_p)) != PD_OK ||
+        (status = read_number(p, M_MIN_P, 0, 1, &s->min_p)) != PD_OK ||
+        (status = read_number(p, M_FREQUENCY_PENALTY, -2, 2, &s->frequency_penalty)) != PD_OK ||
+        (status = read_number(p, M_PRESENCE_PENALTY, -2, 2, &s->presence_penalty)) != PD_OK ||
+        (status = read_count(p, M_TOP_K, 0, UINT32_MAX, &s->top_k)) != PD_OK ||
+        (status = read_seed(p)) != PD_OK ||
+        (status = read_max_output(p)) != PD_OK ||
+        (status = read_logprobs(p)) != PD_OK)
+        return status;
+    return PD_OK;
+}
+
+static pd_status read_shape(struct parsed *p)
+{
+    struct pd_api_request *r = &p->request;
+    uint32_t best_of = 0;
+    pd_status status;
+    if (!is_given(p, M_MODEL))
+        return refuse(p, M_MODEL, "missing_required_parameter", "'model' is missing");
+    r->n_choices = 1;
+    if ((status = read_str(p, M_MODEL, PD_API_NAME_MAX, &r->model)) != PD_OK ||
+        (status = read_bool(p, M_STREAM, &r->stream)) != PD_OK ||
+        (status = read_bool(p, M_INCLUDE_USAGE, &r->include_usage)) != PD_OK ||
+        (status = read_bool(p, M_ECHO, &r->echo)) != PD_OK ||
+        (status = read_count(p, M_N, 1, p->limits->max_choices, &r->n_choices)) != PD_OK ||
+        (status = read_count(p, M_BEST_OF, 1, p->limits->max_choices, &best_of)) != PD_OK ||
+        (status = read_count(p, M_PRIORITY, 0, UINT32_MAX, &r->priority)) != PD_OK ||
+        (status = read_str(p, M_USER, PD_API_NAME_MAX, &r->user)) != PD_OK ||
+        (status = read_str(p, M_PROMPT_CACHE_KEY, PD_API_NAME_MAX, &r->session)) != PD_OK ||
+        (status = read_str(p, M_CACHE_SALT, PD_API_SALT_MAX, &r->cache_salt)) != PD_OK)
+        return status;
+    if (is_given(p, M_STREAM_OPTIONS) && p->values[M_STREAM_OPTIONS].type != PD_JSON_OBJECT)
+        return refuse(p, M_STREAM_OPTIONS, "invalid_value", "'stream_options' must be an object");
+    if (is_given(p, M_STREAM_OPTIONS) && !r->stream)
+        return refuse(p, M_STREAM_OPTIONS, "invalid_value",
+                      "'stream_options' is only allowed when 'stream' is true");
+    if (best_of > r->n_choices)
+        note_unsupported(p, M_BEST_OF, "'best_of' above 'n' is not supported");
+    return PD_OK;
+}
+
+static void check_unsupported(struct parsed *p)
+{
+    const struct pd_json_value *v = p->values;
+    if (is_given(p, M_TOOLS) && pd_json_count(&v[M_TOOLS]) > 0)
+        note_unsupported(p, M_TOOLS, "this model does not call tools");
+    if (is_given(p, M_FUNCTIONS) && pd_json_count(&v[M_FUNCTIONS]) > 0)
+        note_unsupported(p, M_FUNCTIONS, "this model does not call functions");
+    if (is_given(p, M_RESPONSE_FORMAT) && !pd_json_is_str(&v[M_RESPONSE_FORMAT_TYPE], "text"))
+        note_unsupported(p, M_RESPONSE_FORMAT, "this model writes plain text only");
+    if (is_given(p, M_LOGIT_BIAS) && pd_json_count(&v[M_LOGIT_BIAS]) > 0)
+        note_unsupported(p, M_LOGIT_BIAS, "'logit_bias' is not supported by this model");
+    if (is_given(p, M_AUDIO))
+        note_unsupported(p, M_AUDIO, "this model writes text only");
+    if (p->request.kind == PD_API_COMPLETIONS && is_given(p, M_SUFFIX))
+        note_unsupported(p, M_SUFFIX, "'suffix' is not supported by this model");
+    if (p->request.echo != 0 && p->request.n_prompts > 0 && p->request.kind == PD_API_COMPLETIONS &&
+        p->request.prompts[0].tokens != NULL)
+        note_unsupported(p, M_ECHO, "'echo' needs a prompt that is text");
+    if (p->request.echo != 0 && p->request.sampling.want_logprob != 0)
+        note_unsupported(p, M_ECHO, "'echo' together with 'logprobs' is not supported by this model");
+}
+
+static pd_status parse(struct parsed *p, struct pd_str body)
+{
+    struct pd_json_error where;
+    static const struct pd_json_limits json_limits = { .depth = 64, .keys = 4096 };
+    pd_status status = pd_json_scan(body, &json_limits, paths, M_COUNT, p->values, &where);
+    if (status != PD_OK) {
+        pd_api_error_set(p->error, 400, "invalid_request_error",
+                         status == PD_EEXIST ? "duplicate_key" : "invalid_json",
+                         "the body is not valid JSON: line %u, column %u: %s", where.line, where.column,
+                         where.text);
+        return PD_EINVAL;
+    }
+    if (p->values[M_ROOT].type != PD_JSON_OBJECT) {
+        pd_api_error_set(p->error, 400, "invalid_request_error", "invalid_json",
+                         "the body must be a JSON object");
+        return PD_EINVAL;
+    }
+    p->request.body = body;
+    if ((status = read_shape(p)) != PD_OK || (status = read_sampling(p)) != PD_OK ||
+        (status = read_stops(p)) != PD_OK)
+        return status;
+    bool is_chat = p->request.kind == PD_API_CHAT;
+    status = is_chat ? read_messages(p) : read_prompts(p);
+    if (status != PD_OK)
+        return status;
+    p->request.prompt_json = p->values[is_chat ? M_MESSAGES : M_PROMPT].text;
+    p->request.n_legs = p->request.n_prompts * p->request.n_choices;
+    check_unsupported(p);
+    return PD_OK;
+}
+
+pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str body,
+                               const struct pd_api_limits *limits, struct pd_api_request **out,
+                               struct pd_api_error *error)
+{
+    (void)api;
+    struct parsed *p = pd_calloc(1, sizeof *p);
+    if (p == NULL) {
+        pd_api_error_set(error, 503, "server_error", "overloaded", "out of memory");
+        return PD_ENOMEM;
+    }
+    pd_arena_init(&p->arena, ARENA_CHUNK, ARENA_LIMIT);
+    p->limits = limits;
+    p->error = error;
+    p->request.size = sizeof p->request;
+    p->request.kind = kind;
+    pd_status status = parse(p, body);
+    if (status != PD_OK) {
+        if (status != PD_EINVAL)
+            pd_api_error_set(error, 503, "server_error", "overloaded", "out of memory");
+        pd_api_request_free(api, &p->request);
+        return status;
+    }
+    p->limits = NULL;
+    p->error = NULL;
+    *out = &p->request;
+    return PD_OK;
+}
+
+void pd_api_request_free(struct pd_api *api, struct pd_api_request *request)
+{
+    (void)api;
+    if (request == NULL)
+        return;
+    struct parsed *p = pd_container_of(request, struct parsed, request);
+    pd_arena_fini(&p->arena);
+    pd_free(p);
+}
+
+pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request *request,
+                                 struct pd_str model, struct pd_str *out)
+{
+    const struct parsed *p = (const struct parsed *)(const void *)request;
+    struct pd_json_edit edits[M_COUNT];
+    struct pd_buf name;
+    size_t n = 0;
+    for (int m = M_FIRST_HINT; m < M_COUNT; m++) {
+        if (p->values[m].type != PD_JSON_NONE)
+            edits[n++] = (struct pd_json_edit){ .op = PD_JSON_REMOVE, .value = &p->values[m] };
+    }
+    pd_buf_init(&name, 8 * PD_API_NAME_MAX);
+    if (model.n > 0) {
+        pd_json_put_str(&name, model);
+        edits[n++] = (struct pd_json_edit){ .op = PD_JSON_SET, .value = &p->values[M_MODEL],
+                                            .object = &p->values[M_ROOT], .key = "model",
+                                            .text = pd_buf_str(&name) };
+    }
+    pd_buf_clear(&api->scratch);
+    pd_status status = name.status;
+    if (status == PD_OK)
+        status = n == 0 ? pd_buf_append_str(&api->scratch, request->body)
+                        : pd_json_splice_buf(request->body, edits, n, &api->scratch);
+    pd_buf_fini(&name);
+    *out = pd_buf_str(&api->scratch);
+    return status;
+}
