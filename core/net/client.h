@@ -14,7 +14,6 @@
 #include <pdplane/loop.h>
 
 struct pd_http_client;
-struct pd_http_call;
 
 struct pd_http_client_opts {
     size_t size;                /* sizeof(struct pd_http_client_opts) */
@@ -30,52 +29,8 @@ struct pd_http_client_opts {
     pd_time keep_ns;            /* an unused connection is kept, 0: 60 s */
 };
 
-/* How far a call got before it failed; decides about a retry. */
-enum pd_http_fail {
-    PD_HTTP_FAIL_CONNECT = 1,   /* nothing was sent */
-    PD_HTTP_FAIL_SENT,          /* at least a part was sent, nothing came back */
-    PD_HTTP_FAIL_HEAD,          /* a part of the head came back, or it was malformed */
-    PD_HTTP_FAIL_BODY,          /* on_head was called */
-};
-
 /* "connect", "sent", "head", "body". */
 const char *pd_http_fail_name(enum pd_http_fail fail);
-
-struct pd_http_call_events {
-    /* Members other than on_end and on_error may be NULL. */
-    /* The head, borrowed until on_end or on_error returns.  1xx are left out. */
-    void (*on_head)(struct pd_http_call *call, const struct pd_http_head *head, void *arg);
-    /* A piece of the body without its framing, borrowed during the call. */
-    void (*on_body)(struct pd_http_call *call, struct pd_str piece, void *arg);
-    /* The answer is complete; call is gone when it returns. */
-    void (*on_end)(struct pd_http_call *call, void *arg);
-    /* It is not, and will not be; call is gone when it returns.  why:
-     * PD_ETIMEDOUT, PD_EPEER, PD_EPROTO (malformed), PD_ELIMIT, PD_ENOMEM,
-     * PD_ECANCELED (the client closes) or what the connecting gave. */
-    void (*on_error)(struct pd_http_call *call, enum pd_http_fail fail, pd_status why, void *arg);
-};
-
-struct pd_http_call_opts {
-    size_t size;                /* sizeof(struct pd_http_call_opts) */
-    struct pd_addr addr;        /* where to connect; the origin is (addr, host) */
-    struct pd_str host;         /* Host, such as "10.0.0.1:8000"; 255 bytes at most */
-    enum pd_http_method method;
-    struct pd_str target;       /* "/v1/completions"; no blanks, no control bytes */
-    const struct pd_http_header *headers;   /* without Host, Content-Length, Connection */
-    size_t n_headers;
-    /* The body in runs (at most 60).  The runs are copied, their bytes are lent
-     * until on_end, on_error or the return of pd_http_call_cancel. */
-    const struct pd_iov *body;
-    size_t n_body;
-    /* 1: may be sent again when a kept connection turns out to be closed and
-     * nothing came back.  GET and HEAD always may. */
-    uint32_t is_replayable;
-    uint32_t fresh;             /* 1: never on a kept connection */
-    pd_time connect_ns;         /* 0: the client's */
-    pd_time first_byte_ns;
-    pd_time idle_ns;
-    uint64_t body_limit;
-};
 
 struct pd_http_client_stats {
     uint64_t calls;

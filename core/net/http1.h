@@ -9,7 +9,7 @@
 
 #include "base/buf.h"
 
-#include <pdplane/types.h>
+#include <pdplane/net.h>
 
 /* Hard limits of the strict profile; struct pd_http1_limits may lower some. */
 #define PD_HTTP1_LINE (8 * 1024)
@@ -22,27 +22,10 @@
 /* Bytes of chunk framing that a message may waste beyond what its data excuses. */
 #define PD_HTTP1_CHUNK_EXCESS (16 * 1024)
 
-enum pd_http_method {
-    PD_HTTP_OTHER = 0,      /* a valid token that has no name here */
-    PD_HTTP_GET,
-    PD_HTTP_HEAD,
-    PD_HTTP_POST,
-    PD_HTTP_PUT,
-    PD_HTTP_DELETE,
-    PD_HTTP_OPTIONS,
-    PD_HTTP_PATCH,
-    PD_HTTP_METHODS
-};
-
 /* "GET"; "" for PD_HTTP_OTHER.  Never NULL. */
 const char *pd_http_method_name(enum pd_http_method method);
 /* "Not Found"; "Unknown" where there is no usual text.  Never NULL. */
 const char *pd_http_status_text(uint32_t status);
-
-struct pd_http_header {
-    struct pd_str name;     /* of a parsed head: lower case */
-    struct pd_str value;    /* without blanks at the ends */
-};
 
 /* Why a message is refused: symbol, status for the client (0: response side
  * only), code for the client, label for the counter, sentence. */
@@ -95,30 +78,6 @@ struct pd_http_reject_info {
     const char *text;
 };
 const struct pd_http_reject_info *pd_http_reject_info(enum pd_http_reject reject);
-
-/* A parsed head.  All spans stay valid until the parser is reset. */
-struct pd_http_head {
-    /* Requests. */
-    enum pd_http_method method;
-    struct pd_str method_text;
-    struct pd_str target;       /* as sent, query included */
-    struct pd_str path;         /* percent-decoded, without query; "*" for OPTIONS * */
-    struct pd_str query;        /* as sent, without '?' */
-    struct pd_str host;
-    bool expect_continue;
-    /* Responses. */
-    uint32_t status;
-    struct pd_str reason;
-    /* Both. */
-    uint32_t minor;             /* HTTP/1.minor: 0 or 1 */
-    bool keep_alive;            /* what version and Connection say together */
-    bool is_chunked;
-    bool has_length;
-    bool until_close;           /* response without any framing */
-    uint64_t length;            /* of the body; valid with has_length */
-    const struct pd_http_header *headers;
-    size_t n_headers;
-};
 
 /* The value of the first header with that name (given in lower case), or
  * { NULL, 0 }. */

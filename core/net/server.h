@@ -17,42 +17,6 @@
 
 struct pd_arena;
 struct pd_http_server;
-struct pd_http_req;
-
-struct pd_http_route {
-    const char *path;           /* exact, "/v1/models"; borrowed until removed */
-    uint32_t methods;           /* 1u << PD_HTTP_POST ...; GET includes HEAD */
-    uint32_t flags;             /* PD_HTTP_ROUTE_... */
-    uint64_t body_limit;        /* bytes, 0: the server's */
-    pd_time deadline_ns;        /* from the head to the end of the answer, 0: none */
-    /* The request is there: with its whole body, or (STREAM_BODY) its head. */
-    void (*on_request)(struct pd_http_req *req, void *arg);
-    void *arg;
-};
-
-enum {
-    /* on_request comes at the head; the body through on_body, on_body_end. */
-    PD_HTTP_ROUTE_STREAM_BODY = 1,
-    /* Routes of health checks: served also while draining without "close". */
-    PD_HTTP_ROUTE_ALWAYS = 2,
-};
-
-/* Set by a handler inside on_request or later.  Members may be NULL. */
-struct pd_http_req_events {
-    /* A piece of a streamed body, borrowed during the call. */
-    void (*on_body)(struct pd_http_req *req, struct pd_str piece, void *arg);
-    void (*on_body_end)(struct pd_http_req *req, void *arg);
-    /* What is queued has fallen below the low mark after it was above the high one. */
-    void (*on_drain)(struct pd_http_req *req, void *arg);
-    /* The route's deadline has passed.  NULL: 504 when nothing was sent, else
-     * the connection is cut; on_gone (PD_ETIMEDOUT) follows in both cases. */
-    void (*on_deadline)(struct pd_http_req *req, void *arg);
-    /* The answer can no longer be delivered: PD_EPEER the client left,
-     * PD_ETIMEDOUT it read or sent too slowly, PD_EPROTO its body was refused
-     * (an error was sent), PD_ELIMIT more was queued than allowed, PD_ECANCELED
-     * the server closes.  req is gone when it returns. */
-    void (*on_gone)(struct pd_http_req *req, pd_status why, void *arg);
-};
 
 struct pd_http_server_opts {
     size_t size;                /* sizeof(struct pd_http_server_opts) */
@@ -171,8 +135,6 @@ void pd_http_respond_iov(struct pd_http_req *req, uint32_t status,
                          const struct pd_http_header *headers, size_t n,
                          const struct pd_iov *body, size_t n_body);
 
-/* Length of a streamed answer that is not known. */
-#define PD_HTTP_UNKNOWN_LENGTH UINT64_MAX
 /* Begins a streamed answer; its head leaves with the first write or at the end
  * of this turn.  length: of the body in bytes, or PD_HTTP_UNKNOWN_LENGTH
  * (chunked).  PD_OK, PD_EBUSY (begun already), PD_ENOMEM. */
@@ -194,19 +156,6 @@ void pd_http_close_after(struct pd_http_req *req);
 /* Whether a status has been given already. */
 bool pd_http_has_begun(const struct pd_http_req *req);
 size_t pd_http_queued(const struct pd_http_req *req);
-
-/* An error in the form of the OpenAI API, as used by clients' libraries. */
-struct pd_http_error {
-    uint32_t status;
-    const char *type;           /* NULL: the usual one of the status */
-    const char *code;           /* NULL: null */
-    struct pd_str message;
-    const char *param;          /* NULL: null */
-    uint32_t retry_after_ms;    /* 0: none (429 and 503 then say 1 s) */
-    int32_t should_retry;       /* x-should-retry: above 0 true, below 0 false, 0 none */
-    const char *allow;          /* Allow, or NULL */
-    uint32_t close;             /* 1: the connection closes after it */
-};
 
 /* Answers with an error.  When an answer has begun already, it is aborted. */
 void pd_http_error(struct pd_http_req *req, uint32_t status, const char *type, const char *code,

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HTTP for roles: routes on the node's listeners, answers, and calls to other
+ * servers.  Second tier: bound to the exact version of pdplane.
+ *
+ *     const struct pd_net_api *h = pd_host()->table(host, PD_NET_TABLE, PD_NET_VERSION);
+ *     struct pd_net *net = pd_host()->object(host, PD_NET_TABLE);
+ *
+ * A request (struct pd_http_req) belongs to the server.  A handler may use it
+ * from on_request until it has ended the answer (respond, error, end, abort) or
+ * on_gone has returned, whichever is first; one of them always happens.  A call
+ * (struct pd_http_call) belongs to the client; its owner may use it until on_end
+ * or on_error is called, or until it cancels.  No callback is ever called from
+ * inside a function of the table.  Loop thread. */
+#ifndef PDPLANE_NET_H
+#define PDPLANE_NET_H
+
+#include <pdplane/loop.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PD_NET_TABLE "net"
+#define PD_NET_VERSION 1u
+
+struct pd_net;       /* servers and client of a node */
+struct pd_http_req;  /* a request and its answer */
+struct pd_http_call; /* a call to another server */
+
+enum pd_http_method {
+    PD_HTTP_OTHER = 0,      /* a valid token that has no name here */
+    PD_HTTP_GET,
+    PD_HTTP_HEAD,
+    PD_HTTP_POST,
+    PD_HTTP_PUT,
+    PD_HTTP_DELETE,
+    PD_HTTP_OPTIONS,
+    PD_HTTP_PATCH,
+    PD_HTTP_METHODS
+};
+
+struct pd_http_header {
+    struct pd_str name;     /* of a parsed head: lower case */
+    struct pd_str value;    /* without blanks at the ends */
+};
+
+/* A parsed head.  All spans stay valid until the parser is reset. */
+struct pd_http_head {
+    /* Requests. */
+    enum pd_http_method method;
+    struct pd_str method_text;
+    struct pd_str target;       /* as sent, query included */
+    struct pd_str path;         /* percent-decoded, without query; "*" for OPTIONS * */
+    struct pd_str query;        /* as sent, without '?' */
+    struct pd_str host;
+    bool expect_continue;
+    /* Responses. */
+    uint32_t status;
+    struct pd_str reason;
+    /* Both. */
+    uint32_t minor;             /* HTTP/1.minor: 0 or 1 */
+    bool keep_alive;            /* what version and Connection say together */
+    bool is_chunked;
+    bool has_length;
+    bool until_close;           /* response without any framing */
+    uint64_t length;            /* of the body; valid with has_length */
+    const struct pd_http_header *headers;
+    size_t n_headers;
+};
+
+struct pd_http_route {
+    const char *path;           /* exact, "/v1/models"; borrowed until removed */
+    uint32_t methods;           /* 1u << PD_HTTP_POST ...; GET includes HEAD */
+    uint32_t flags;             /* PD_HTTP_ROUTE_... */
+    uint64_t body_limit;        /* bytes, 0: the server's */
+    pd_time deadline_ns;        /* from the head to the end of the answer, 0: none */
+    /* The request is there: with its whole body, or (STREAM_BODY) its head. */
+    void (*on_request)(struct pd_http_req *req, void *arg);
+    void *arg;
+};
+
+enum {
+    /* on_request comes at the head; the body through on_body, on_body_end. */
+    PD_HTTP_ROUTE_STREAM_BODY = 1,
+    /* Routes of health checks: served also while draining without "close". */
+    PD_HTTP_ROUTE_ALWAYS = 2,
+};
+
+/* Set by a handler inside on_request or later.  Members may be NULL. */
+struct pd_http_req_events {
+    /* A piece of a streamed body, borrowed during the call. */
+    void (*on_body)(struct pd_http_req *req, struct pd_str piece, void *arg);
+    void (*on_body_end)(struct pd_http_req *req, void *arg);
+    /* What is queued has fallen below the low mark after it was above the high one. */
+    void (*on_drain)(struct pd_http_req *req, void *arg);
+    /* The route's deadline has passed.  NULL: 504 when nothing was sent, else
+     * the connection is cut; on_gone (PD_ETIMEDOUT) follows in both cases. */
+    void (*on_deadline)(struct pd_http_req *req, void *arg);
+    /* The answer can no longer be delivered: PD_EPEER the client left,
+     * PD_ETIMEDOUT it read or sent too slowly, PD_EPROTO its body was refused
+     * (an error was sent), PD_ELIMIT more was queued than allowed, PD_ECANCELED
+     * the server closes.  req is gone when it returns. */
+    void (*on_gone)(struct pd_http_req *req, pd_status why, void *arg);
+};
+
+/* Length of a streamed answer that is not known. */
+#define PD_HTTP_UNKNOWN_LENGTH UINT64_MAX
+
+/* An error in the form of the OpenAI API, as used by clients' libraries. */
+struct pd_http_error {
+    uint32_t status;
+    const char *type;           /* NULL: the usual one of the status */
+    const char *code;           /* NULL: null */
+    struct pd_str message;
+    const char *param;          /* NULL: null */
+    uint32_t retry_after_ms;    /* 0: none (429 and 503 then say 1 s) */
+    int32_t should_retry;       /* x-should-retry: above 0 true, below 0 false, 0 none */
+    const char *allow;          /* Allow, or NULL */
+    uint32_t close;             /* 1: the connection closes after it */
+};
+
+/* How far a call got before it failed; decides about a retry. */
+enum pd_http_fail {
+    PD_HTTP_FAIL_CONNECT = 1,   /* nothing was sent */
+    PD_HTTP_FAIL_SENT,          /* at least a part was sent, nothing came back */
+    PD_HTTP_FAIL_HEAD,          /* a part of the head came back, or it was malformed */
+    PD_HTTP_FAIL_BODY,          /* on_head was called */
+};
+
+struct pd_http_call_events {
+    /* Members other than on_end and on_error may be NULL. */
+    /* The head, borrowed until on_end or on_error returns.  1xx are left out. */
+    void (*on_head)(struct pd_http_call *call, const struct pd_http_head *head, void *arg);
+    /* A piece of the body without its framing, borrowed during the call. */
+    void (*on_body)(struct pd_http_call *call, struct pd_str piece, void *arg);
+    /* The answer is complete; call is gone when it returns. */
+    void (*on_end)(struct pd_http_call *call, void *arg);
+    /* It is not, and will not be; call is gone when it returns.  why:
+     * PD_ETIMEDOUT, PD_EPEER, PD_EPROTO (malformed), PD_ELIMIT, PD_ENOMEM,
+     * PD_ECANCELED (the client closes) or what the connecting gave. */
+    void (*on_error)(struct pd_http_call *call, enum pd_http_fail fail, pd_status why, void *arg);
+};
+
+struct pd_http_call_opts {
+    size_t size;                /* sizeof(struct pd_http_call_opts) */
+    struct pd_addr addr;        /* where to connect; the origin is (addr, host) */
+    struct pd_str host;         /* Host, such as "10.0.0.1:8000"; 255 bytes at most */
+    enum pd_http_method method;
+    struct pd_str target;       /* "/v1/completions"; no blanks, no control bytes */
+    const struct pd_http_header *headers;   /* without Host, Content-Length, Connection */
+    size_t n_headers;
+    /* The body in runs (at most 60).  The runs are copied, their bytes are lent
+     * until on_end, on_error or the return of pd_http_call_cancel. */
+    const struct pd_iov *body;
+    size_t n_body;
+    /* 1: may be sent again when a kept connection turns out to be closed and
+     * nothing came back.  GET and HEAD always may. */
+    uint32_t is_replayable;
+    uint32_t fresh;             /* 1: never on a kept connection */
+    pd_time connect_ns;         /* 0: the client's */
+    pd_time first_byte_ns;
+    pd_time idle_ns;
+    uint64_t body_limit;
+};
+
+/* Which listeners a route is for: `api` in the configuration. */
+enum {
+    PD_NET_OPENAI = 1,
+    PD_NET_ADMIN = 2
+};
+
+struct pd_net_api {
+    uint32_t size;
+    uint32_t version;          /* PD_NET_VERSION */
+
+    /* Adds a route to all listeners of an api.  route is copied, its strings
+     * are borrowed until unroute.  PD_OK, PD_EINVAL, PD_EEXIST, PD_ELIMIT. */
+    pd_status (*route)(struct pd_net *net, uint32_t api, const struct pd_http_route *route);
+    pd_status (*unroute)(struct pd_net *net, uint32_t api, const char *path);
+
+    /* The request; what these return is valid as long as req. */
+    enum pd_http_method (*req_method)(const struct pd_http_req *req);
+    struct pd_str (*req_path)(const struct pd_http_req *req);
+    /* First header with that lower-case name, or { NULL, 0 }. */
+    struct pd_str (*req_header)(const struct pd_http_req *req, const char *name);
+    struct pd_str (*req_body)(const struct pd_http_req *req);
+    struct pd_str (*req_id)(const struct pd_http_req *req);
+    pd_time (*req_start)(const struct pd_http_req *req);
+    /* Events and the argument of all of them; ev is borrowed as long as req. */
+    void (*req_set_events)(struct pd_http_req *req, const struct pd_http_req_events *ev, void *arg);
+    /* Moves the deadline to delay_ns from now; 0: none. */
+    void (*req_set_deadline)(struct pd_http_req *req, pd_time delay_ns);
+
+    /* Answers.  Headers and bodies are borrowed; framing headers, Date and
+     * x-request-id are the server's. */
+    void (*respond)(struct pd_http_req *req, uint32_t status, const struct pd_http_header *headers,
+                    size_t n, struct pd_str body);
+    /* PD_OK, PD_EBUSY, PD_ENOMEM.  length in bytes or PD_HTTP_UNKNOWN_LENGTH. */
+    pd_status (*begin)(struct pd_http_req *req, uint32_t status, const struct pd_http_header *headers,
+                       size_t n, uint64_t length);
+    /* Returns the bytes now queued: above the high mark wait for on_drain. */
+    size_t (*write)(struct pd_http_req *req, struct pd_str bytes);
+    void (*end)(struct pd_http_req *req);
+    void (*abort)(struct pd_http_req *req);
+    void (*close_after)(struct pd_http_req *req);
+    bool (*has_begun)(const struct pd_http_req *req);
+    void (*error)(struct pd_http_req *req, const struct pd_http_error *error);
+
+    /* A call; see pd_http_call_opts.  PD_OK: on_end or on_error follows.
+     * PD_EINVAL, PD_ELIMIT, PD_ENOMEM: nothing follows.  opts is borrowed, ev
+     * until the call is gone. */
+    pd_status (*call_start)(struct pd_net *net, const struct pd_http_call_opts *opts,
+                            const struct pd_http_call_events *ev, void *arg, struct pd_http_call **out);
+    void (*call_cancel)(struct pd_http_call *call);
+    void (*call_pause)(struct pd_http_call *call);
+    void (*call_resume)(struct pd_http_call *call);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif
