@@ -35,6 +35,7 @@ const struct pd_api_table *pd_api_functions(void)
         .error_write = pd_api_error_write,
         .models_write = pd_api_models_write,
         .model_write = pd_api_model_write,
+        .models_read = pd_api_models_read,
         .leg_encode = pd_api_leg_encode,
         .order_encode = pd_api_order_encode,
         .leg_decode = pd_api_leg_decode,

@@ -45,6 +45,8 @@ pd_status pd_api_error_write(struct pd_api *api, const struct pd_api_error *erro
 pd_status pd_api_models_write(struct pd_api *api, const struct pd_api_model *models, uint32_t n,
                               struct pd_str *out);
 pd_status pd_api_model_write(struct pd_api *api, const struct pd_api_model *model, struct pd_str *out);
+pd_status pd_api_models_read(struct pd_api *api, struct pd_str body, struct pd_str *ids, uint32_t cap,
+                             uint32_t *n);
 
 pd_status pd_api_leg_encode(struct pd_api *api, const struct pd_leg *leg, struct pd_str *out);
 pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *order, struct pd_str *out);

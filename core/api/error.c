@@ -92,3 +92,28 @@ pd_status pd_api_model_write(struct pd_api *api, const struct pd_api_model *mode
     *out = pd_buf_str(b);
     return b->status;
 }
+
+pd_status pd_api_models_read(struct pd_api *api, struct pd_str body, struct pd_str *ids, uint32_t cap,
+                             uint32_t *n)
+{
+    static const char *const paths[] = { "data" };
+    struct pd_json_value data, item, id;
+    struct pd_json_iter it;
+    size_t at[64];
+    uint32_t count = 0;
+    pd_buf_clear(&api->scratch);
+    if (pd_json_scan(body, NULL, paths, 1, &data, NULL) != PD_OK || data.type != PD_JSON_ARRAY)
+        return PD_EPROTO;
+    pd_json_iter_init(&it, &data);
+    while (count < cap && count + 1 < sizeof at / sizeof at[0] && pd_json_iter_next(&it, NULL, &item)) {
+        at[count] = api->scratch.n;
+        if (pd_json_find(&item, "id", &id) != PD_OK || pd_json_get_buf(&id, &api->scratch) != PD_OK)
+            return PD_EPROTO;
+        count++;
+    }
+    at[count] = api->scratch.n;
+    for (uint32_t i = 0; i < count; i++)
+        ids[i] = (struct pd_str){ api->scratch.p + at[i], at[i + 1] - at[i] };
+    *n = count;
+    return PD_OK;
+}

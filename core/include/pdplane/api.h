@@ -236,6 +236,10 @@ struct pd_api_table {
     pd_status (*models_write)(struct pd_api *api, const struct pd_api_model *models, uint32_t n,
                               struct pd_str *out);
     pd_status (*model_write)(struct pd_api *api, const struct pd_api_model *model, struct pd_str *out);
+    /* Reads another server's model list: up to cap ids (decoded strings,
+     * scratch), *n how many.  PD_OK, PD_EPROTO. */
+    pd_status (*models_read)(struct pd_api *api, struct pd_str body, struct pd_str *ids, uint32_t cap,
+                             uint32_t *n);
 
     /* Wire form of messages; encode results are scratch, decoded strings
      * borrow from bytes.  PD_EPROTO for bytes that are not what they claim. */
