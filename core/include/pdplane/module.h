@@ -114,6 +114,7 @@ struct pd_instance_ctx {
     struct pd_log *log;        /* lines carry the instance's name */
     struct pd_metrics *metrics;
     struct pd_host *host;      /* the node, for the host table's functions */
+    struct pd_node_id node;    /* who this node is; the uuid is never all zero */
 };
 
 #if defined(__GNUC__)

@@ -18,7 +18,13 @@
  *
  * With READ windows the bytes flow the other way (pull).  Everything happens
  * on the loop thread of the instance; a module with a thread of its own posts
- * results to the loop.  Callbacks never run inside an op. */
+ * results to the loop.  Callbacks never run inside an op.
+ *
+ * Two fences, one for each side.  The terminal status of a post protects the
+ * memory of the node that posted it.  The memory of the window's owner is
+ * protected by window_close alone: bytes of a post whose way was lost may still
+ * be queued inside the owner's host, and its module drops them once the window
+ * is closed. */
 #ifndef PDPLANE_TRANSPORT_H
 #define PDPLANE_TRANSPORT_H
 
@@ -56,7 +62,8 @@ struct pd_transport_info {
 
 struct pd_memory_desc {
     uint32_t size;
-    int32_t fd;                /* memfd behind the memory, -1 when there is none; borrowed */
+    int32_t fd;                /* memfd behind the memory, sealed against shrinking and growing,
+                                  -1 when there is none; borrowed during the call */
     void *base;
     uint64_t bytes;
     uint64_t fd_offset;        /* of base within fd */
@@ -74,7 +81,9 @@ enum {
     PD_TRANSFER_CANCELED_FENCED = 2,  /* canceled; no byte will move any more */
     PD_TRANSFER_FAILED_FENCED = 3,    /* failed; no byte will move any more */
     PD_TRANSFER_FAILED_UNFENCED = 4   /* failed; bytes may still move until the peer is
-                                         disconnected with PD_DISCONNECT_FENCE */
+                                         disconnected with PD_DISCONNECT_FENCE, which may be asked
+                                         for from on_done, or until on_down when the way is lost
+                                         already */
 };
 
 enum {
@@ -98,7 +107,8 @@ struct pd_window_events {
     uint32_t size;
     uint32_t reserved;
     /* `total` bytes of a WRITE window have landed so far, each counted once.
-     * Called when posts complete, not for each system call. */
+     * Called after the last byte of a post at the latest, at most once in a
+     * turn of the loop, not for each system call. */
     void (*on_bytes)(struct pd_transport_window *window, uint64_t total, void *arg);
     /* The window is closed and fenced; it is gone after this call. */
     void (*on_closed)(struct pd_transport_window *window, void *arg);
@@ -118,8 +128,11 @@ struct pd_transport_peer_events {
     uint32_t reserved;
     /* Once after connect: PD_OK, or why not (the peer is gone after an error). */
     void (*on_up)(struct pd_transport_peer *peer, pd_status status, void *arg);
-    /* The way is lost; every transfer on it has had its on_done.  The peer is
-     * gone after this call. */
+    /* The way is lost, or disconnect is complete (PD_OK; an error when the other
+     * side could not be asked in time).  Every transfer on it has had its
+     * on_done.  The peer is gone after this call; its targets refuse posts with
+     * PD_ESTALE until they are closed.  After a disconnect before on_up this
+     * comes instead of on_up. */
     void (*on_down)(struct pd_transport_peer *peer, pd_status status, void *arg);
     /* A post answered PD_EAGAIN may be tried again. */
     void (*on_writable)(struct pd_transport_peer *peer, void *arg);
@@ -185,7 +198,7 @@ struct pd_transport_ops {
     void (*disconnect)(struct pd_transport_peer *peer, uint32_t how);
     pd_status (*target_open)(struct pd_transport_peer *peer, const void *blob, size_t len,
                              struct pd_transport_target **out);
-    /* No transfer may be in flight on it. */
+    /* No transfer may be in flight on it.  Targets may outlive their peer. */
     void (*target_close)(struct pd_transport_target *target);
 
     /* PD_OK: accepted, on_done will follow exactly once.  PD_EAGAIN: nothing
