@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The rules that need a whole head: target, host, framing, expectation.
+ *
+ * Invariant: after pd_http1_finish_head says yes, all spans are pointers, body
+ * framing is decided by exactly one header or by none, and llhttp has read the
+ * same bytes the same way. */
+#include "net/http1_int.h"
+
+#include "base/str.h"
+#include "base/utf8.h"
+
+#include <string.h>
+
+static struct pd_str resolve(const struct pd_http1 *p, struct pd_str s)
+{
+    return (struct pd_str){ p->text.p + (uintptr_t)s.p, s.n };
+}
+
+/* Scheme and authority of an absolute-form target; false when it is none. */
+static bool split_absolute(struct pd_str target, struct pd_str *authority, struct pd_str *rest)
+{
+    size_t start, end;
+
+    if (pd_str_starts_with_nocase(target, PD_STR("http://")))
+        start = 7;
+    else if (pd_str_starts_with_nocase(target, PD_STR("https://")))
+        start = 8;
+    else
+        return false;
+    for (end = start; end < target.n && target.p[end] != '/' && target.p[end] != '?'; end++)
+        ;
+    *authority = pd_str_sub(target, start, end - start);
+    *rest = pd_str_sub(target, end, target.n - end);
+    return true;
+}
+
+/* No empty segment but the last one, no "." or ".." segment, no backslash. */
+static bool path_is_plain(struct pd_str path)
+{
+    size_t from = 1;
+
+    for (size_t i = 1; i <= path.n; i++) {
+        size_t n = i - from;
+        if (i < path.n && path.p[i] == '\\')
+            return false;
+        if (i < path.n && path.p[i] != '/')
+            continue;
+        if ((n == 0 && i < path.n) || (n == 1 && path.p[from] == '.') ||
+            (n == 2 && path.p[from] == '.' && path.p[from + 1] == '.'))
+            return false;
+        from = i + 1;
+    }
+    return true;
+}
+
+/* Decodes `raw` behind the head, where room was made for it. */
+static bool decode_path(struct pd_http1 *p, struct pd_str raw, struct pd_str *out)
+{
+    char *to = p->text.p + p->text.n;
+    size_t n = 0;
+
+    for (size_t i = 0; i < raw.n; i++) {
+        unsigned char c = (unsigned char)raw.p[i];
+        if (c == '%') {
+            if (raw.n - i < 3 || !pd_http1_is((unsigned char)raw.p[i + 1], PD_HTTP1_HEX) ||
+                !pd_http1_is((unsigned char)raw.p[i + 2], PD_HTTP1_HEX))
+                return false;
+            c = (unsigned char)(pd_http1_hex((unsigned char)raw.p[i + 1]) << 4 |
+                                pd_http1_hex((unsigned char)raw.p[i + 2]));
+            if (c < 0x20 || c == 0x7f || c == '/' || c == '\\')
+                return false;
+            i += 2;
+        }
+        to[n++] = (char)c;
+    }
+    *out = pd_str_of(to, n);
+    return pd_utf8_is_valid(to, n);
+}
+
+static enum pd_http_reject check_target(struct pd_http1 *p, struct pd_str *authority)
+{
+    struct pd_http_head *h = &p->head;
+    struct pd_str rest = h->target;
+    size_t q;
+
+    *authority = (struct pd_str){ NULL, 0 };
+    if (pd_str_is(rest, "*")) {
+        h->path = rest;
+        return h->method == PD_HTTP_OPTIONS ? PD_HTTP_REJECT_NONE : PD_HTTP_REJECT_TARGET;
+    }
+    if (rest.p[0] != '/' && !split_absolute(h->target, authority, &rest))
+        return PD_HTTP_REJECT_TARGET;
+    q = pd_str_find_char(rest, '?');
+    if (q != PD_STR_NPOS) {
+        h->query = pd_str_sub(rest, q + 1, rest.n - q - 1);
+        rest = pd_str_sub(rest, 0, q);
+    }
+    h->path = rest.n == 0 ? PD_STR("/") : rest;
+    if (pd_str_find_char(h->path, '%') != PD_STR_NPOS && !decode_path(p, rest, &h->path))
+        return PD_HTTP_REJECT_TARGET;
+    return path_is_plain(h->path) ? PD_HTTP_REJECT_NONE : PD_HTTP_REJECT_TARGET;
+}
+
+static bool port_is_valid(struct pd_str port)
+{
+    uint32_t v = 0;
+
+    if (port.n == 0 || port.n > 5)
+        return false;
+    for (size_t i = 0; i < port.n; i++) {
+        if (port.p[i] < '0' || port.p[i] > '9')
+            return false;
+        v = v * 10 + (uint32_t)(port.p[i] - '0');
+    }
+    return v <= 65535;
+}
+
+/* name, IPv4 or [IPv6], each with an optional port. */
+static bool host_is_valid(struct pd_str host)
+{
+    size_t end = 0;
+
+    if (host.n == 0 || host.n > 261)
+        return false;
+    if (host.p[0] == '[') {
+        for (end = 1; end < host.n && host.p[end] != ']'; end++)
+            if (!pd_http1_is((unsigned char)host.p[end], PD_HTTP1_HEX) && host.p[end] != ':' &&
+                host.p[end] != '.')
+                return false;
+        if (end == host.n || end < 3)
+            return false;
+        end++;
+    } else {
+        while (end < host.n && pd_http1_is((unsigned char)host.p[end], PD_HTTP1_HOSTNAME))
+            end++;
+        if (end == 0)
+            return false;
+    }
+    if (end == host.n)
+        return true;
+    return host.p[end] == ':' && port_is_valid(pd_str_sub(host, end + 1, host.n - end - 1));
+}
+
+static bool all_digits(struct pd_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] < '0' || s.p[i] > '9')
+            return false;
+    return s.n >= 1 && s.n <= 18;
+}
+
+struct found {
+    struct pd_str host, length, encoding, expect, content_encoding;
+    uint32_t n_host, n_length, n_encoding, n_expect, n_content_encoding;
+    bool close, keep;
+};
+
+static void note(struct pd_str value, struct pd_str *last, uint32_t *n)
+{
+    *last = value;
+    ++*n;
+}
+
+static void note_connection(struct pd_str list, struct found *f)
+{
+    struct pd_str part;
+
+    while (pd_str_split(&list, ',', &part)) {
+        part = pd_str_trim(part);
+        f->close |= pd_str_eq_nocase(part, PD_STR("close"));
+        f->keep |= pd_str_eq_nocase(part, PD_STR("keep-alive"));
+    }
+}
+
+static void collect(const struct pd_http1 *p, struct found *f)
+{
+    for (size_t i = 0; i < p->n_headers; i++) {
+        struct pd_str name = p->headers[i].name, value = p->headers[i].value;
+        switch (name.n) {
+        case 4:
+            if (pd_str_is(name, "host"))
+                note(value, &f->host, &f->n_host);
+            break;
+        case 6:
+            if (pd_str_is(name, "expect"))
+                note(value, &f->expect, &f->n_expect);
+            break;
+        case 10:
+            if (pd_str_is(name, "connection"))
+                note_connection(value, f);
+            break;
+        case 14:
+            if (pd_str_is(name, "content-length"))
+                note(value, &f->length, &f->n_length);
+            break;
+        case 16:
+            if (pd_str_is(name, "content-encoding"))
+                note(value, &f->content_encoding, &f->n_content_encoding);
+            break;
+        case 17:
+            if (pd_str_is(name, "transfer-encoding"))
+                note(value, &f->encoding, &f->n_encoding);
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+static enum pd_http_reject check_framing(struct pd_http1 *p, const struct found *f)
+{
+    struct pd_http_head *h = &p->head;
+
+    if (f->n_encoding > 0) {
+        if (f->n_length > 0)
+            return PD_HTTP_REJECT_FRAMING_CONFLICT;
+        if (h->minor == 0)
+            return PD_HTTP_REJECT_TRANSFER_ENCODING_10;
+        if (f->n_encoding > 1)
+            return PD_HTTP_REJECT_FRAMING_CONFLICT;
+        if (!pd_str_eq_nocase(f->encoding, PD_STR("chunked")))
+            return PD_HTTP_REJECT_TRANSFER_ENCODING;
+        h->is_chunked = true;
+    }
+    if (f->n_length > 0) {
+        if (f->n_length > 1 || !all_digits(f->length))
+            return PD_HTTP_REJECT_CONTENT_LENGTH;
+        for (size_t i = 0; i < f->length.n; i++)
+            h->length = h->length * 10 + (uint64_t)(f->length.p[i] - '0');
+        h->has_length = true;
+    }
+    return PD_HTTP_REJECT_NONE;
+}
+
+static enum pd_http_reject check_request(struct pd_http1 *p, const struct found *f)
+{
+    struct pd_http_head *h = &p->head;
+    struct pd_str authority;
+    enum pd_http_reject reject;
+
+    h->method_text = resolve(p, h->method_text);
+    h->target = resolve(p, h->target);
+    reject = check_target(p, &authority);
+    if (reject != PD_HTTP_REJECT_NONE)
+        return reject;
+    /* HTTP/1.0 knows no Host; health checks of balancers leave it out. */
+    if (f->n_host != 1 ? !(f->n_host == 0 && h->minor == 0) : !host_is_valid(f->host))
+        return PD_HTTP_REJECT_HOST;
+    h->host = f->host;
+    if (authority.p != NULL && !pd_str_eq_nocase(authority, h->host))
+        return PD_HTTP_REJECT_HOST;
+    if (f->n_expect > 0 && h->minor == 1) {
+        if (f->n_expect > 1 || !pd_str_eq_nocase(f->expect, PD_STR("100-continue")))
+            return PD_HTTP_REJECT_EXPECT;
+        h->expect_continue = h->is_chunked || (h->has_length && h->length > 0);
+    }
+    if (f->n_content_encoding > 0 &&
+        (f->n_content_encoding > 1 || !pd_str_eq_nocase(f->content_encoding, PD_STR("identity"))))
+        return PD_HTTP_REJECT_CONTENT_ENCODING;
+    return PD_HTTP_REJECT_NONE;
+}
+
+static enum pd_http_reject check_response(struct pd_http1 *p)
+{
+    struct pd_http_head *h = &p->head;
+
+    h->reason = resolve(p, h->reason);
+    if (h->status == 101)
+        return PD_HTTP_REJECT_UPGRADE;
+    if (!p->no_body && h->status >= 200 && h->status != 204 && h->status != 304 &&
+        !h->is_chunked && !h->has_length)
+        h->until_close = true;
+    return PD_HTTP_REJECT_NONE;
+}
+
+enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p)
+{
+    struct pd_http_head *h = &p->head;
+    struct found f;
+    enum pd_http_reject reject;
+
+    /* Room for the decoded path; from here on the text does not move. */
+    if (!p->is_response && pd_buf_reserve(&p->text, h->target.n) != PD_OK)
+        return PD_HTTP_REJECT_MEMORY;
+    memset(&f, 0, sizeof(f));
+    for (size_t i = 0; i < p->n_headers; i++) {
+        p->headers[i].name = resolve(p, p->headers[i].name);
+        p->headers[i].value = resolve(p, p->headers[i].value);
+    }
+    h->headers = p->headers;
+    h->n_headers = p->n_headers;
+    p->trailers = 0;
+    collect(p, &f);
+    reject = check_framing(p, &f);
+    if (reject == PD_HTTP_REJECT_NONE)
+        reject = p->is_response ? check_response(p) : check_request(p, &f);
+    if (reject != PD_HTTP_REJECT_NONE)
+        return reject;
+    h->keep_alive = !h->until_close && !f.close && (h->minor == 1 || f.keep);
+    return pd_http1_second_opinion(p);
+}
+
+struct pd_str pd_http_head_get(const struct pd_http_head *head, const char *name)
+{
+    struct pd_str want = pd_str_from(name);
+
+    for (size_t i = 0; i < head->n_headers; i++)
+        if (pd_str_eq(head->headers[i].name, want))
+            return head->headers[i].value;
+    return (struct pd_str){ NULL, 0 };
+}
+
+bool pd_http_head_has_token(const struct pd_http_head *head, const char *name, const char *token)
+{
+    struct pd_str want = pd_str_from(name), tok = pd_str_from(token), list, part;
+
+    for (size_t i = 0; i < head->n_headers; i++) {
+        if (!pd_str_eq(head->headers[i].name, want))
+            continue;
+        list = head->headers[i].value;
+        while (pd_str_split(&list, ',', &part)) {
+            size_t semi = pd_str_find_char(part, ';');
+            if (semi != PD_STR_NPOS)
+                part = pd_str_sub(part, 0, semi);
+            if (pd_str_eq_nocase(pd_str_trim(part), tok))
+                return true;
+        }
+    }
+    return false;
+}
+
+bool pd_http_is_value(struct pd_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (!pd_http1_is((unsigned char)s.p[i], PD_HTTP1_VALUE))
+            return false;
+    return true;
+}

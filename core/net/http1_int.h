@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the parts of the HTTP/1 parser share. */
+#ifndef PD_NET_HTTP1_INT_H
+#define PD_NET_HTTP1_INT_H
+
+#include "net/http1.h"
+
+/* Classes of bytes, as bits. */
+enum {
+    PD_HTTP1_TOKEN = 1,     /* RFC 9110 tchar */
+    PD_HTTP1_VALUE = 2,     /* HTAB, 0x20..0x7e, 0x80..0xff */
+    PD_HTTP1_TARGET = 4,    /* 0x21..0x7e but '#' */
+    PD_HTTP1_HEX = 8,
+    PD_HTTP1_HOSTNAME = 16  /* letters, digits, and what a host may hold besides */
+};
+
+/* Whether c is in any of the classes. */
+bool pd_http1_is(unsigned char c, unsigned classes);
+/* Value of a hex digit; c must be one. */
+unsigned pd_http1_hex(unsigned char c);
+
+/* Checks one complete line of a head, its CRLF left out, and notes where name
+ * and value stand.  The first line is checked by the two functions below. */
+enum pd_http_reject pd_http1_header_line(struct pd_http1 *p, size_t off, size_t n);
+enum pd_http_reject pd_http1_request_line(struct pd_http1 *p, size_t off, size_t n);
+enum pd_http_reject pd_http1_status_line(struct pd_http1 *p, size_t off, size_t n);
+/* All lines are there: resolves spans, then the rules between headers. */
+enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p);
+
+/* What llhttp makes of the same head; PD_HTTP_REJECT_NONE when it agrees. */
+enum pd_http_reject pd_http1_second_opinion(const struct pd_http1 *p);
+
+/* Chunked bodies.  States of struct pd_http1. */
+enum {
+    PD_HTTP1_S_HEAD = 0,
+    PD_HTTP1_S_READY,           /* head told, body not begun */
+    PD_HTTP1_S_LENGTH,
+    PD_HTTP1_S_UNTIL_CLOSE,
+    PD_HTTP1_S_CHUNK_SIZE,
+    PD_HTTP1_S_EXT_NAME_FIRST,
+    PD_HTTP1_S_EXT_NAME,
+    PD_HTTP1_S_EXT_VALUE_FIRST,
+    PD_HTTP1_S_EXT_VALUE,
+    PD_HTTP1_S_EXT_QUOTED,
+    PD_HTTP1_S_EXT_ESCAPE,
+    PD_HTTP1_S_EXT_AFTER_QUOTE,
+    PD_HTTP1_S_CHUNK_LF,
+    PD_HTTP1_S_CHUNK_DATA,
+    PD_HTTP1_S_DATA_CR,
+    PD_HTTP1_S_DATA_LF,
+    PD_HTTP1_S_TRAILER_FIRST,
+    PD_HTTP1_S_TRAILER_NAME,
+    PD_HTTP1_S_TRAILER_VALUE,
+    PD_HTTP1_S_TRAILER_LF,
+    PD_HTTP1_S_END_LF,
+    PD_HTTP1_S_DONE,
+    PD_HTTP1_S_BAD
+};
+
+/* One event of a chunked body; as pd_http1_next. */
+enum pd_http1_event pd_http1_chunked_next(struct pd_http1 *p, const char *data, size_t n,
+                                          size_t *used, struct pd_str *body);
+enum pd_http1_event pd_http1_refuse(struct pd_http1 *p, enum pd_http_reject reject);
+
+#endif

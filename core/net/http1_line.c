@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The rules for single lines of a head: request line, status line, header line.
+ *
+ * Invariant: a line that passes holds no CR, LF, NUL or other control byte but
+ * HTAB in a value, and its parts are noted as offsets into p->text. */
+#include "net/http1_int.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <string.h>
+
+bool pd_http1_is(unsigned char c, unsigned classes)
+{
+    static const unsigned char table[256] = {
+        ['\t'] = PD_HTTP1_VALUE, [' '] = PD_HTTP1_VALUE,
+#define V (PD_HTTP1_VALUE | PD_HTTP1_TARGET)
+#define T (V | PD_HTTP1_TOKEN)
+#define H (T | PD_HTTP1_HOSTNAME)
+#define X (H | PD_HTTP1_HEX)
+        ['!'] = H, ['"'] = V, ['#'] = PD_HTTP1_VALUE | PD_HTTP1_TOKEN, ['$'] = H, ['%'] = H,
+        ['&'] = H, ['\''] = H, ['('] = V | PD_HTTP1_HOSTNAME, [')'] = V | PD_HTTP1_HOSTNAME,
+        ['*'] = H, ['+'] = H, [','] = V, ['-'] = H, ['.'] = H, ['/'] = V,
+        ['0' ... '9'] = X, [':'] = V, [';'] = V | PD_HTTP1_HOSTNAME, ['<'] = V,
+        ['='] = V | PD_HTTP1_HOSTNAME, ['>'] = V, ['?'] = V, ['@'] = V,
+        ['A' ... 'F'] = X, ['G' ... 'Z'] = H, ['['] = V, ['\\'] = V, [']'] = V,
+        ['^'] = T, ['_'] = H, ['`'] = T, ['a' ... 'f'] = X, ['g' ... 'z'] = H,
+        ['{'] = V, ['|'] = T, ['}'] = V, ['~'] = H,
+        [0x80 ... 0xff] = PD_HTTP1_VALUE,
+#undef V
+#undef T
+#undef H
+#undef X
+    };
+    return (table[c] & classes) != 0;
+}
+
+unsigned pd_http1_hex(unsigned char c)
+{
+    return c <= '9' ? c - '0' : (c | 0x20u) - 'a' + 10u;
+}
+
+static struct pd_str offset_span(size_t off, size_t n)
+{
+    return (struct pd_str){ (const char *)(uintptr_t)off, n };
+}
+
+static pd_status add_header(struct pd_http1 *p, struct pd_str name, struct pd_str value)
+{
+    if (p->n_headers == p->cap_headers) {
+        size_t cap = p->cap_headers == 0 ? 16 : p->cap_headers * 2;
+        struct pd_http_header *more = pd_realloc_array(p->headers, cap, sizeof(*more));
+        if (more == NULL)
+            return PD_ENOMEM;
+        p->headers = more;
+        p->cap_headers = cap;
+    }
+    p->headers[p->n_headers].name = name;
+    p->headers[p->n_headers].value = value;
+    p->n_headers++;
+    return PD_OK;
+}
+
+enum pd_http_reject pd_http1_header_line(struct pd_http1 *p, size_t off, size_t n)
+{
+    char *line = p->text.p + off;
+    size_t colon = 0, from, to;
+    bool has_underscore = false;
+
+    if (line[0] == ' ' || line[0] == '\t')
+        return p->n_headers == 0 ? PD_HTTP_REJECT_HEADER_NAME : PD_HTTP_REJECT_OBS_FOLD;
+    for (; colon < n && pd_http1_is((unsigned char)line[colon], PD_HTTP1_TOKEN); colon++) {
+        has_underscore |= line[colon] == '_';
+        if (line[colon] >= 'A' && line[colon] <= 'Z')
+            line[colon] = (char)(line[colon] | 0x20);
+    }
+    if (colon == n || line[colon] != ':' || colon == 0 || colon > PD_HTTP1_NAME)
+        return PD_HTTP_REJECT_HEADER_NAME;
+    for (from = colon + 1; from < n && (line[from] == ' ' || line[from] == '\t'); from++)
+        ;
+    for (to = from; to < n; to++)
+        if (!pd_http1_is((unsigned char)line[to], PD_HTTP1_VALUE))
+            return PD_HTTP_REJECT_HEADER_VALUE;
+    while (to > from && (line[to - 1] == ' ' || line[to - 1] == '\t'))
+        to--;
+    if (++p->trailers > PD_HTTP1_HEADERS)
+        return PD_HTTP_REJECT_HEADERS_SIZE;
+    /* Names with an underscore look like their dashed twins to programs behind us. */
+    if (has_underscore)
+        return PD_HTTP_REJECT_NONE;
+    if (add_header(p, offset_span(off, colon), offset_span(off + from, to - from)) != PD_OK)
+        return PD_HTTP_REJECT_MEMORY;
+    return PD_HTTP_REJECT_NONE;
+}
+
+static enum pd_http_reject check_version(struct pd_http1 *p, struct pd_str v,
+                                         enum pd_http_reject malformed)
+{
+    if (v.n != 8 || memcmp(v.p, "HTTP/", 5) != 0 || v.p[6] != '.' || v.p[5] < '0' ||
+        v.p[5] > '9' || v.p[7] < '0' || v.p[7] > '9')
+        return malformed;
+    if (v.p[5] != '1' || v.p[7] > '1')
+        return PD_HTTP_REJECT_VERSION;
+    p->head.minor = (uint32_t)(v.p[7] - '0');
+    return PD_HTTP_REJECT_NONE;
+}
+
+static enum pd_http_method find_method(struct pd_str text)
+{
+    for (int m = PD_HTTP_GET; m < PD_HTTP_METHODS; m++)
+        if (pd_str_is(text, pd_http_method_name((enum pd_http_method)m)))
+            return (enum pd_http_method)m;
+    return PD_HTTP_OTHER;
+}
+
+enum pd_http_reject pd_http1_request_line(struct pd_http1 *p, size_t off, size_t n)
+{
+    const char *line = p->text.p + off;
+    size_t m = 0, t, v;
+    struct pd_str method;
+
+    if (n > PD_HTTP1_LINE)
+        return PD_HTTP_REJECT_URI_LENGTH;
+    while (m < n && pd_http1_is((unsigned char)line[m], PD_HTTP1_TOKEN))
+        m++;
+    if (m == 0 || m > PD_HTTP1_METHOD || m == n || line[m] != ' ')
+        return PD_HTTP_REJECT_REQUEST_LINE;
+    for (t = m + 1; t < n && line[t] != ' '; t++)
+        if (!pd_http1_is((unsigned char)line[t], PD_HTTP1_TARGET))
+            return PD_HTTP_REJECT_TARGET;
+    if (t == m + 1 || t == n)
+        return PD_HTTP_REJECT_REQUEST_LINE;
+    v = t + 1;
+    enum pd_http_reject reject = check_version(p, pd_str_of(line + v, n - v),
+                                               PD_HTTP_REJECT_REQUEST_LINE);
+    if (reject != PD_HTTP_REJECT_NONE)
+        return reject;
+    method = pd_str_of(line, m);
+    if (pd_str_is(method, "CONNECT") || pd_str_is(method, "TRACE"))
+        return PD_HTTP_REJECT_METHOD_REFUSED;
+    p->head.method = find_method(method);
+    p->head.method_text = offset_span(off, m);
+    p->head.target = offset_span(off + m + 1, t - m - 1);
+    return PD_HTTP_REJECT_NONE;
+}
+
+enum pd_http_reject pd_http1_status_line(struct pd_http1 *p, size_t off, size_t n)
+{
+    const char *line = p->text.p + off;
+    enum pd_http_reject reject;
+    uint32_t status = 0;
+
+    if (n < 12 || n > PD_HTTP1_LINE || line[8] != ' ' || (n > 12 && line[12] != ' '))
+        return PD_HTTP_REJECT_STATUS_LINE;
+    reject = check_version(p, pd_str_of(line, 8), PD_HTTP_REJECT_STATUS_LINE);
+    if (reject != PD_HTTP_REJECT_NONE)
+        return reject;
+    for (size_t i = 9; i < 12; i++) {
+        if (line[i] < '0' || line[i] > '9')
+            return PD_HTTP_REJECT_STATUS_LINE;
+        status = status * 10 + (uint32_t)(line[i] - '0');
+    }
+    if (status < 100 || status > 599)
+        return PD_HTTP_REJECT_STATUS_LINE;
+    for (size_t i = 13; i < n; i++)
+        if (!pd_http1_is((unsigned char)line[i], PD_HTTP1_VALUE))
+            return PD_HTTP_REJECT_STATUS_LINE;
+    p->head.status = status;
+    p->head.reason = n > 13 ? offset_span(off + 13, n - 13) : offset_span(off, 0);
+    return PD_HTTP_REJECT_NONE;
+}
