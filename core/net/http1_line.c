@@ -37,7 +37,7 @@ bool pd_http1_is(unsigned char c, unsigned classes)
 
 unsigned pd_http1_hex(unsigned char c)
 {
-    return c <= '9' ? c - '0' : (c | 0x20u) - 'a' + 10u;
+    return c <= '9' ? (unsigned)c - '0' : (c | 0x20u) - 'a' + 10u;
 }
 
 static struct pd_str offset_span(size_t off, size_t n)
