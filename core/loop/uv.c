@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The real loop: turns, time, timers, tasks, chance, statistics.
+ *
+ * A turn is one uv_run that waits for events and runs their handlers, then
+ * posted tasks, then deferred ones.  `now` is read when the first handler of a
+ * turn begins.  All timers stand in one queue in front of one timerfd, which is
+ * set once per turn and only when an earlier timer came; a timer that is
+ * stopped leaves it set, and the early wake-up sets it anew.
+ *
+ * Tasks: a non-zero `state` means "in one of the three lists".  post changes it
+ * under post_lock; a task leaves its list before its state becomes 0. */
+#include "loop/uv_impl.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { TASK_QUEUED = 1 };
+
+/* ---- time and chance */
+
+static pd_time read_clock(clockid_t id)
+{
+    struct timespec ts;
+
+    clock_gettime(id, &ts);
+    return (pd_time)ts.tv_sec * PD_SEC + (pd_time)ts.tv_nsec;
+}
+
+pd_time uvl_clock(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+static pd_time loop_clock(struct pd_loop *loop)
+{
+    (void)loop;
+    return uvl_clock();
+}
+
+static uint64_t loop_wall(struct pd_loop *loop)
+{
+    (void)loop;
+    return read_clock(CLOCK_REALTIME);
+}
+
+static void system_random(uint8_t *p, size_t n)
+{
+    while (n > 0) {
+        ssize_t got = getrandom(p, n, 0);
+        pd_assert(got > 0 || errno == EINTR);
+        if (got > 0) {
+            p += got;
+            n -= (size_t)got;
+        }
+    }
+}
+
+/* Small requests come from a pool, which forgets what it gave. */
+static void loop_random(struct pd_loop *loop, void *buf, size_t n)
+{
+    struct uvl *l = uvl_of(loop);
+    uint8_t *p;
+
+    if (n > sizeof l->pool / 4) {
+        system_random(buf, n);
+        return;
+    }
+    if (l->pool_left < n) {
+        system_random(l->pool, sizeof l->pool);
+        l->pool_left = sizeof l->pool;
+    }
+    l->pool_left -= n;
+    p = l->pool + l->pool_left;
+    memcpy(buf, p, n);
+    memset(p, 0, n);
+}
+
+/* ---- turns */
+
+void uvl_enter(struct uvl *l)
+{
+    if (l->in_turn)
+        return;
+    l->in_turn = true;
+    l->base.now = l->turn_start = l->mark = uvl_clock();
+    l->worst_ns = 0;
+    l->worst_name = NULL;
+}
+
+void uvl_leave(struct uvl *l, const char *name)
+{
+    pd_time t = uvl_clock(), took = t - l->mark;
+
+    l->mark = t;
+    if (took >= l->worst_ns) {
+        l->worst_ns = took;
+        l->worst_name = name;
+    }
+}
+
+static void end_turn(struct uvl *l)
+{
+    pd_time took;
+    uint32_t i = 0;
+
+    if (!l->in_turn)
+        return;
+    l->in_turn = false;
+    took = l->mark - l->turn_start;
+    l->st.turns++;
+    l->st.busy_ns += took;
+    while (i < PD_LOOP_LAG_BUCKETS - 1 && took >= PD_US << i)
+        i++;
+    l->st.lag[i]++;
+    if (took > l->st.slow_max_ns)
+        l->st.slow_max_ns = took;
+    if (took > l->slow_ns) {
+        l->st.slow_turns++;
+        l->st.slow_name = l->worst_name;
+        if (l->on_slow != NULL)
+            l->on_slow(l->slow_arg, l->worst_name, l->worst_ns, took);
+    }
+}
+
+/* ---- handles */
+
+void uvl_handle_add(struct uvl *l, struct uvl_handle *h, const char *what, const char *name)
+{
+    h->what = what;
+    h->name = name;
+    pd_list_init(&h->link);
+    pd_list_append(&l->handles, &h->link);
+}
+
+void uvl_handle_remove(struct uvl_handle *h)
+{
+    pd_list_remove(&h->link);
+}
+
+/* ---- timers */
+
+static void timer_start(struct pd_timer *t, pd_time due)
+{
+    struct uvl *l = uvl_of(t->loop);
+
+    if (t->node.kind != 0)
+        pd_loop_queue_remove(&l->timers, &t->node);
+    t->node.kind = 1;
+    t->node.due = due;
+    t->node.seq = l->next_seq++;
+    pd_loop_queue_add(&l->timers, &t->node);
+}
+
+static void timer_stop(struct pd_timer *t)
+{
+    pd_loop_queue_remove(&uvl_of(t->loop)->timers, &t->node);
+    t->node.kind = 0;
+}
+
+/* Sets the timerfd to the first timer if it would wake us too late. */
+static void arm_timer(struct uvl *l)
+{
+    struct itimerspec spec;
+    pd_time due = l->timers.root != NULL ? l->timers.root->due : PD_TIME_NEVER;
+
+    if (due >= l->timer_armed)
+        return;
+    l->timer_armed = due;
+    memset(&spec, 0, sizeof spec);
+    spec.it_value.tv_sec = (time_t)(due / PD_SEC);
+    spec.it_value.tv_nsec = (long)(due % PD_SEC);
+    if (due == 0)
+        spec.it_value.tv_nsec = 1;
+    timerfd_settime(l->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
+}
+
+/* Fires what is due.  Timers started meanwhile wait for the next turn, even
+ * when they are due, so that the loop stays fair. */
+static void on_timer_fd(uv_poll_t *h, int status, int events)
+{
+    struct uvl *l = h->data;
+    uint64_t expirations, limit = l->next_seq;
+    struct pd_loop_node *n;
+    pd_time now;
+
+    (void)status;
+    (void)events;
+    uvl_enter(l);
+    now = uvl_clock();
+    if (l->timers.root == NULL || l->timers.root->due > now) {
+        /* The timer that this was for is stopped. */
+        ssize_t got = read(l->timer_fd, &expirations, sizeof expirations);
+        (void)got;
+    }
+    l->timer_armed = PD_TIME_NEVER;
+    while ((n = l->timers.root) != NULL && n->due <= now && n->seq < limit) {
+        struct pd_timer *t = pd_container_of(n, struct pd_timer, node);
+        const char *name = t->name;
+        pd_loop_queue_remove(&l->timers, n);
+        n->kind = 0;
+        l->st.timers_fired++;
+        t->cb(t, t->arg);
+        uvl_leave(l, name);
+    }
+    if (l->timers.root == NULL) {
+        ssize_t got = read(l->timer_fd, &expirations, sizeof expirations);
+        (void)got;
+    }
+}
+
+/* ---- tasks */
+
+static void list_init(struct pd_task *head)
+{
+    head->next = head->prev = head;
+}
+
+static void list_append(struct pd_task *head, struct pd_task *t)
+{
+    t->next = head;
+    t->prev = head->prev;
+    head->prev->next = t;
+    head->prev = t;
+}
+
+static void list_remove(struct pd_task *t)
+{
+    t->prev->next = t->next;
+    t->next->prev = t->prev;
+    t->next = t->prev = NULL;
+}
+
+static bool is_loop_thread(struct uvl *l)
+{
+    return __atomic_load_n(&l->has_thread, __ATOMIC_ACQUIRE) != 0 &&
+           pthread_equal(l->thread, pthread_self());
+}
+
+bool uvl_post(struct pd_loop *loop, struct pd_task *task)
+{
+    struct uvl *l = uvl_of(loop);
+    bool was_empty = false, is_new;
+
+    pthread_mutex_lock(&l->post_lock);
+    /* A read-modify-write also when it is queued: what the caller wrote before
+     * is then visible to the callback. */
+    is_new = __atomic_fetch_or(&task->state, TASK_QUEUED, __ATOMIC_ACQ_REL) == 0;
+    if (is_new) {
+        was_empty = l->posted.next == &l->posted;
+        list_append(&l->posted, task);
+        l->st.posts++;
+    }
+    pthread_mutex_unlock(&l->post_lock);
+    if (was_empty && !is_loop_thread(l))
+        uv_async_send(&l->wake);
+    return is_new;
+}
+
+void uvl_defer(struct pd_loop *loop, struct pd_task *task)
+{
+    struct uvl *l = uvl_of(loop);
+
+    if (__atomic_fetch_or(&task->state, TASK_QUEUED, __ATOMIC_ACQ_REL) != 0)
+        return;
+    list_append(&l->deferred, task);
+}
+
+void uvl_task_cancel(struct pd_loop *loop, struct pd_task *task)
+{
+    struct uvl *l = uvl_of(loop);
+
+    pthread_mutex_lock(&l->post_lock);
+    if (__atomic_load_n(&task->state, __ATOMIC_ACQUIRE) != 0) {
+        list_remove(task);
+        __atomic_store_n(&task->state, 0, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&l->post_lock);
+}
+
+static void run_list(struct uvl *l, struct pd_task *head)
+{
+    while (head->next != head) {
+        struct pd_task *t = head->next;
+        const char *name = t->name;
+        uvl_enter(l);
+        list_remove(t);
+        (void)__atomic_exchange_n(&t->state, 0, __ATOMIC_ACQ_REL);
+        l->st.tasks_run++;
+        t->cb(t, t->arg);
+        uvl_leave(l, name);
+    }
+}
+
+static void move_all(struct pd_task *to, struct pd_task *from)
+{
+    if (from->next == from)
+        return;
+    from->next->prev = to->prev;
+    to->prev->next = from->next;
+    from->prev->next = to;
+    to->prev = from->prev;
+    list_init(from);
+}
+
+/* Posted tasks first, then those deferred up to now. */
+static void run_tasks(struct uvl *l)
+{
+    pthread_mutex_lock(&l->post_lock);
+    move_all(&l->running, &l->posted);
+    pthread_mutex_unlock(&l->post_lock);
+    run_list(l, &l->running);
+    move_all(&l->running, &l->deferred);
+    run_list(l, &l->running);
+}
+
+static bool has_tasks(struct uvl *l)
+{
+    bool any;
+
+    if (l->deferred.next != &l->deferred)
+        return true;
+    pthread_mutex_lock(&l->post_lock);
+    any = l->posted.next != &l->posted;
+    pthread_mutex_unlock(&l->post_lock);
+    return any;
+}
+
+static void on_wake(uv_async_t *h)
+{
+    (void)h;
+}
+
+/* ---- running */
+
+static void turn(struct uvl *l, bool may_wait)
+{
+    arm_timer(l);
+    uv_run(&l->uv, may_wait && !has_tasks(l) ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    run_tasks(l);
+    end_turn(l);
+}
+
+static void claim_thread(struct uvl *l)
+{
+    l->thread = pthread_self();
+    __atomic_store_n(&l->has_thread, 1, __ATOMIC_RELEASE);
+}
+
+static pd_status loop_run(struct pd_loop *loop)
+{
+    struct uvl *l = uvl_of(loop);
+
+    claim_thread(l);
+    l->base.now = uvl_clock();
+    while (__atomic_exchange_n(&l->stop, 0, __ATOMIC_ACQ_REL) == 0)
+        turn(l, true);
+    __atomic_store_n(&l->has_thread, 0, __ATOMIC_RELEASE);
+    return PD_OK;
+}
+
+static void loop_stop(struct pd_loop *loop)
+{
+    struct uvl *l = uvl_of(loop);
+
+    __atomic_store_n(&l->stop, 1, __ATOMIC_RELEASE);
+    uv_async_send(&l->wake);
+}
+
+static void on_turn_timeout(uv_timer_t *h)
+{
+    (void)h;
+}
+
+static void on_timeout_closed(uv_handle_t *h)
+{
+    *(bool *)h->data = true;
+}
+
+pd_status pd_loop_uv_turn(struct pd_loop *loop, pd_time max_wait_ns)
+{
+    struct uvl *l = uvl_of(loop);
+    bool closed = false;
+    uv_timer_t limit;
+
+    claim_thread(l);
+    uv_timer_init(&l->uv, &limit);
+    limit.data = &closed;
+    if (max_wait_ns > 0) {
+        uv_update_time(&l->uv);
+        uv_timer_start(&limit, on_turn_timeout, (max_wait_ns + PD_MS - 1) / PD_MS, 0);
+    }
+    turn(l, max_wait_ns > 0);
+    uv_close((uv_handle_t *)&limit, on_timeout_closed);
+    while (!closed)
+        turn(l, false);
+    __atomic_store_n(&l->has_thread, 0, __ATOMIC_RELEASE);
+    return PD_OK;
+}
+
+static void count_tasks(struct uvl *l, char *names, size_t size, uint64_t *count)
+{
+    const struct pd_task *heads[3] = { &l->posted, &l->running, &l->deferred };
+
+    pthread_mutex_lock(&l->post_lock);
+    for (size_t i = 0; i < PD_ARRAY_LEN(heads); i++) {
+        for (const struct pd_task *t = heads[i]->next; t != heads[i]; t = t->next) {
+            pd_loop_names_add(names, size, "task", t->name);
+            (*count)++;
+        }
+    }
+    pthread_mutex_unlock(&l->post_lock);
+}
+
+static void loop_stats(struct pd_loop *loop, struct pd_loop_stats *out, size_t size)
+{
+    struct uvl *l = uvl_of(loop);
+
+    l->st.timers = l->timers.count;
+    l->st.tasks = 0;
+    count_tasks(l, NULL, 0, &l->st.tasks);
+    memset(out, 0, size);
+    pthread_mutex_lock(&l->post_lock);      /* posts */
+    memcpy(out, &l->st, size < sizeof l->st ? size : sizeof l->st);
+    pthread_mutex_unlock(&l->post_lock);
+}
+
+static void loop_note(struct pd_loop *loop, const char *line)
+{
+    (void)loop;
+    (void)line;
+}
+
+/* ---- life */
+
+struct names {
+    char *buf;
+    size_t size;
+};
+
+static void name_timer(struct pd_loop_node *n, void *arg)
+{
+    struct names *to = arg;
+
+    pd_loop_names_add(to->buf, to->size, "timer",
+                      pd_container_of(n, struct pd_timer, node)->name);
+}
+
+static bool is_busy(struct uvl *l, char *names, size_t size)
+{
+    struct names to = { names, size };
+    uint64_t tasks = 0;
+
+    if (names != NULL && size > 0)
+        names[0] = '\0';
+    PD_LIST_EACH(&l->handles, link) {
+        struct uvl_handle *h = PD_LIST_ENTRY(link, struct uvl_handle, link);
+        pd_loop_names_add(names, size, h->what, h->name);
+    }
+    pd_loop_queue_each(&l->timers, name_timer, &to);
+    count_tasks(l, names, size, &tasks);
+    return !pd_list_is_empty(&l->handles) || l->timers.count > 0 || tasks > 0;
+}
+
+static void free_loop(struct uvl *l)
+{
+    pthread_mutex_destroy(&l->post_lock);
+    if (l->timer_fd >= 0)
+        close(l->timer_fd);
+    pd_free(l);
+}
+
+static pd_status loop_destroy(struct pd_loop *loop, char *names, size_t size)
+{
+    struct uvl *l = uvl_of(loop);
+
+    claim_thread(l);
+    while (l->closing > 0)
+        turn(l, true);
+    turn(l, false);
+    __atomic_store_n(&l->has_thread, 0, __ATOMIC_RELEASE);
+    if (is_busy(l, names, size))
+        return PD_EBUSY;
+    uv_close((uv_handle_t *)&l->wake, NULL);
+    uv_close((uv_handle_t *)&l->timer_poll, NULL);
+    uv_run(&l->uv, UV_RUN_DEFAULT);
+    pd_assert(uv_loop_close(&l->uv) == 0);
+    free_loop(l);
+    return PD_OK;
+}
+
+static pd_status addr_parse(struct pd_str text, struct pd_addr *out)
+{
+    return pd_loop_addr_parse(text, out);
+}
+
+static const struct pd_loop_ops uv_ops = {
+    .size = sizeof(struct pd_loop_ops),
+    .clock = loop_clock,
+    .wall = loop_wall,
+    .random = loop_random,
+    .timer_start = timer_start,
+    .timer_stop = timer_stop,
+    .post = uvl_post,
+    .defer = uvl_defer,
+    .task_cancel = uvl_task_cancel,
+    .workq_create = uvl_workq_create,
+    .workq_close = uvl_workq_close,
+    .work_submit = uvl_work_submit,
+    .work_cancel = uvl_work_cancel,
+    .connect = uvl_connect,
+    .adopt = uvl_adopt,
+    .listener_open = uvl_listener_open,
+    .listener_addr = uvl_listener_addr,
+    .listener_pause = uvl_listener_pause,
+    .listener_close = uvl_listener_close,
+    .watch_open = uvl_watch_open,
+    .watch_set = uvl_watch_set,
+    .watch_close = uvl_watch_close,
+    .resolve = uvl_resolve,
+    .resolve_cancel = uvl_resolve_cancel,
+    .addr_parse = addr_parse,
+    .addr_format = pd_loop_addr_format,
+    .stats = loop_stats,
+    .note = loop_note,
+    .run = loop_run,
+    .stop = loop_stop,
+    .destroy = loop_destroy,
+};
+
+static void init_state(struct uvl *l, const struct pd_loop_uv_opts *opts)
+{
+    l->base.ops = &uv_ops;
+    l->base.name = "loop";
+    l->base.now = uvl_clock();
+    l->slow_ns = 50 * PD_MS;
+    l->timer_armed = PD_TIME_NEVER;
+    if (opts != NULL) {
+        if (opts->name != NULL)
+            l->base.name = opts->name;
+        if (opts->slow_ns != 0)
+            l->slow_ns = opts->slow_ns;
+        l->on_slow = opts->on_slow;
+        l->slow_arg = opts->arg;
+    }
+    list_init(&l->posted);
+    list_init(&l->running);
+    list_init(&l->deferred);
+    pd_list_init(&l->handles);
+    pthread_mutex_init(&l->post_lock, NULL);
+}
+
+pd_status pd_loop_uv_create(const struct pd_loop_uv_opts *opts, struct pd_loop **out)
+{
+    struct uvl *l = pd_calloc(1, sizeof *l);
+    int err;
+
+    if (l == NULL)
+        return PD_ENOMEM;
+    init_state(l, opts);
+    l->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (l->timer_fd < 0) {
+        pd_status st = pd_status_from_errno(errno);
+        free_loop(l);
+        return st;
+    }
+    err = uv_loop_init(&l->uv);
+    if (err != 0) {
+        free_loop(l);
+        return pd_status_from_errno(-err);
+    }
+    err = uv_async_init(&l->uv, &l->wake, on_wake);
+    if (err == 0) {
+        err = uv_poll_init(&l->uv, &l->timer_poll, l->timer_fd);
+        if (err == 0) {
+            l->timer_poll.data = l;
+            err = uv_poll_start(&l->timer_poll, UV_READABLE, on_timer_fd);
+            if (err != 0)
+                uv_close((uv_handle_t *)&l->timer_poll, NULL);
+        }
+        if (err != 0)
+            uv_close((uv_handle_t *)&l->wake, NULL);
+    }
+    if (err != 0) {
+        uv_run(&l->uv, UV_RUN_DEFAULT);
+        uv_loop_close(&l->uv);
+        free_loop(l);
+        return pd_status_from_errno(-err);
+    }
+    *out = &l->base;
+    return PD_OK;
+}

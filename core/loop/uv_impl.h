@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the uv backend share; nobody else includes this. */
+#ifndef PD_LOOP_UV_IMPL_H
+#define PD_LOOP_UV_IMPL_H
+
+#include "base/compiler.h"
+#include "base/list.h"
+#include "base/mem.h"
+#include "base/status.h"
+#include "loop/addr.h"
+#include "loop/queue.h"
+#include "loop/uv.h"
+
+#include <pthread.h>
+#include <uv.h>
+
+enum { UVL_RANDOM_POOL = 4096, UVL_RESOLVE_LIMIT = 256, UVL_IOV_MAX = 64, UVL_FDS_MAX = 16 };
+
+/* Every handle stands in the loop's list until it is closed, so that
+ * pd_loop_destroy can name what is left. */
+struct uvl_handle {
+    struct pd_list link;
+    const char *what;           /* "stream", "listener" ... */
+    const char *name;
+};
+
+struct uvl {
+    struct pd_loop base;        /* first */
+    uv_loop_t uv;
+    uv_async_t wake;
+    uv_poll_t timer_poll;
+    int timer_fd;
+    pd_time timer_armed;        /* when timer_fd fires, PD_TIME_NEVER: disarmed */
+    struct pd_loop_queue timers;
+    uint64_t next_seq;
+
+    pthread_mutex_t post_lock;
+    struct pd_task posted;      /* list head; behind post_lock */
+    struct pd_task running;     /* list head: posted tasks of this turn */
+    struct pd_task deferred;    /* list head */
+    pthread_t thread;
+    uint32_t has_thread;
+    uint32_t stop;              /* atomic */
+
+    bool in_turn;
+    pd_time turn_start, mark, worst_ns;
+    const char *worst_name;
+    pd_time slow_ns;
+    void (*on_slow)(void *arg, const char *handler, pd_time handler_ns, pd_time turn_ns);
+    void *slow_arg;
+
+    struct pd_list handles;
+    uint64_t closing;           /* handles whose last callback is still to come */
+    struct pd_loop_stats st;
+    uint8_t pool[UVL_RANDOM_POOL];
+    size_t pool_left;
+};
+
+static inline struct uvl *uvl_of(struct pd_loop *loop) { return (struct uvl *)loop; }
+
+/* Around each handler that a libuv callback runs: begins the turn when it has
+ * not begun, and charges the time to `name`. */
+void uvl_enter(struct uvl *l);
+void uvl_leave(struct uvl *l, const char *name);
+pd_time uvl_clock(void);
+
+void uvl_handle_add(struct uvl *l, struct uvl_handle *h, const char *what, const char *name);
+void uvl_handle_remove(struct uvl_handle *h);
+
+bool uvl_post(struct pd_loop *loop, struct pd_task *task);
+void uvl_defer(struct pd_loop *loop, struct pd_task *task);
+void uvl_task_cancel(struct pd_loop *loop, struct pd_task *task);
+
+/* uv_stream.c */
+pd_status uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
+                      const struct pd_stream_events *ev, void *arg, struct pd_stream **out);
+pd_status uvl_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev, void *arg,
+                    struct pd_stream **out);
+/* A stream of an accepted, non-blocking socket, without handlers yet; takes fd.
+ * uvl_stream_begin makes it live if handlers came, and closes it otherwise. */
+struct pd_stream *uvl_stream_accepted(struct uvl *l, int fd, uint16_t family);
+void uvl_stream_begin(struct pd_stream *s);
+
+/* uv_listen.c */
+pd_status uvl_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
+                            const struct pd_listener_opts *opts, pd_accept_cb on_accept,
+                            void *arg, struct pd_listener **out);
+pd_status uvl_listener_addr(struct pd_loop *loop, struct pd_listener *l, struct pd_addr *out);
+void uvl_listener_pause(struct pd_loop *loop, struct pd_listener *l, bool paused);
+void uvl_listener_close(struct pd_loop *loop, struct pd_listener *l);
+
+/* uv_work.c */
+pd_status uvl_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opts,
+                           struct pd_workq **out);
+void uvl_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)(void *arg),
+                     void *arg);
+pd_status uvl_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_work *work);
+bool uvl_work_cancel(struct pd_loop *loop, struct pd_work *work);
+
+/* uv_misc.c */
+pd_status uvl_watch_open(struct pd_loop *loop, int fd, uint32_t events, const char *name,
+                         pd_watch_cb cb, void *arg, struct pd_watch **out);
+pd_status uvl_watch_set(struct pd_loop *loop, struct pd_watch *w, uint32_t events);
+void uvl_watch_close(struct pd_loop *loop, struct pd_watch *w);
+pd_status uvl_resolve(struct pd_loop *loop, const char *host, uint16_t port,
+                      struct pd_resolve *r);
+void uvl_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r);
+
+#endif
