@@ -160,6 +160,8 @@ void pd_buf_truncate(struct pd_buf *b, size_t n)
 {
     if (n < b->n)
         b->n = n;
+    if (b->n == 0)
+        b->p = b->base;
 }
 
 void pd_buf_commit(struct pd_buf *b, size_t n)

@@ -113,7 +113,7 @@ struct pd_json_edit {
 };
 
 /* The document with the edits (in any order) as a list of runs that borrow from
- * doc, edits' texts and keys.  *n_iov: places in iov, then runs used; 5 per
+ * doc, edits' texts and keys.  *n_iov: places in iov, then runs used; 6 per
  * edit and one more are always enough.  *bytes (may be NULL): sum of lengths.
  * PD_OK; PD_EINVAL: edits overlap, or an object is missing; PD_ELIMIT: too many
  * edits or too few places. */

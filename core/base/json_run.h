@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inner loop that scanning and writing JSON share; private to them. */
+#ifndef PD_BASE_JSON_RUN_H
+#define PD_BASE_JSON_RUN_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+/* A byte that may stand in a string as it is, and is ASCII. */
+static inline int pd_json_is_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+}
+
+/* The first byte from p that is not plain, or end. */
+static inline const char *pd_json_plain_run(const char *p, const char *end)
+{
+#if defined(__SSE2__)
+    const __m128i quote = _mm_set1_epi8('"');
+    const __m128i slash = _mm_set1_epi8('\\');
+    const __m128i space = _mm_set1_epi8(0x20);
+    while (end - p >= 16) {
+        __m128i v;
+        memcpy(&v, p, sizeof v);
+        /* Bytes from 0x80 are negative, so one signed test finds them and the
+         * control characters. */
+        __m128i odd = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)),
+                                   _mm_cmplt_epi8(v, space));
+        unsigned mask = (unsigned)_mm_movemask_epi8(odd);
+        if (mask != 0)
+            return p + __builtin_ctz(mask);
+        p += 16;
+    }
+#else
+    const uint64_t ones = 0x0101010101010101u;
+    const uint64_t tops = 0x8080808080808080u;
+    while (end - p >= 8) {
+        uint64_t v;
+        memcpy(&v, p, sizeof v);
+        uint64_t quote = v ^ ones * '"';
+        uint64_t slash = v ^ ones * '\\';
+        uint64_t odd = (quote - ones) & ~quote;
+        odd |= (slash - ones) & ~slash;
+        odd |= v - ones * 0x20;
+        if (((odd | v) & tops) != 0)
+            break;
+        p += 8;
+    }
+#endif
+    while (p < end && pd_json_is_plain((unsigned char)*p))
+        p++;
+    return p;
+}
+
+#endif

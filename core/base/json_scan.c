@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one pass over a JSON document.  It walks with an explicit stack of open
+ * containers, so depth costs no C stack, and keeps per container the set of
+ * wanted paths that lead through it, as a bit mask: where the mask is empty,
+ * keys are not even looked at.
+ *
+ * Invariant: everything left of p is valid JSON so far; nothing right of end is
+ * ever read. */
+#include "base/json.h"
+
+#include "base/compiler.h"
+#include "base/json_run.h"
+#include "base/str.h"
+#include "base/utf8.h"
+
+#include <stdio.h>
+
+#define SEGMENT_BYTES 128       /* longest key on a path */
+
+struct segment {
+    const char *p;
+    uint8_t n;
+    bool is_element;            /* "[]" */
+};
+
+struct path {
+    struct segment segments[PD_JSON_MAX_SEGMENTS];
+    uint8_t n;
+};
+
+struct level {
+    uint64_t live;              /* paths that lead through this container */
+    uint64_t seen;              /* of these, whose key this object had already */
+    uint64_t ends;              /* paths whose value is this container */
+    const char *start;
+    const char *member;         /* NULL in arrays */
+    uint32_t keys;
+    bool is_object;
+};
+
+struct scan {
+    const char *start;
+    const char *p;
+    const char *end;
+    uint32_t max_depth;
+    uint32_t max_keys;
+    uint32_t depth;
+    uint64_t found;             /* paths that have their value */
+    struct pd_json_value *values;
+    struct pd_json_error *error;
+    pd_status status;
+    size_t n_paths;
+    struct path paths[PD_JSON_MAX_PATHS];
+    struct level levels[PD_JSON_MAX_DEPTH + 1];
+};
+
+/* Notes the error at `at`; returns NULL so that callers can return it. */
+static const char *fail(struct scan *s, pd_status status, const char *at, const char *expected)
+{
+    struct pd_json_error *e = s->error;
+    s->status = status;
+    if (e == NULL)
+        return NULL;
+    e->status = status;
+    e->offset = (size_t)(at - s->start);
+    e->line = 1;
+    const char *line = s->start;
+    for (const char *q; (q = (const char *)memchr(line, '\n', (size_t)(at - line))) != NULL; line = q + 1)
+        e->line++;
+    e->column = (uint32_t)(at - line) + 1;
+    if (status != PD_EPROTO)
+        snprintf(e->text, sizeof e->text, "%s", expected);
+    else if (at == s->end)
+        snprintf(e->text, sizeof e->text, "expected %s, found the end of the document", expected);
+    else if (*at > ' ' && *at < 0x7f)
+        snprintf(e->text, sizeof e->text, "expected %s, found '%c'", expected, *at);
+    else
+        snprintf(e->text, sizeof e->text, "expected %s, found byte 0x%02x", expected,
+                 (unsigned char)*at);
+    return NULL;
+}
+
+static pd_status compile_paths(struct scan *s, const char *const *paths, size_t n)
+{
+    if (n > PD_JSON_MAX_PATHS)
+        return PD_EINVAL;
+    s->n_paths = n;
+    for (size_t i = 0; i < n; i++) {
+        struct path *path = &s->paths[i];
+        struct pd_str rest = pd_str_from(paths[i]);
+        struct pd_str part;
+        path->n = 0;
+        while (rest.n != 0 && pd_str_split(&rest, '.', &part)) {
+            size_t elements = 0;
+            while (pd_str_ends_with(part, PD_STR("[]"))) {
+                part.n -= 2;
+                elements++;
+            }
+            bool has_key = part.n != 0 || elements == 0;
+            if (path->n + elements + has_key > PD_JSON_MAX_SEGMENTS || part.n > SEGMENT_BYTES)
+                return PD_EINVAL;
+            if (has_key)
+                path->segments[path->n++] = (struct segment){ part.p, (uint8_t)part.n, false };
+            for (; elements != 0; elements--)
+                path->segments[path->n++] = (struct segment){ NULL, 0, true };
+        }
+    }
+    return PD_OK;
+}
+
+static const char *skip_space(const char *p, const char *end)
+{
+    while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
+        p++;
+    return p;
+}
+
+/* Four hex digits; -1 when they are not. */
+static int32_t hex4(const char *p, const char *end)
+{
+    uint64_t v;
+    if (end - p < 4 || pd_str_parse_hex(pd_str_of(p, 4), &v) != PD_OK)
+        return -1;
+    return (int32_t)v;
+}
+
+/* The escape at p (a backslash); returns what follows it. */
+static const char *scan_escape(struct scan *s, const char *p)
+{
+    if (s->end - p < 2)
+        return fail(s, PD_EPROTO, s->end, "the rest of an escape");
+    if (p[1] != 'u') {
+        if (p[1] == '\0' || strchr("\"\\/bfnrt", p[1]) == NULL)
+            return fail(s, PD_EPROTO, p + 1, "one of \"\\/bfnrtu after a backslash");
+        return p + 2;
+    }
+    int32_t unit = hex4(p + 2, s->end);
+    if (unit < 0)
+        return fail(s, PD_EPROTO, PD_MIN(p + 2, s->end), "four hex digits after \\u");
+    if (unit < 0xd800 || unit > 0xdfff)
+        return p + 6;
+    if (unit > 0xdbff)
+        return fail(s, PD_EPROTO, p, "a high surrogate before this low one");
+    int32_t low = s->end - p >= 12 && p[6] == '\\' && p[7] == 'u' ? hex4(p + 8, s->end) : -1;
+    if (low < 0xdc00 || low > 0xdfff)
+        return fail(s, PD_EPROTO, p + 6, "a low surrogate escape after a high one");
+    return p + 12;
+}
+
+/* The common characters of three bytes, as most of Chinese is made of. */
+static bool is_usual_three(const char *p, const char *end)
+{
+    const unsigned char *u = (const unsigned char *)p;
+    return end - p >= 3 && (u[0] & 0xf0) == 0xe0 && u[0] != 0xe0 && u[0] != 0xed &&
+           (u[1] & 0xc0) == 0x80 && (u[2] & 0xc0) == 0x80;
+}
+
+/* The string at p (a quote); returns what follows its closing quote. */
+static const char *scan_string(struct scan *s, const char *p, bool *has_escape)
+{
+    const char *end = s->end;
+    p++;
+    for (;;) {
+        p = pd_json_plain_run(p, end);
+        if (p == end)
+            return fail(s, PD_EPROTO, p, "the closing quote of a string");
+        if (*p == '"')
+            return p + 1;
+        if (*p == '\\') {
+            *has_escape = true;
+            p = scan_escape(s, p);
+            if (p == NULL)
+                return NULL;
+        } else if ((unsigned char)*p < 0x20) {
+            return fail(s, PD_EPROTO, p, "an escape instead of a control character");
+        } else {
+            /* A run of characters beyond ASCII, one by one. */
+            do {
+                uint32_t cp;
+                size_t n = is_usual_three(p, end) ? 3 : pd_utf8_decode(p, (size_t)(end - p), &cp);
+                if (n == 0)
+                    return fail(s, PD_EPROTO, p, "valid UTF-8");
+                p += n;
+            } while (p < end && (unsigned char)*p >= 0x80);
+        }
+    }
+}
+
+static const char *skip_digits(struct scan *s, const char *p, const char *what)
+{
+    const char *first = p;
+    while (p < s->end && *p >= '0' && *p <= '9')
+        p++;
+    return p == first ? fail(s, PD_EPROTO, p, what) : p;
+}
+
+static const char *scan_number(struct scan *s, const char *p)
+{
+    if (*p == '-')
+        p++;
+    if (p < s->end && *p == '0') {
+        p++;
+        if (p < s->end && *p >= '0' && *p <= '9')
+            return fail(s, PD_EPROTO, p, "no digit after a leading zero");
+    } else if ((p = skip_digits(s, p, "a digit")) == NULL) {
+        return NULL;
+    }
+    if (p < s->end && *p == '.' && (p = skip_digits(s, p + 1, "a digit after the point")) == NULL)
+        return NULL;
+    if (p < s->end && (*p == 'e' || *p == 'E')) {
+        p++;
+        if (p < s->end && (*p == '+' || *p == '-'))
+            p++;
+        p = skip_digits(s, p, "a digit of the exponent");
+    }
+    return p;
+}
+
+static const char *scan_word(struct scan *s, const char *p, struct pd_str word)
+{
+    if (!pd_str_starts_with(pd_str_of(p, (size_t)(s->end - p)), word))
+        return fail(s, PD_EPROTO, p, "a value");
+    return p + word.n;
+}
+
+/* Gives the paths in `mask` their value, unless they have one. */
+static void record(struct scan *s, uint64_t mask, const char *start, const char *end,
+                   const char *member)
+{
+    mask &= ~s->found;
+    s->found |= mask;
+    while (mask != 0) {
+        struct pd_json_value *v = &s->values[__builtin_ctzll(mask)];
+        mask &= mask - 1;
+        v->text = pd_str_of(start, (size_t)(end - start));
+        v->type = pd_json_type_of(v->text);
+        v->member = member == NULL ? pd_str_of(start, 0)
+                                   : pd_str_of(member, (size_t)(end - member));
+    }
+}
+
+/* Of the paths in `live`, those whose next segment (number `at`) is this key. */
+static uint64_t match_key(const struct scan *s, uint64_t live, uint32_t at, struct pd_str key)
+{
+    uint64_t matched = 0;
+    for (uint64_t left = live; left != 0; left &= left - 1) {
+        int i = __builtin_ctzll(left);
+        const struct segment *segment = &s->paths[i].segments[at];
+        if (!segment->is_element && segment->n == key.n && memcmp(segment->p, key.p, key.n) == 0)
+            matched |= (uint64_t)1 << i;
+    }
+    return matched;
+}
+
+static uint64_t match_element(const struct scan *s, uint64_t live, uint32_t at)
+{
+    uint64_t matched = 0;
+    for (uint64_t left = live; left != 0; left &= left - 1) {
+        int i = __builtin_ctzll(left);
+        if (s->paths[i].segments[at].is_element)
+            matched |= (uint64_t)1 << i;
+    }
+    return matched;
+}
+
+/* Of the paths in `mask`, those with exactly n segments. */
+static uint64_t paths_of_length(const struct scan *s, uint64_t mask, uint32_t n)
+{
+    uint64_t out = 0;
+    for (uint64_t left = mask; left != 0; left &= left - 1) {
+        int i = __builtin_ctzll(left);
+        if (s->paths[i].n == n)
+            out |= (uint64_t)1 << i;
+    }
+    return out;
+}
+
+/* The key at p and its colon.  *matched gets the paths that go on with it. */
+static const char *scan_key(struct scan *s, const char *p, uint64_t *matched)
+{
+    struct level *level = &s->levels[s->depth];
+    bool has_escape = false;
+    *matched = 0;
+    if (p == s->end || *p != '"')
+        return fail(s, PD_EPROTO, p, level->keys == 0 ? "a key or '}'" : "a key");
+    if (++level->keys > s->max_keys)
+        return fail(s, PD_ELIMIT, p, "an object has too many members");
+    const char *after = scan_string(s, p, &has_escape);
+    if (after == NULL)
+        return NULL;
+    if (level->live != 0) {
+        char decoded[SEGMENT_BYTES + 1];
+        struct pd_str key = pd_str_of(p + 1, (size_t)(after - p) - 2);
+        if (has_escape) {
+            struct pd_json_value v = { PD_JSON_STRING, pd_str_of(p, (size_t)(after - p)), { NULL, 0 } };
+            /* A key that does not fit, or holds a zero byte, is on no path. */
+            bool is_short = pd_json_get_cstr(&v, decoded, sizeof decoded) == PD_OK;
+            key = is_short ? pd_str_from(decoded) : pd_str_of(NULL, 0);
+        }
+        if (key.p != NULL)
+            *matched = match_key(s, level->live, s->depth - 1, key);
+        if ((*matched & level->seen) != 0) {
+            char text[SEGMENT_BYTES + 32];
+            snprintf(text, sizeof text, "key \"%.*s\" appears twice", PD_STR_ARG(key));
+            return fail(s, PD_EEXIST, p, text);
+        }
+        level->seen |= *matched;
+    }
+    p = skip_space(after, s->end);
+    if (p == s->end || *p != ':')
+        return fail(s, PD_EPROTO, p, "':' after a key");
+    return skip_space(p + 1, s->end);
+}
+
+/* Opens the container at p for paths `live`, some of which end here. */
+static const char *open_container(struct scan *s, const char *p, uint64_t live, const char *member)
+{
+    if (s->depth == s->max_depth)
+        return fail(s, PD_ELIMIT, p, "arrays and objects are nested too deep");
+    uint64_t ends = paths_of_length(s, live, s->depth);
+    struct level *level = &s->levels[++s->depth];
+    level->ends = ends;
+    level->live = live & ~ends;
+    level->seen = 0;
+    level->start = p;
+    level->member = member;
+    level->keys = 0;
+    level->is_object = *p == '{';
+    return skip_space(p + 1, s->end);
+}
+
+static const char *scan_scalar(struct scan *s, const char *p)
+{
+    bool has_escape = false;
+    switch (*p) {
+    case '"':
+        return scan_string(s, p, &has_escape);
+    case 't':
+        return scan_word(s, p, PD_STR("true"));
+    case 'f':
+        return scan_word(s, p, PD_STR("false"));
+    case 'n':
+        return scan_word(s, p, PD_STR("null"));
+    default:
+        if (*p == '-' || (*p >= '0' && *p <= '9'))
+            return scan_number(s, p);
+        return fail(s, PD_EPROTO, p, "a value");
+    }
+}
+
+/* Closes containers and steps over commas behind a value; returns the place of
+ * the next key or element, or the end of the root value (depth is 0 then). */
+static const char *next_place(struct scan *s, const char *p)
+{
+    while (s->depth != 0) {
+        struct level *level = &s->levels[s->depth];
+        p = skip_space(p, s->end);
+        if (p < s->end && *p == ',')
+            return skip_space(p + 1, s->end);
+        if (p == s->end || *p != (level->is_object ? '}' : ']'))
+            return fail(s, PD_EPROTO, p, level->is_object ? "',' or '}' after a member"
+                                                          : "',' or ']' after an element");
+        p++;
+        if (level->ends != 0)
+            record(s, level->ends, level->start, p, level->member);
+        s->depth--;
+    }
+    return p;
+}
+
+/* One value with everything in it; p stands at its first byte. */
+static const char *scan_value(struct scan *s, const char *p)
+{
+    uint64_t live = s->n_paths == 64 ? UINT64_MAX : ((uint64_t)1 << s->n_paths) - 1;
+    const char *member = NULL;
+    for (;;) {
+        if (p == s->end)
+            return fail(s, PD_EPROTO, p, "a value");
+        if (*p == '{' || *p == '[') {
+            p = open_container(s, p, live, member);
+            if (p == NULL)
+                return NULL;
+            /* An empty container closes at once. */
+            if (p < s->end && *p == (s->levels[s->depth].is_object ? '}' : ']'))
+                p = next_place(s, p);
+        } else {
+            const char *start = p;
+            p = scan_scalar(s, p);
+            if (p == NULL)
+                return NULL;
+            uint64_t ends = live == 0 ? 0 : paths_of_length(s, live, s->depth);
+            if (ends != 0)
+                record(s, ends, start, p, member);
+            p = next_place(s, p);
+        }
+        if (p == NULL || s->depth == 0)
+            return p;
+        struct level *level = &s->levels[s->depth];
+        if (level->is_object) {
+            member = p;
+            p = scan_key(s, p, &live);
+            if (p == NULL)
+                return NULL;
+        } else {
+            member = NULL;
+            live = level->live == 0 ? 0 : match_element(s, level->live, s->depth - 1);
+        }
+    }
+}
+
+pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
+                       const char *const *paths, size_t n_paths, struct pd_json_value *values,
+                       struct pd_json_error *error)
+{
+    struct scan s;
+    s.start = doc.n == 0 ? "" : doc.p;
+    s.end = s.start + doc.n;
+    s.max_depth = limits == NULL || limits->depth == 0 ? 64 : limits->depth;
+    s.max_depth = PD_MIN(s.max_depth, (uint32_t)PD_JSON_MAX_DEPTH);
+    s.max_keys = limits == NULL || limits->keys == 0 ? 4096 : limits->keys;
+    s.depth = 0;
+    s.found = 0;
+    s.values = values;
+    s.error = error;
+    s.status = PD_OK;
+    if (compile_paths(&s, paths, n_paths) != PD_OK) {
+        fail(&s, PD_EINVAL, s.start, "the paths to look for are not legal");
+        return PD_EINVAL;
+    }
+    for (size_t i = 0; i < n_paths; i++)
+        values[i] = (struct pd_json_value){ PD_JSON_NONE, { NULL, 0 }, { NULL, 0 } };
+    const char *p = scan_value(&s, skip_space(s.start, s.end));
+    if (p == NULL)
+        return s.status;
+    p = skip_space(p, s.end);
+    if (p != s.end)
+        fail(&s, PD_EPROTO, p, "nothing after the document");
+    return s.status;
+}
