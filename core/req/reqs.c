@@ -45,7 +45,7 @@ struct pd_reqs {
 const struct pd_option pd_reqs_options[] = {
     PD_OPT_INT("live", struct pd_reqs_conf, live, "16384", .min = 1, .max = 1 << 20,
                .unit = "requests",
-               .help = "Most requests that may be live at a time; further ones are refused with 503."),
+               .help = "Most requests that may be live; further ones are refused with 503."),
     PD_OPT_INT("finished", struct pd_reqs_conf, finished, "1024", .max = 1 << 20,
                .unit = "requests",
                .help = "Ended requests to remember for pdctl requests and pdctl explain."),

@@ -147,8 +147,9 @@ struct pd_dispatch {
 
 enum {
     PD_DISPATCH_OK = 1,
-    PD_DISPATCH_FAILED = 2,    /* the endpoint's fault: counts against it, index entries go */
-    PD_DISPATCH_CANCELLED = 3  /* nobody's fault; index entries go unless it was computed */
+    PD_DISPATCH_FAILED = 2,    /* the endpoint's fault, counts against it; the index entries
+                                  that it made go unless it was computed */
+    PD_DISPATCH_CANCELLED = 3  /* nobody's fault; index entries as above */
 };
 
 struct pd_sched;

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of endpoints and what is in flight to each.  Loop thread. */
+#ifndef PD_SCHED_ENDPOINTS_H
+#define PD_SCHED_ENDPOINTS_H
+
+#include "base/map.h"
+
+#include <pdplane/sched.h>
+
+struct pd_endpoint {
+    struct pd_endpoint_view view;   /* counters; ages and matches are filled when asked for */
+    char name[PD_ENDPOINT_NAME_MAX + 1];
+    char *key;
+    char **models;                  /* ended by NULL, one allocation with the texts */
+    uint64_t *model_hashes;
+    uint32_t models_n;
+    uint32_t failures;              /* in a row */
+    uint32_t report;                /* number of the last load report */
+    uint32_t block_tokens;
+    pd_time reported;               /* PD_TIME_NEVER: nothing yet */
+    pd_time suspect_until;          /* because of failures */
+    uint64_t dispatched_total;
+    uint64_t failed_total;
+    void *user;
+};
+
+struct pd_endpoints {
+    struct pd_endpoint **slots;
+    uint32_t *spare;                /* free slots, a stack */
+    uint32_t spare_n;
+    uint32_t max;
+    uint32_t used;                  /* slots below this may be in use */
+    uint32_t n;
+    uint64_t serial;
+    struct pd_strmap by_key;
+    uint32_t failures_max;          /* in a row until suspect */
+    pd_time suspect_ns;
+};
+
+/* PD_OK, PD_EINVAL, PD_ENOMEM. */
+pd_status pd_endpoints_init(struct pd_endpoints *t, uint32_t max, uint32_t failures_max,
+                            pd_time suspect_ns);
+void pd_endpoints_fini(struct pd_endpoints *t);
+
+/* Adds or updates; *is_new says which.  PD_OK, PD_EINVAL, PD_ELIMIT, PD_ENOMEM;
+ * on an error nothing has changed. */
+pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info *info,
+                           struct pd_endpoint **out, bool *is_new);
+void pd_endpoints_remove(struct pd_endpoints *t, struct pd_endpoint *e);
+struct pd_endpoint *pd_endpoints_find(const struct pd_endpoints *t, struct pd_str key);
+/* NULL when it is gone. */
+struct pd_endpoint *pd_endpoints_at(const struct pd_endpoints *t, struct pd_endpoint_ref ref);
+struct pd_endpoint_ref pd_endpoint_ref_of(const struct pd_endpoint *e);
+
+bool pd_endpoint_serves(const struct pd_endpoint *e, struct pd_str model, uint64_t model_hash);
+uint64_t pd_endpoint_model_hash(struct pd_str model);
+/* The view at this moment, match_blocks 0. */
+void pd_endpoint_view_at(const struct pd_endpoint *e, pd_time now, struct pd_endpoint_view *out);
+
+void pd_endpoint_report(struct pd_endpoint *e, const struct pd_endpoint_load *load, pd_time now);
+/* Counts a dispatch and fills all of out but ticket and prompt. */
+void pd_endpoint_dispatched(struct pd_endpoint *e, uint32_t role, uint64_t tokens,
+                            struct pd_dispatch *out);
+void pd_endpoint_computed(struct pd_endpoint *e, struct pd_dispatch *d);
+void pd_endpoint_ended(struct pd_endpoints *t, struct pd_endpoint *e, struct pd_dispatch *d,
+                       uint32_t result, pd_time now);
+
+#endif

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The prefix index.  One entry is a pair (block hash, endpoint slot).  It sits
+ * in a hash table of its pair, in the list of its slot and in the list of all
+ * entries, both ordered by last use.
+ *
+ * A block's hash covers all blocks before it, so each hash has one parent.
+ * Insertion goes from the last block to the first: a parent is always used
+ * later than its children, and eviction, which takes the least recently used,
+ * meets children before parents.  Hence the invariant that matching rests on:
+ * if a slot has a block, it has all blocks before it.  The number of leading
+ * blocks is then found by bisection, in log2(blocks) probes for each endpoint. */
+#include "sched/prefix.h"
+
+#include "base/compiler.h"
+#include "base/hash.h"
+#include "base/mem.h"
+
+#include <string.h>
+
+#define NIL 0u                  /* entries are numbered from 1 */
+
+struct link {
+    uint32_t prev;
+    uint32_t next;
+};
+
+struct entry {
+    uint64_t hash;
+    uint32_t slot;
+    uint32_t ticket;            /* of the insertion that made it; 0: confirmed by another */
+    uint32_t chain;             /* next in the bucket */
+    struct link lru[2];         /* of the slot, of all */
+};
+
+/* Ends of a list: head is the most recently used. */
+struct ends {
+    uint32_t head;
+    uint32_t tail;
+};
+
+struct slot {
+    struct ends lru;
+    uint32_t n;
+    uint32_t limit;
+};
+
+enum { OF_SLOT = 0, OF_ALL = 1 };
+
+struct pd_prefix {
+    struct pd_prefix_conf conf;
+    struct entry *entries;      /* [1..conf.entries] */
+    uint32_t *buckets;
+    uint32_t mask;
+    uint32_t fresh;             /* entries from here on were never used */
+    uint32_t spare;             /* list through chain */
+    struct slot *slots;
+    struct ends all;
+    struct pd_prefix_stats stats;
+};
+
+pd_status pd_prefix_create(const struct pd_prefix_conf *conf, struct pd_prefix **out)
+{
+    if (conf->slots == 0 || conf->entries == 0 || conf->entries > 1u << 28 || conf->per_slot == 0 ||
+        conf->max_blocks == 0 || conf->block_bytes < 16 || conf->block_bytes > PD_PROMPT_BLOCK_MAX)
+        return PD_EINVAL;
+    struct pd_prefix *index = pd_calloc(1, sizeof *index);
+    if (index == NULL)
+        return PD_ENOMEM;
+    uint32_t buckets = 64;
+    while (buckets < conf->entries)
+        buckets *= 2;
+    index->conf = *conf;
+    index->mask = buckets - 1;
+    index->fresh = 1;
+    index->entries = pd_calloc((size_t)conf->entries + 1, sizeof *index->entries);
+    index->buckets = pd_calloc(buckets, sizeof *index->buckets);
+    index->slots = pd_calloc(conf->slots, sizeof *index->slots);
+    if (index->entries == NULL || index->buckets == NULL || index->slots == NULL) {
+        pd_prefix_destroy(index);
+        return PD_ENOMEM;
+    }
+    for (uint32_t i = 0; i < conf->slots; i++)
+        index->slots[i].limit = conf->per_slot;
+    *out = index;
+    return PD_OK;
+}
+
+void pd_prefix_destroy(struct pd_prefix *index)
+{
+    if (index == NULL)
+        return;
+    pd_free(index->entries);
+    pd_free(index->buckets);
+    pd_free(index->slots);
+    pd_free(index);
+}
+
+/* ---- prompts ---- */
+
+uint32_t pd_prefix_room(const struct pd_prefix *index)
+{
+    return index->conf.max_blocks;
+}
+
+void pd_prefix_prompt_init(const struct pd_prefix *index, struct pd_prompt *prompt,
+                           struct pd_str model, struct pd_str salt, uint64_t *hashes,
+                           uint32_t room)
+{
+    prompt->hashes = hashes;
+    prompt->max = PD_MIN(room, index->conf.max_blocks);
+    prompt->n = 0;
+    prompt->bytes = 0;
+    prompt->block_bytes = index->conf.block_bytes;
+    prompt->fill = 0;
+    /* The length of the model keeps ("ab", "c") and ("a", "bc") apart. */
+    prompt->chain = pd_hash_xxh64(salt.p == NULL ? "" : salt.p, salt.n,
+                                  pd_hash_xxh64(model.p == NULL ? "" : model.p, model.n, model.n));
+}
+
+/* h_i = XXH64(LE64(XXH64(block)) followed by LE64(h_{i-1})) */
+static void hash_block(struct pd_prompt *prompt, const uint8_t *block, size_t n)
+{
+    uint64_t words[2] = { pd_hash_xxh64(block, n, 0), prompt->chain };
+    uint8_t both[16];
+
+    if (prompt->n == prompt->max)
+        return;
+    for (size_t i = 0; i < sizeof both; i++)
+        both[i] = (uint8_t)(words[i / 8] >> (8 * (i % 8)));
+    prompt->chain = pd_hash_xxh64(both, sizeof both, 0);
+    prompt->hashes[prompt->n++] = prompt->chain;
+}
+
+void pd_prefix_prompt_add(struct pd_prompt *prompt, const void *bytes, size_t n)
+{
+    const uint8_t *p = bytes;
+
+    prompt->bytes += n;
+    while (n > 0 && prompt->n < prompt->max) {
+        if (prompt->fill == 0 && n >= prompt->block_bytes) {
+            hash_block(prompt, p, prompt->block_bytes);
+            p += prompt->block_bytes;
+            n -= prompt->block_bytes;
+            continue;
+        }
+        size_t take = PD_MIN(n, (size_t)(prompt->block_bytes - prompt->fill));
+        memcpy(prompt->part + prompt->fill, p, take);
+        prompt->fill += (uint32_t)take;
+        p += take;
+        n -= take;
+        if (prompt->fill == prompt->block_bytes) {
+            hash_block(prompt, prompt->part, prompt->block_bytes);
+            prompt->fill = 0;
+        }
+    }
+}
+
+void pd_prefix_prompt_end(struct pd_prompt *prompt)
+{
+    if (prompt->fill > 0)
+        hash_block(prompt, prompt->part, prompt->fill);
+    prompt->fill = 0;
+}
+
+/* ---- entries ---- */
+
+static uint32_t *bucket_of(struct pd_prefix *index, uint64_t hash, uint32_t slot)
+{
+    uint64_t mixed = (hash ^ slot * 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
+    return &index->buckets[(mixed >> 32) & index->mask];
+}
+
+static uint32_t find(struct pd_prefix *index, uint64_t hash, uint32_t slot)
+{
+    uint32_t at = *bucket_of(index, hash, slot);
+
+    index->stats.probes++;
+    while (at != NIL) {
+        const struct entry *e = &index->entries[at];
+        if (e->hash == hash && e->slot == slot)
+            break;
+        index->stats.probes++;
+        at = e->chain;
+    }
+    return at;
+}
+
+static void list_remove(struct pd_prefix *index, struct ends *ends, uint32_t which, uint32_t at)
+{
+    struct link *l = &index->entries[at].lru[which];
+
+    if (l->prev != NIL)
+        index->entries[l->prev].lru[which].next = l->next;
+    else
+        ends->head = l->next;
+    if (l->next != NIL)
+        index->entries[l->next].lru[which].prev = l->prev;
+    else
+        ends->tail = l->prev;
+}
+
+static void list_push(struct pd_prefix *index, struct ends *ends, uint32_t which, uint32_t at)
+{
+    struct link *l = &index->entries[at].lru[which];
+
+    l->prev = NIL;
+    l->next = ends->head;
+    if (ends->head != NIL)
+        index->entries[ends->head].lru[which].prev = at;
+    else
+        ends->tail = at;
+    ends->head = at;
+}
+
+static void drop(struct pd_prefix *index, uint32_t at)
+{
+    struct entry *e = &index->entries[at];
+    struct slot *slot = &index->slots[e->slot];
+    uint32_t *link = bucket_of(index, e->hash, e->slot);
+
+    while (*link != at)
+        link = &index->entries[*link].chain;
+    *link = e->chain;
+    list_remove(index, &slot->lru, OF_SLOT, at);
+    list_remove(index, &index->all, OF_ALL, at);
+    e->chain = index->spare;
+    index->spare = at;
+    slot->n--;
+    index->stats.entries--;
+}
+
+static void evict(struct pd_prefix *index, uint32_t at)
+{
+    drop(index, at);
+    index->stats.evicted++;
+}
+
+/* Always finds one: a full table gives up its least recently used entry. */
+static uint32_t take(struct pd_prefix *index)
+{
+    if (index->spare == NIL && index->fresh <= index->conf.entries)
+        return index->fresh++;
+    if (index->spare == NIL)
+        evict(index, index->all.tail);
+    uint32_t at = index->spare;
+    index->spare = index->entries[at].chain;
+    return at;
+}
+
+static void add(struct pd_prefix *index, uint32_t slot_no, uint64_t hash, uint32_t ticket)
+{
+    struct slot *slot = &index->slots[slot_no];
+
+    if (slot->n >= slot->limit)
+        evict(index, slot->lru.tail);
+    uint32_t at = take(index);
+    struct entry *e = &index->entries[at];
+    uint32_t *bucket = bucket_of(index, hash, slot_no);
+    e->hash = hash;
+    e->slot = slot_no;
+    e->ticket = ticket;
+    e->chain = *bucket;
+    *bucket = at;
+    list_push(index, &slot->lru, OF_SLOT, at);
+    list_push(index, &index->all, OF_ALL, at);
+    slot->n++;
+    index->stats.entries++;
+}
+
+/* ---- operations ---- */
+
+void pd_prefix_slot_limit(struct pd_prefix *index, uint32_t slot_no, uint32_t limit)
+{
+    struct slot *slot = &index->slots[slot_no];
+
+    slot->limit = limit == 0 ? index->conf.per_slot : PD_MIN(limit, index->conf.per_slot);
+    while (slot->n > slot->limit)
+        evict(index, slot->lru.tail);
+}
+
+uint32_t pd_prefix_match(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n)
+{
+    if (n > index->slots[slot].n)
+        n = index->slots[slot].n;
+    if (n == 0 || find(index, hashes[0], slot) == NIL)
+        return 0;
+    uint32_t have = 1;
+    while (have < n) {
+        uint32_t middle = have + (n - have + 1) / 2;
+        if (find(index, hashes[middle - 1], slot) != NIL)
+            have = middle;
+        else
+            n = middle - 1;
+    }
+    return have;
+}
+
+void pd_prefix_insert(struct pd_prefix *index, uint32_t slot_no, const uint64_t *hashes, uint32_t n,
+                      uint32_t ticket)
+{
+    struct slot *slot = &index->slots[slot_no];
+    uint32_t room = PD_MIN(slot->limit, index->conf.entries);
+
+    for (uint32_t i = PD_MIN(n, room); i > 0; i--) {
+        uint32_t at = find(index, hashes[i - 1], slot_no);
+        if (at == NIL) {
+            add(index, slot_no, hashes[i - 1], ticket);
+            continue;
+        }
+        if (index->entries[at].ticket != ticket)
+            index->entries[at].ticket = 0;
+        list_remove(index, &slot->lru, OF_SLOT, at);
+        list_push(index, &slot->lru, OF_SLOT, at);
+        list_remove(index, &index->all, OF_ALL, at);
+        list_push(index, &index->all, OF_ALL, at);
+    }
+}
+
+void pd_prefix_rollback(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n,
+                        uint32_t ticket)
+{
+    for (uint32_t i = n; i > 0; i--) {
+        uint32_t at = find(index, hashes[i - 1], slot);
+        if (at == NIL || index->entries[at].ticket != ticket)
+            continue;
+        drop(index, at);
+        index->stats.rolled_back++;
+    }
+}
+
+void pd_prefix_clear(struct pd_prefix *index, uint32_t slot)
+{
+    while (index->slots[slot].n > 0)
+        drop(index, index->slots[slot].lru.tail);
+}
+
+uint32_t pd_prefix_slot_entries(const struct pd_prefix *index, uint32_t slot)
+{
+    return index->slots[slot].n;
+}
+
+void pd_prefix_stats(const struct pd_prefix *index, struct pd_prefix_stats *out)
+{
+    *out = index->stats;
+}
