@@ -16,14 +16,16 @@ struct pd_log_config {
     enum pd_log_sink sink;
     const char *path;       /* PD_LOG_FILE; borrowed for the call */
     size_t memory_bytes;    /* PD_LOG_MEMORY, 0: 1 MiB */
+    /* Called with the log locked: it must not log. */
     void (*on_line)(void *arg, int32_t level, struct pd_str line);
     void *on_line_arg;
     bool is_json;           /* one JSON object per line instead of text */
     int32_t level;          /* lines above it are not written */
-    /* Wall clock in nanoseconds since 1970; NULL leaves the time out, as for a
-     * journal that stamps lines itself.  Any thread calls it. */
+    /* Wall clock in nanoseconds since 1970, for the lines and for rate limits;
+     * NULL goes without both.  Any thread calls it. */
     uint64_t (*wall_ns)(void *arg);
     void *wall_arg;
+    bool hide_time;         /* as for a journal that stamps lines itself */
     uint32_t pid;           /* 0 leaves the [pid.thread] part out */
     uint32_t rate_lines;    /* lines per call site and rate_ns, 0: no limit */
     pd_time rate_ns;        /* 0: one second */
