@@ -564,10 +564,9 @@ pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request
     }
     pd_buf_clear(&api->scratch);
     pd_status status = name.status;
-    if (status == PD_OK)
-        status = n == 0 ? pd_buf_append_str(&api->scratch, request->body)
-                        : pd_json_splice_buf(request->body, edits, n, &api->scratch);
+    if (status == PD_OK && n > 0)
+        status = pd_json_splice_buf(request->body, edits, n, &api->scratch);
     pd_buf_fini(&name);
-    *out = pd_buf_str(&api->scratch);
+    *out = n > 0 ? pd_buf_str(&api->scratch) : request->body;
     return status;
 }

@@ -224,7 +224,8 @@ struct pd_api_table {
     void (*request_free)(struct pd_api *api, struct pd_api_request *request);
     /* The body for a server behind an adapter: every byte as received, without
      * the members that only we may set (routing and KV fields), with `model`
-     * replaced when not empty.  Scratch. */
+     * replaced when not empty.  The body itself when nothing had to be changed,
+     * else scratch. */
     pd_status (*request_forward)(struct pd_api *api, const struct pd_api_request *request,
                                  struct pd_str model, struct pd_str *out);
 

@@ -163,6 +163,9 @@ struct pd_http_call_opts {
     uint64_t body_limit;
 };
 
+/* Bytes queued for a client above which a handler should wait for on_drain. */
+#define PD_HTTP_HIGH_WATER (256u * 1024u)
+
 /* Which listeners a route is for: `api` in the configuration. */
 enum {
     PD_NET_OPENAI = 1,
@@ -198,7 +201,7 @@ struct pd_net_api {
     /* PD_OK, PD_EBUSY, PD_ENOMEM.  length in bytes or PD_HTTP_UNKNOWN_LENGTH. */
     pd_status (*begin)(struct pd_http_req *req, uint32_t status, const struct pd_http_header *headers,
                        size_t n, uint64_t length);
-    /* Returns the bytes now queued: above the high mark wait for on_drain. */
+    /* Returns the bytes now queued: above PD_HTTP_HIGH_WATER wait for on_drain. */
     size_t (*write)(struct pd_http_req *req, struct pd_str bytes);
     void (*end)(struct pd_http_req *req);
     void (*abort)(struct pd_http_req *req);

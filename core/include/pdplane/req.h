@@ -101,7 +101,7 @@ struct pd_req {
     uint32_t decision;         /* PD_DECIDE_*; 0: none was made */
     uint32_t remote;           /* 1: the prompt was computed on another node */
     char reason[96];           /* of the decision */
-    char transport[24];        /* that moved the KV */
+    char transport[32];        /* that moved the KV */
     uint64_t kv_bytes;
     uint64_t handover_ns;      /* first byte posted to verdict */
     uint32_t kv_blocks;

@@ -1,0 +1,1 @@
+PD_MODULE([openai], [adapter for servers with the OpenAI API])

@@ -1,0 +1,1 @@
+PD_MODULE([prefill], [prefill role])

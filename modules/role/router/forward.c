@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Relays a request to a server behind an adapter and its answer to the client,
+ * as the bytes come.  Until the first byte of an answer has gone to the client
+ * the request may go to another server. */
+#include "request.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool name_is(struct pd_str name, const char *s)
+{
+    return name.n == strlen(s) && memcmp(name.p, s, name.n) == 0;
+}
+
+/* Headers of an answer that belong to the connection or to us. */
+static bool is_hop(struct pd_str name)
+{
+    static const char *const names[] = {
+        "connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade",
+        "proxy-authenticate", "date", "server", "x-request-id",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (name_is(name, names[i]))
+            return true;
+    }
+    return false;
+}
+
+static void dispatch_end(struct request *q, uint32_t result)
+{
+    struct router *r = q->router;
+    r->sched->end(r->scheds, &q->legs[0].decode, result, pd_loop_now(r->loop));
+}
+
+void forward_cancel(struct request *q)
+{
+    if (q->forward != NULL)
+        q->router->net->call_cancel(q->forward);
+    q->forward = NULL;
+}
+
+static void on_head(struct pd_http_call *call, const struct pd_http_head *head, void *arg)
+{
+    struct request *q = arg;
+    struct router *r = q->router;
+    struct pd_http_header headers[64];
+    size_t n = 0;
+    q->forward_status = head->status;
+    if (head->status == 429 || head->status == 502 || head->status == 503) {
+        forward_cancel(q);
+        dispatch_end(q, PD_DISPATCH_FAILED);
+        if (leg_again(&q->legs[0], "it is overloaded or not ready"))
+            return;
+        request_failf(q, head->status == 429 ? 429 : 503,
+                      head->status == 429 ? "rate_limit_error" : "server_error",
+                      head->status == 429 ? "queue_full" : "overloaded", "no server can take this request now");
+        return;
+    }
+    (void)call;
+    for (size_t i = 0; i < head->n_headers && n < sizeof headers / sizeof headers[0]; i++) {
+        const struct pd_http_header *h = &head->headers[i];
+        if (is_hop(h->name))
+            continue;
+        if (name_is(h->name, "content-type") && h->value.n >= 17 &&
+            memcmp(h->value.p, "text/event-stream", 17) == 0)
+            q->forward_sse = true;
+        headers[n++] = *h;
+    }
+    q->is_begun = true;
+    r->req->stage(r->reqs, q->record, PD_REQ_DECODING, pd_loop_now(r->loop));
+    r->net->begin(q->http, head->status, headers, n, head->has_length ? head->length
+                                                                       : PD_HTTP_UNKNOWN_LENGTH);
+}
+
+static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
+{
+    struct request *q = arg;
+    struct router *r = q->router;
+    if (r->net->write(q->http, piece) > PD_HTTP_HIGH_WATER && !q->is_paused) {
+        q->is_paused = true;
+        r->net->call_pause(call);
+    }
+}
+
+static void on_end(struct pd_http_call *call, void *arg)
+{
+    struct request *q = arg;
+    (void)call;
+    q->forward = NULL;
+    dispatch_end(q, q->forward_status < 500 ? PD_DISPATCH_OK : PD_DISPATCH_FAILED);
+    q->router->net->end(q->http);
+    request_done(q, q->forward_status);
+}
+
+static void on_error(struct pd_http_call *call, enum pd_http_fail fail, pd_status why, void *arg)
+{
+    struct request *q = arg;
+    (void)call;
+    q->forward = NULL;
+    dispatch_end(q, PD_DISPATCH_FAILED);
+    if (fail != PD_HTTP_FAIL_BODY) {
+        if (!leg_again(&q->legs[0], pd_host()->status_text(why)))
+            request_failf(q, why == PD_ETIMEDOUT ? 504 : 502,
+                          why == PD_ETIMEDOUT ? "timeout_error" : "server_error",
+                          why == PD_ETIMEDOUT ? "deadline_exceeded" : "engine_protocol",
+                          "no server answered this request");
+        return;
+    }
+    if (!q->forward_sse) {
+        /* A body that was announced cannot be completed: the cut connection says so. */
+        q->router->api->answer_destroy(q->router->apis, q->answer);
+        q->answer = NULL;
+    }
+    request_failf(q, 502, "server_error", "engine_protocol", "the server broke off its answer");
+}
+
+static const struct pd_http_call_events forward_events = {
+    .on_head = on_head,
+    .on_body = on_body,
+    .on_end = on_end,
+    .on_error = on_error,
+};
+
+void forward_start(struct request *q, struct leg *leg, struct target *t)
+{
+    struct router *r = q->router;
+    const struct pd_node_endpoint *e = t->endpoint;
+    struct pd_adapter_http want = { .size = sizeof want };
+    struct pd_http_header headers[PD_ADAPTER_MAX_HEADERS + 2];
+    struct pd_str body;
+    size_t n = 0;
+    pd_status status = e->ops->http(e->adapter, q->kind == PD_API_CHAT ? PD_ADAPTER_CHAT
+                                                                        : PD_ADAPTER_COMPLETIONS, &want);
+    if (status == PD_OK)
+        status = r->api->request_forward(r->apis, q->api, PD_STR(""), &body);
+    free(q->forward_body);
+    q->forward_body = NULL;
+    if (status == PD_OK && body.p != q->api->body.p) {
+        q->forward_body = malloc(body.n + 1);
+        if (q->forward_body == NULL)
+            status = PD_ENOMEM;
+        else
+            memcpy(q->forward_body, body.p, body.n);
+        body.p = q->forward_body;
+    }
+    if (status != PD_OK) {
+        request_failf(q, 503, "server_error", "overloaded", "the request cannot be sent");
+        return;
+    }
+    headers[n++] = (struct pd_http_header){ PD_STR("content-type"), PD_STR("application/json") };
+    headers[n++] = (struct pd_http_header){ PD_STR("x-request-id"),
+                                            { q->record->id, strlen(q->record->id) } };
+    for (uint32_t i = 0; i < want.n_headers; i++)
+        headers[n++] = (struct pd_http_header){ want.headers[i].name, want.headers[i].value };
+    struct pd_iov iov = { (void *)(uintptr_t)body.p, body.n };
+    struct pd_http_call_opts opts = {
+        .size = sizeof opts, .addr = t->addr, .host = { e->authority, strlen(e->authority) },
+        .method = PD_HTTP_POST, .target = want.target, .headers = headers, .n_headers = n, .body = &iov,
+        .n_body = 1, .is_replayable = 1, .first_byte_ns = r->conf->deadline,
+        .idle_ns = r->conf->deadline,
+    };
+    q->forward_sse = false;
+    q->forward_status = 0;
+    r->req->stage(r->reqs, q->record, PD_REQ_DECODE_SENT, pd_loop_now(r->loop));
+    r->sched->dispatch(r->scheds, leg->ref, PD_ROLE_DECODE, &q->prompts[0], 0, pd_loop_now(r->loop),
+                       &leg->decode);
+    status = r->net->call_start(r->nets, &opts, &forward_events, q, &q->forward);
+    if (status != PD_OK) {
+        dispatch_end(q, PD_DISPATCH_FAILED);
+        if (!leg_again(leg, pd_host()->status_text(status)))
+            request_failf(q, 503, "server_error", "overloaded", "the request cannot be sent");
+    }
+}

@@ -1,0 +1,1 @@
+PD_MODULE([router], [router role])

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One client request inside the router role; shared by request.c (life, legs)
+ * and forward.c (servers behind adapters). */
+#ifndef PD_ROLE_ROUTER_REQUEST_H
+#define PD_ROLE_ROUTER_REQUEST_H
+
+#include "router.h"
+
+#define ROUTER_AVOID_MAX PD_SCHED_AVOID_MAX
+
+/* One sequence of the request on its way through a decode node. */
+struct leg {
+    struct request *request;
+    uint32_t index;
+    struct pd_call *call;              /* NULL: not sent or over */
+    struct pd_dispatch decode;
+    struct pd_dispatch prefill;
+    struct pd_sched_target prefills[PD_SCHED_PREFILL_MAX];
+    struct pd_endpoint_ref ref;        /* where it is */
+    struct pd_endpoint_ref avoid[ROUTER_AVOID_MAX];
+    uint32_t n_prefills;
+    uint32_t n_avoid;
+    uint32_t attempts;
+    bool has_token;                    /* something of it may have been shown */
+    bool is_done;
+};
+
+struct request {
+    struct router *router;
+    struct request *next, **link;
+    struct pd_http_req *http;
+    uint32_t kind;
+    struct pd_api_request *api;
+    struct pd_req *record;
+    struct pd_answer *answer;
+    struct pd_prompt *prompts;         /* one per prompt */
+    uint64_t *hashes;
+    uint64_t seed;
+    uint32_t n_done;
+    bool is_begun;                     /* the answer's head was given */
+    bool is_paused;
+    /* A server behind an adapter. */
+    struct pd_http_call *forward;
+    char *forward_body;                /* when it differs from the client's */
+    uint32_t forward_status;
+    bool forward_sse;
+    uint32_t n_legs;
+    struct leg legs[];
+};
+
+/* Ends the request with an error: a status when nothing was sent, else one
+ * error event.  The request is gone after it. */
+void request_fail(struct request *q, const struct pd_api_error *error);
+void request_failf(struct request *q, uint32_t http, const char *type, const char *code,
+                   const char *message);
+/* Ends it well; the answer was given already. */
+void request_done(struct request *q, uint32_t http_status);
+/* Sends the request, as it is, to a server.  The leg is the first one. */
+void forward_start(struct request *q, struct leg *leg, struct target *t);
+/* Cancels what forward_start began. */
+void forward_cancel(struct request *q);
+/* Tries the leg elsewhere, if that is still allowed; false: it is not. */
+bool leg_again(struct leg *leg, const char *why);
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to the router role. */
+#ifndef PD_ROLE_ROUTER_H
+#define PD_ROLE_ROUTER_H
+
+#include <pdplane/api.h>
+#include <pdplane/host.h>
+#include <pdplane/log.h>
+#include <pdplane/loop.h>
+#include <pdplane/metric.h>
+#include <pdplane/net.h>
+#include <pdplane/node.h>
+#include <pdplane/peer.h>
+#include <pdplane/req.h>
+#include <pdplane/role.h>
+#include <pdplane/sched.h>
+
+#define ROUTER_MODELS_MAX 64u
+#define ROUTER_MODEL_NAME 128u
+
+struct router_conf {
+    uint64_t deadline;         /* ns, of a whole request */
+    uint64_t body_limit;
+    uint32_t retries;          /* dispatches beyond the first one */
+    uint32_t max_requests;     /* live at a time */
+    uint32_t max_choices;
+    uint32_t max_prompts;
+    uint64_t max_output;
+    uint64_t probe_interval;   /* ns, of servers behind adapters */
+    bool node_headers;         /* answers name their nodes */
+};
+
+struct router;
+struct request;
+
+/* What the scheduler's `user` points to: a way to an endpoint. */
+struct target {
+    struct router *router;
+    struct target *next;
+    struct pd_endpoint_ref ref;
+    /* An engine of a peer. */
+    pd_peer_ref peer;          /* 0: a server behind an adapter */
+    struct pd_node_id node;
+    char engine[64];
+    char name[64];             /* of the node */
+    char address[PD_ADDR_TEXT];
+    uint32_t context_tokens;
+    char model[ROUTER_MODEL_NAME];
+    /* A server. */
+    const struct pd_node_endpoint *endpoint;
+    struct pd_addr addr;
+    struct pd_resolve resolve;
+    struct pd_timer probe_timer;
+    struct pd_http_call *probe;
+    uint32_t probe_status;
+    char *probe_body;
+    size_t probe_body_n;
+    bool is_resolved;
+    bool is_resolving;
+};
+
+struct router {
+    const struct router_conf *conf;
+    struct pd_loop *loop;
+    struct pd_log *log;
+    struct pd_host *host;
+    const struct pd_net_api *net;
+    const struct pd_peer_api *peer;
+    const struct pd_sched_api *sched;
+    const struct pd_req_api *req;
+    const struct pd_api_table *api;
+    const struct pd_node_api *node;
+    struct pd_net *nets;
+    struct pd_peers *peers;
+    struct pd_sched *scheds;
+    struct pd_reqs *reqs;
+    struct pd_api *apis;
+    struct pd_node *nodes;
+    struct pd_peer_watch *watch;
+    struct target *targets;
+    struct request *requests;
+    uint32_t n_requests;
+    uint64_t start_s;          /* unix seconds, "created" of models */
+    /* Models whose /v1/models/ID route is registered. */
+    char models[ROUTER_MODELS_MAX][ROUTER_MODEL_NAME];
+    char model_paths[ROUTER_MODELS_MAX][ROUTER_MODEL_NAME + 16];
+    uint32_t n_models;
+    bool is_draining;
+    bool is_closing;
+    void (*drained)(void *arg);
+    void *drained_arg;
+    void (*closed)(void *arg);
+    void *closed_arg;
+    struct pd_counter *retries;
+    struct pd_counter *client_gone;
+};
+
+/* targets.c */
+/* Begins to follow peers and configured servers. */
+pd_status router_targets_start(struct router *r);
+void router_targets_stop(struct router *r);
+/* Peer events. */
+void router_targets_peer(struct router *r, pd_peer_ref peer, uint32_t what);
+/* A model became known: its route is added. */
+void router_model_add(struct router *r, struct pd_str model);
+
+/* request.c */
+void router_request(struct pd_http_req *http, uint32_t kind, struct router *r);
+/* Ends every request with an error. */
+void router_requests_end(struct router *r);
+/* The last steps of drain and destroy, once no request is left (router.c). */
+void router_settle(struct router *r);
+
+#endif

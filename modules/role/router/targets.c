@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where requests may go: engines of peers, which come and go with their links,
+ * and configured servers, which are probed.  Each is one endpoint of the
+ * scheduler; its `user` is the struct target here. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "router.h"
+
+#define PROBE_BODY_MAX (256u << 10)
+
+static struct pd_str str_of(const char *s)
+{
+    return (struct pd_str){ s, strlen(s) };
+}
+
+static void readiness_tell(struct router *r)
+{
+    uint32_t n = r->sched->endpoint_count(r->scheds, PD_ROLE_DECODE, PD_STR(""));
+    r->node->ready(r->nodes, "router", n > 0, n > 0 ? "" : "no decode endpoint is up");
+}
+
+static struct target *target_add(struct router *r)
+{
+    struct target *t = calloc(1, sizeof *t);
+    if (t == NULL)
+        return NULL;
+    t->router = r;
+    t->next = r->targets;
+    r->targets = t;
+    return t;
+}
+
+static void target_free(struct router *r, struct target *t)
+{
+    struct target **link = &r->targets;
+    while (*link != t)
+        link = &(*link)->next;
+    *link = t->next;
+    free(t->probe_body);
+    free(t);
+}
+
+/* ---- engines of peers ---------------------------------------------------------- */
+
+static struct target *target_of(struct router *r, pd_peer_ref peer, const char *engine)
+{
+    for (struct target *t = r->targets; t != NULL; t = t->next) {
+        if (t->peer == peer && strcmp(t->engine, engine) == 0)
+            return t;
+    }
+    return NULL;
+}
+
+static uint32_t state_of(const struct pd_peer_info *info)
+{
+    if (info->flags & PD_PEER_DRAINING)
+        return PD_ENDPOINT_DRAINING;
+    return info->state == PD_PEER_UP ? PD_ENDPOINT_UP
+           : info->state == PD_PEER_SUSPECT ? PD_ENDPOINT_SUSPECT : PD_ENDPOINT_DOWN;
+}
+
+static void engine_put(struct router *r, const struct pd_peer_info *info, uint32_t index)
+{
+    const struct pd_peer_engine *e = &info->desc->engines[index];
+    struct target *t = target_of(r, info->ref, e->name);
+    char key[160], name[64];
+    struct pd_str model = str_of(e->model);
+    int at = 0;
+    if ((e->roles & (PD_ROLE_PREFILL | PD_ROLE_DECODE)) == 0)
+        return;
+    if (t == NULL)
+        t = target_add(r);
+    if (t == NULL)
+        return;
+    for (size_t i = 0; i < sizeof info->desc->id.uuid.b; i++)
+        at += snprintf(key + at, sizeof key - (size_t)at, "%02x", info->desc->id.uuid.b[i]);
+    snprintf(key + at, sizeof key - (size_t)at, "/%llx/%s", (unsigned long long)info->desc->id.epoch,
+             e->name);
+    /* A node with one engine goes by the node's name. */
+    if (info->desc->n_engines == 1)
+        snprintf(name, sizeof name, "%s", info->desc->name);
+    else
+        snprintf(name, sizeof name, "%.31s/%.30s", info->desc->name, e->name);
+    t->peer = info->ref;
+    t->node = info->desc->id;
+    t->context_tokens = e->context_tokens;
+    snprintf(t->engine, sizeof t->engine, "%s", e->name);
+    snprintf(t->name, sizeof t->name, "%s", info->desc->name);
+    snprintf(t->address, sizeof t->address, "%s", info->address);
+    snprintf(t->model, sizeof t->model, "%s", e->model);
+    struct pd_endpoint_info put = {
+        .size = sizeof put, .roles = e->roles, .key = str_of(key), .name = str_of(name),
+        .models = &model, .models_n = 1, .state = state_of(info), .blocks_total = e->blocks,
+        .block_tokens = e->layout.block_tokens, .user = t,
+    };
+    if (r->sched->endpoint_put(r->scheds, &put, &t->ref) != PD_OK) {
+        pd_log_error(r->log, "engine \"%s\" of peer \"%s\" is left out: the table of endpoints is full",
+                     e->name, info->desc->name);
+        target_free(r, t);
+        return;
+    }
+    router_model_add(r, model);
+}
+
+static void engines_report(struct router *r, const struct pd_peer_info *info)
+{
+    for (uint32_t i = 0; i < info->desc->n_engines; i++) {
+        struct target *t = target_of(r, info->ref, info->desc->engines[i].name);
+        if (t == NULL)
+            continue;
+        r->sched->endpoint_state(r->scheds, t->ref, state_of(info));
+        if (info->load == NULL || info->load_at == PD_TIME_NEVER)
+            continue;
+        struct pd_endpoint_load load = {
+            .size = sizeof load, .running = info->load[i].running, .waiting = info->load[i].waiting,
+            .blocks_total = info->load[i].blocks_total, .blocks_free = info->load[i].blocks_free,
+        };
+        r->sched->endpoint_report(r->scheds, t->ref, &load, info->load_at);
+    }
+}
+
+static void peer_gone(struct router *r, pd_peer_ref peer)
+{
+    struct target *next;
+    for (struct target *t = r->targets; t != NULL; t = next) {
+        next = t->next;
+        if (t->peer != peer)
+            continue;
+        r->sched->endpoint_remove(r->scheds, t->ref);
+        target_free(r, t);
+    }
+}
+
+void router_targets_peer(struct router *r, pd_peer_ref peer, uint32_t what)
+{
+    struct pd_peer_info info = { .size = sizeof info };
+    if (what == PD_PEER_ON_GONE) {
+        peer_gone(r, peer);
+    } else if (r->peer->info(r->peers, peer, &info) == PD_OK) {
+        if (what == PD_PEER_ON_UP || (what == PD_PEER_ON_CHANGED && info.state == PD_PEER_UP)) {
+            for (uint32_t i = 0; i < info.desc->n_engines; i++) {
+                if (what == PD_PEER_ON_UP || target_of(r, peer, info.desc->engines[i].name) == NULL)
+                    engine_put(r, &info, i);
+            }
+        }
+        engines_report(r, &info);
+    }
+    readiness_tell(r);
+}
+
+/* ---- servers behind adapters ------------------------------------------------------ */
+
+static void probe_again(struct target *t)
+{
+    pd_timer_start(&t->probe_timer, t->router->conf->probe_interval);
+}
+
+static void server_state(struct target *t, uint32_t state, const char *why)
+{
+    struct router *r = t->router;
+    struct pd_endpoint_status now = { .size = sizeof now };
+    if (r->sched->endpoint_get(r->scheds, t->ref, pd_loop_now(r->loop), &now) == PD_OK &&
+        now.view.state != state) {
+        if (state == PD_ENDPOINT_UP)
+            pd_log_notice(r->log, "endpoint \"%s\" is up", t->endpoint->name);
+        else
+            pd_log_warn(r->log, "endpoint \"%s\" is down: %s", t->endpoint->name, why);
+    }
+    r->sched->endpoint_state(r->scheds, t->ref, state);
+    readiness_tell(r);
+}
+
+/* Puts the endpoint with the models that the configuration or the server names. */
+static void server_put(struct target *t, const struct pd_str *models, uint32_t n, uint32_t state)
+{
+    struct router *r = t->router;
+    const struct pd_node_endpoint *e = t->endpoint;
+    struct pd_endpoint_info put = {
+        .size = sizeof put, .roles = e->roles, .key = str_of(e->name), .name = str_of(e->name),
+        .models = models, .models_n = n, .weight = e->weight, .state = state, .user = t,
+    };
+    if (r->sched->endpoint_put(r->scheds, &put, &t->ref) != PD_OK)
+        pd_log_error(r->log, "endpoint \"%s\" is left out: the table of endpoints is full", e->name);
+    for (uint32_t i = 0; i < n; i++)
+        router_model_add(r, models[i]);
+}
+
+static uint32_t configured_models(const struct pd_node_endpoint *e, struct pd_str *out, uint32_t cap)
+{
+    uint32_t n = 0;
+    while (e->models != NULL && e->models[n] != NULL && n < cap) {
+        out[n] = str_of(e->models[n]);
+        n++;
+    }
+    return n;
+}
+
+static void probe_head(struct pd_http_call *call, const struct pd_http_head *head, void *arg)
+{
+    struct target *t = arg;
+    (void)call;
+    t->probe_status = head->status;
+}
+
+static void probe_body(struct pd_http_call *call, struct pd_str piece, void *arg)
+{
+    struct target *t = arg;
+    (void)call;
+    if (t->probe_body_n + piece.n > PROBE_BODY_MAX)
+        return;
+    char *p = realloc(t->probe_body, t->probe_body_n + piece.n);
+    if (p == NULL)
+        return;
+    memcpy(p + t->probe_body_n, piece.p, piece.n);
+    t->probe_body = p;
+    t->probe_body_n += piece.n;
+}
+
+static void probe_end(struct pd_http_call *call, void *arg)
+{
+    struct target *t = arg;
+    struct router *r = t->router;
+    struct pd_str models[ROUTER_MODELS_MAX];
+    uint32_t n = 0;
+    (void)call;
+    t->probe = NULL;
+    if (t->probe_status == 200) {
+        if (t->endpoint->models == NULL && t->probe_body_n > 0 &&
+            r->api->models_read(r->apis, (struct pd_str){ t->probe_body, t->probe_body_n }, models,
+                                ROUTER_MODELS_MAX, &n) == PD_OK && n > 0)
+            server_put(t, models, n, 0);
+        server_state(t, PD_ENDPOINT_UP, "");
+    } else {
+        server_state(t, PD_ENDPOINT_DOWN, "its probe did not answer with status 200");
+    }
+    probe_again(t);
+}
+
+static void probe_error(struct pd_http_call *call, enum pd_http_fail fail, pd_status why, void *arg)
+{
+    struct target *t = arg;
+    (void)call;
+    (void)fail;
+    t->probe = NULL;
+    if (why != PD_ECANCELED)
+        server_state(t, PD_ENDPOINT_DOWN, pd_host()->status_text(why));
+    if (!t->router->is_closing)
+        probe_again(t);
+}
+
+static const struct pd_http_call_events probe_events = {
+    .on_head = probe_head,
+    .on_body = probe_body,
+    .on_end = probe_end,
+    .on_error = probe_error,
+};
+
+static void probe_start(struct target *t)
+{
+    struct router *r = t->router;
+    const struct pd_node_endpoint *e = t->endpoint;
+    struct pd_adapter_http want = { .size = sizeof want };
+    struct pd_http_header headers[PD_ADAPTER_MAX_HEADERS];
+    if (e->ops->http(e->adapter, PD_ADAPTER_PROBE, &want) != PD_OK) {
+        server_state(t, PD_ENDPOINT_UP, "");
+        return;
+    }
+    for (uint32_t i = 0; i < want.n_headers; i++)
+        headers[i] = (struct pd_http_header){ want.headers[i].name, want.headers[i].value };
+    struct pd_http_call_opts opts = {
+        .size = sizeof opts, .addr = t->addr, .host = str_of(e->authority), .method = PD_HTTP_GET,
+        .target = want.target, .headers = headers, .n_headers = want.n_headers,
+        .connect_ns = 2 * PD_SEC, .first_byte_ns = 3 * PD_SEC, .idle_ns = 3 * PD_SEC,
+        .body_limit = PROBE_BODY_MAX,
+    };
+    t->probe_body_n = 0;
+    t->probe_status = 0;
+    if (r->net->call_start(r->nets, &opts, &probe_events, t, &t->probe) != PD_OK)
+        probe_again(t);
+}
+
+static void resolved(struct pd_resolve *resolve, pd_status status, const struct pd_addr *addrs, size_t n,
+                     void *arg)
+{
+    struct target *t = arg;
+    (void)resolve;
+    t->is_resolving = false;
+    if (status != PD_OK || n == 0) {
+        server_state(t, PD_ENDPOINT_DOWN, "its name could not be resolved");
+        probe_again(t);
+        return;
+    }
+    t->addr = addrs[0];
+    t->is_resolved = true;
+    probe_start(t);
+}
+
+static void probe_timer(struct pd_timer *timer, void *arg)
+{
+    struct target *t = arg;
+    (void)timer;
+    if (t->is_resolved) {
+        probe_start(t);
+        return;
+    }
+    t->resolve = (struct pd_resolve){ .cb = resolved, .arg = t, .name = "router endpoint" };
+    t->is_resolving = true;
+    if (pd_resolve_start(t->router->loop, t->endpoint->host, t->endpoint->port, &t->resolve) != PD_OK) {
+        t->is_resolving = false;
+        probe_again(t);
+    }
+}
+
+/* ---- life --------------------------------------------------------------------------- */
+
+static void on_peer(struct pd_peers *peers, pd_peer_ref peer, uint32_t what, void *arg)
+{
+    (void)peers;
+    router_targets_peer(arg, peer, what);
+}
+
+pd_status router_targets_start(struct router *r)
+{
+    static const struct pd_peer_watch_events watch = { .size = sizeof watch, .on_peer = on_peer };
+    const struct pd_node_endpoint *e;
+    pd_status status = r->peer->watch(r->peers, &watch, r, &r->watch);
+    if (status != PD_OK)
+        return status;
+    for (pd_peer_ref p = r->peer->next(r->peers, 0); p != 0; p = r->peer->next(r->peers, p)) {
+        struct pd_peer_info info = { .size = sizeof info };
+        if (r->peer->info(r->peers, p, &info) == PD_OK && info.state == PD_PEER_UP)
+            router_targets_peer(r, p, PD_PEER_ON_UP);
+    }
+    for (uint32_t i = 0; (e = r->node->endpoint_at(r->nodes, i)) != NULL; i++) {
+        struct pd_str models[ROUTER_MODELS_MAX];
+        struct target *t = target_add(r);
+        if (t == NULL)
+            return PD_ENOMEM;
+        t->endpoint = e;
+        pd_timer_init(&t->probe_timer, r->loop, "router probe", probe_timer, t);
+        server_put(t, models, configured_models(e, models, ROUTER_MODELS_MAX), PD_ENDPOINT_DOWN);
+        pd_timer_start(&t->probe_timer, 0);
+    }
+    readiness_tell(r);
+    return PD_OK;
+}
+
+void router_targets_stop(struct router *r)
+{
+    if (r->watch != NULL)
+        r->peer->unwatch(r->watch);
+    r->watch = NULL;
+    while (r->targets != NULL) {
+        struct target *t = r->targets;
+        if (t->endpoint != NULL) {
+            pd_timer_stop(&t->probe_timer);
+            if (t->is_resolving)
+                pd_resolve_cancel(r->loop, &t->resolve);
+            if (t->probe != NULL)
+                r->net->call_cancel(t->probe);
+        }
+        r->sched->endpoint_remove(r->scheds, t->ref);
+        target_free(r, t);
+    }
+}
