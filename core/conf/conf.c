@@ -235,6 +235,17 @@ struct pd_conf_place pd_conf_where(const struct pd_conf *conf, const void *membe
     return o != NULL ? o->place : (struct pd_conf_place){ conf->file, 0, 0 };
 }
 
+struct pd_conf_place pd_conf_item_place(const struct pd_conf *conf, const char *key, uint64_t index)
+{
+    const struct pd_conf_node *node = conf_node_child(conf->root, key);
+    const struct pd_conf_node *item = node != NULL ? node->first : NULL;
+    for (; item != NULL && index > 0; index--)
+        item = item->next;
+    if (item == NULL)
+        item = node;
+    return item != NULL ? item->place : (struct pd_conf_place){ conf->file, 0, 0 };
+}
+
 struct pd_conf *pd_conf_get(struct pd_conf *conf)
 {
     atomic_fetch_add_explicit(&conf->refs, 1, memory_order_relaxed);

@@ -78,6 +78,10 @@ const char *pd_conf_file_at(const struct pd_conf *conf, size_t index);
 /* Where the member at this address got its value from; line 0: a default. */
 struct pd_conf_place pd_conf_where(const struct pd_conf *conf, const void *member);
 
+/* Where member `index` of the list under a top level key stands; line 0: there
+ * is no such member. */
+struct pd_conf_place pd_conf_item_place(const struct pd_conf *conf, const char *key, uint64_t index);
+
 /* One more reference; returns conf. */
 struct pd_conf *pd_conf_get(struct pd_conf *conf);
 /* One less; the last one frees, and wipes secrets.  NULL is allowed. */

@@ -191,9 +191,9 @@ static const struct pd_conf_node *row_node(struct conf_ctx *ctx, const struct gr
         if (old == NULL)
             continue;
         if (node != NULL)
-            BAD(ctx, old->place, "option \"%s\"%s is an old name of \"%s\", which is given at %s:%u",
+            BAD(ctx, old->place, "option \"%s\"%s is another name of \"%s\", which is given at %s:%u",
                 r->name, ctx->where, row->name, node->place.file, node->place.line);
-        else
+        else if ((r->flags & PD_OPT_QUIET) == 0)
             pd_conf_warn(ctx->report, old->place.file, old->place.line,
                          "option \"%s\"%s is an old name\nwrite \"%s\"", r->name, ctx->where, row->name);
         if (node == NULL)

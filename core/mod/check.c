@@ -40,7 +40,7 @@ const struct pd_kind_spec *pd_mod_kind(const struct pd_kind_spec *kinds, uint32_
     return NULL;
 }
 
-const struct pd_unit *pd_mod_unit_next(const struct pd_unit *u)
+const struct pd_unit *pd_unit_next(const struct pd_unit *u)
 {
     return (const struct pd_unit *)(const void *)((const char *)u + u->size);
 }
@@ -115,7 +115,7 @@ static pd_status check_names(const struct pd_module *m, const struct pd_unit *u,
             return pd_err_set(err, PD_EINVAL, "cannot load module \"%s\": alias \"%.64s\" of unit \"%s\" is illegal",
                               path, *a, u->name);
     }
-    for (const struct pd_unit *o = m->units; o != u; o = pd_mod_unit_next(o)) {
+    for (const struct pd_unit *o = m->units; o != u; o = pd_unit_next(o)) {
         if (o->kind == u->kind && pd_mod_unit_is(o, u->name))
             return pd_err_set(err, PD_EEXIST, "cannot load module \"%s\": it provides the %s \"%s\" twice", path,
                               pd_kind_name(u->kind), u->name);
@@ -184,7 +184,7 @@ pd_status pd_mod_check(const struct pd_module *m, const char *path, const struct
         st = check_module(m, path, err);
     if (st != PD_OK)
         return st;
-    for (const struct pd_unit *u = m->units; u->size != 0; u = pd_mod_unit_next(u)) {
+    for (const struct pd_unit *u = m->units; u->size != 0; u = pd_unit_next(u)) {
         if (u->size < UNIT_SIZE_MIN || u->size > UNIT_SIZE_MAX || u->size != m->units->size) {
             pd_err_set(err, PD_EINVAL, "cannot load module \"%s\": struct pd_unit has %u bytes, at least %u are needed",
                        path, u->size, UNIT_SIZE_MIN);

@@ -12,8 +12,6 @@ pd_status pd_mod_check(const struct pd_module *m, const char *path, const struct
                        struct pd_err *err);
 /* The row of this kind, or NULL. */
 const struct pd_kind_spec *pd_mod_kind(const struct pd_kind_spec *kinds, uint32_t kind);
-/* The unit behind u in the module's list; NULL at the end. */
-const struct pd_unit *pd_mod_unit_next(const struct pd_unit *u);
 /* Whether name is a's name or one of its aliases. */
 bool pd_mod_unit_is(const struct pd_unit *u, const char *name);
 

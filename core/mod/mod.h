@@ -65,6 +65,12 @@ pd_status pd_mods_set_path(struct pd_mods *mods, const char *const *dirs, size_t
 /* Loads "tcp" or "/path/tcp.so", unless it was loaded already (PD_OK, nothing
  * done).  Otherwise err says which check failed and what to do. */
 pd_status pd_mods_load(struct pd_mods *mods, const char *name, struct pd_err *err);
+/* As load, but only looks: nothing of the module runs and the table does not
+ * change.  *out is valid as long as the process. */
+pd_status pd_mods_inspect(struct pd_mods *mods, const char *name, const struct pd_module **out,
+                          struct pd_err *err);
+/* The unit behind u in a module's list; its size is 0 at the end. */
+const struct pd_unit *pd_unit_next(const struct pd_unit *u);
 /* The file that load would take for name, into out; PD_OK or PD_ENOENT. */
 pd_status pd_mods_locate(struct pd_mods *mods, const char *name, char *out, size_t size);
 /* The name of the index-th module file along the path, sorted, each name once;

@@ -202,7 +202,7 @@ static pd_status check_taken(struct pd_mods *mods, const struct pd_module *m, co
     if (same != NULL)
         return pd_err_set(err, PD_EEXIST, "cannot load module \"%s\": the name \"%s\" is taken by \"%s\"", path,
                           m->name, same->path);
-    for (const struct pd_unit *u = m->units; u->size != 0; u = pd_mod_unit_next(u)) {
+    for (const struct pd_unit *u = m->units; u->size != 0; u = pd_unit_next(u)) {
         const struct pd_mod_unit *other = pd_mods_unit(mods, u->kind, u->name);
         for (const char *const *a = u->aliases; other == NULL && a != NULL && *a != NULL; a++)
             other = pd_mods_unit(mods, u->kind, *a);
@@ -220,14 +220,14 @@ static struct module *new_module(struct pd_mods *mods, const struct pd_module *m
     struct module *mod = pd_calloc(1, sizeof *mod);
     if (mod == NULL)
         return NULL;
-    for (const struct pd_unit *u = m->units; u->size != 0; u = pd_mod_unit_next(u))
+    for (const struct pd_unit *u = m->units; u->size != 0; u = pd_unit_next(u))
         n++;
     mod->pub.module = m;
     mod->pub.path = pd_strdup(path);
     mod->pub.name = pd_strdup(m->name);
     mod->units = pd_calloc(n, sizeof *mod->units);
     bool ok = mod->pub.path != NULL && mod->pub.name != NULL && mod->units != NULL;
-    for (const struct pd_unit *u = m->units; ok && u->size != 0; u = pd_mod_unit_next(u)) {
+    for (const struct pd_unit *u = m->units; ok && u->size != 0; u = pd_unit_next(u)) {
         const struct pd_kind_spec *k = pd_mod_kind(mods->kinds, u->kind);
         struct unit *unit = &mod->units[mod->n_units];
         unit->ops = pd_calloc(1, k->ops_size);
@@ -259,24 +259,16 @@ static pd_status run_load(struct pd_mods *mods, const struct pd_module *m, const
     return pd_err_hint(err, "%s", inner.hint);
 }
 
-pd_status pd_mods_load(struct pd_mods *mods, const char *name, struct pd_err *err)
+/* Finds, opens and checks; path has PATH_SIZE bytes. */
+static pd_status open_module(struct pd_mods *mods, const char *name, char *path, const struct pd_module **out,
+                             struct pd_err *err)
 {
-    char path[PATH_SIZE];
     struct pd_dl *dl;
-    if (strchr(name, '/') == NULL && pd_mods_get(mods, name) != NULL)
-        return PD_OK;
-    for (size_t i = 0; i < mods->n_modules; i++) {
-        if (strcmp(mods->modules[i]->pub.path, name) == 0)
-            return PD_OK;
-    }
-    if (mods->n_modules == PD_MODS_MAX)
-        return pd_err_set(err, PD_ELIMIT, "cannot load module \"%s\": %u modules are loaded already", name,
-                          PD_MODS_MAX);
-    if (pd_mods_locate(mods, name, path, sizeof path) != PD_OK)
+    if (pd_mods_locate(mods, name, path, PATH_SIZE) != PD_OK)
         return not_found(mods, name, err);
     if (path[0] != '/' && strchr(name, '/') != NULL) {
         pd_err_set(err, PD_EINVAL, "cannot load module \"%s\": a path to a module must be absolute", name);
-        return pd_err_hint(err, "name it \"%.100s\" and add its folder to module_path",
+        return pd_err_hint(err, "write \"%.100s\" without the folder and add that to module_path",
                            strrchr(name, '/') + 1);
     }
     struct pd_err inner = { 0 };
@@ -291,6 +283,32 @@ pd_status pd_mods_load(struct pd_mods *mods, const char *name, struct pd_err *er
         return pd_err_hint(err, "the file is no pdplane module; modules are declared with PD_MODULE");
     }
     st = pd_mod_check(m, path, mods->kinds, err);
+    if (st == PD_OK)
+        *out = m;
+    return st;
+}
+
+pd_status pd_mods_inspect(struct pd_mods *mods, const char *name, const struct pd_module **out,
+                          struct pd_err *err)
+{
+    char path[PATH_SIZE];
+    return open_module(mods, name, path, out, err);
+}
+
+pd_status pd_mods_load(struct pd_mods *mods, const char *name, struct pd_err *err)
+{
+    char path[PATH_SIZE];
+    const struct pd_module *m;
+    if (strchr(name, '/') == NULL && pd_mods_get(mods, name) != NULL)
+        return PD_OK;
+    for (size_t i = 0; i < mods->n_modules; i++) {
+        if (strcmp(mods->modules[i]->pub.path, name) == 0)
+            return PD_OK;
+    }
+    if (mods->n_modules == PD_MODS_MAX)
+        return pd_err_set(err, PD_ELIMIT, "cannot load module \"%s\": %u modules are loaded already", name,
+                          PD_MODS_MAX);
+    pd_status st = open_module(mods, name, path, &m, err);
     if (st == PD_OK)
         st = check_taken(mods, m, path, err);
     if (st != PD_OK)

@@ -55,8 +55,9 @@ enum {
     PD_OPT_PATH = 1u << 2,     /* STRING, STRING_LIST: relative paths are completed */
     PD_OPT_POINTER = 1u << 3,  /* GROUP: the member is a pointer, NULL when the group is absent */
     PD_OPT_NONEMPTY = 1u << 4, /* STRING, lists: must not be empty when given */
-    PD_OPT_UNIQUE = 1u << 5    /* STRING in the rows of a GROUP_LIST: no two groups of the list may
+    PD_OPT_UNIQUE = 1u << 5,   /* STRING in the rows of a GROUP_LIST: no two groups of the list may
                                   have the same value */
+    PD_OPT_QUIET = 1u << 6     /* ALIAS: a second name that is as good as the first, without warning */
 };
 
 /* One word of an ENUM or FLAGS row.  Lists end with a NULL name. */
@@ -160,6 +161,9 @@ struct pd_conf_unit {
 /* An old name, kept working. */
 #define PD_OPT_ALIAS(old_key, new_key) \
     { .name = (old_key), .type = PD_OPT_T_ALIAS, .alias = (new_key) }
+/* A second name, for example the one that other programs use. */
+#define PD_OPT_SYNONYM(other_key, key) \
+    { .name = (other_key), .type = PD_OPT_T_ALIAS, .flags = PD_OPT_QUIET, .alias = (key) }
 /* The place of the group in the file, for messages of one's own. */
 #define PD_OPT_PLACE(type_, member_) \
     PD_OPT_ROW("", PD_OPT_T_PLACE, type_, member_, .def = NULL)

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of all sections, and the order in which a configuration is read:
+ * modules first, because their units bring rows of their own. */
+#include "node/sections.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <pdplane/log.h>
+#include <pdplane/scheduler.h>
+
+static const struct pd_option_name role_names[] = {
+    { "prefill", PD_ROLE_PREFILL },
+    { "decode", PD_ROLE_DECODE },
+    { NULL, 0 },
+};
+
+static const struct pd_option_name api_names[] = {
+    { "openai", PD_LISTEN_OPENAI },
+    { "admin", PD_LISTEN_ADMIN },
+    { "peer", PD_LISTEN_PEER },
+    { NULL, 0 },
+};
+
+static const struct pd_option_name level_names[] = {
+    { "error", PD_LOG_ERROR }, { "warn", PD_LOG_WARN },   { "notice", PD_LOG_NOTICE },
+    { "info", PD_LOG_INFO },   { "debug", PD_LOG_DEBUG }, { "trace", PD_LOG_TRACE },
+    { NULL, 0 },
+};
+
+static const struct pd_option_name format_names[] = {
+    { "text", PD_LOG_TEXT },
+    { "json", PD_LOG_JSON },
+    { NULL, 0 },
+};
+
+static const struct pd_option tls_rows[] = {
+    PD_OPT_STRING("certificate", struct pd_node_tls_conf, certificate, NULL,
+                  .flags = PD_OPT_REQUIRED | PD_OPT_PATH | PD_OPT_NONEMPTY,
+                  .help = "PEM file with the certificate and its chain."),
+    PD_OPT_STRING("key", struct pd_node_tls_conf, key, NULL,
+                  .flags = PD_OPT_REQUIRED | PD_OPT_PATH | PD_OPT_NONEMPTY,
+                  .help = "PEM file with the private key, of mode 0640 or less."),
+    PD_OPT_STRING("ca", struct pd_node_tls_conf, ca, NULL, .flags = PD_OPT_PATH | PD_OPT_NONEMPTY,
+                  .help = "PEM file with the authorities that sign the certificates of the other side; when "
+                          "given, the other side must have one."),
+    PD_OPT_PLACE(struct pd_node_tls_conf, place),
+    PD_OPT_END
+};
+
+static const struct pd_option listen_rows[] = {
+    PD_OPT_STRING("address", struct pd_node_listen_conf, address, NULL,
+                  .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY | PD_OPT_UNIQUE,
+                  .help = "HOST:PORT, or [V6]:PORT."),
+    PD_OPT_ENUM("api", struct pd_node_listen_conf, api, NULL, api_names, .flags = PD_OPT_REQUIRED,
+                .help = "What is served: openai for clients, admin for operators, peer for other nodes."),
+    PD_OPT_GROUP("tls", struct pd_node_listen_conf, tls, tls_rows, struct pd_node_tls_conf,
+                 .flags = PD_OPT_POINTER, .help = "Speak TLS here."),
+    PD_OPT_PLACE(struct pd_node_listen_conf, place),
+    PD_OPT_END
+};
+
+static const struct pd_option engine_rows[] = {
+    PD_OPT_STRING("name", struct pd_node_engine_conf, name, NULL,
+                  .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY | PD_OPT_UNIQUE,
+                  .help = "Name of the engine in logs, metrics and tables."),
+    PD_OPT_UNIT("type", struct pd_node_engine_conf, unit, PD_KIND_BIT(PD_KIND_ENGINE),
+                .flags = PD_OPT_REQUIRED, .help = "The engine; its own options stand beside this one."),
+    PD_OPT_STRING("served", struct pd_node_engine_conf, served, NULL, .flags = PD_OPT_NONEMPTY,
+                  .help = "Name of the model for clients; when absent, what the model calls itself."),
+    PD_OPT_FLAGS("roles", struct pd_node_engine_conf, roles, "prefill, decode", role_names,
+                 .flags = PD_OPT_NONEMPTY, .help = "What the engine is used for."),
+    PD_OPT_PLACE(struct pd_node_engine_conf, place),
+    PD_OPT_END
+};
+
+static const struct pd_option endpoint_rows[] = {
+    PD_OPT_STRING("name", struct pd_node_endpoint_conf, name, NULL,
+                  .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY | PD_OPT_UNIQUE,
+                  .help = "Name of the endpoint in logs, metrics and tables."),
+    PD_OPT_UNIT("type", struct pd_node_endpoint_conf, unit, PD_KIND_BIT(PD_KIND_ADAPTER),
+                .flags = PD_OPT_REQUIRED,
+                .help = "What kind of server it is; the adapter's own options stand beside this one."),
+    PD_OPT_FLAGS("roles", struct pd_node_endpoint_conf, roles, "prefill, decode", role_names,
+                 .flags = PD_OPT_NONEMPTY, .help = "What the endpoint is used for."),
+    PD_OPT_STRING("url", struct pd_node_endpoint_conf, url, NULL, .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY,
+                  .help = "Where the server listens: http://HOST:PORT."),
+    PD_OPT_INT("weight", struct pd_node_endpoint_conf, weight, "100", .min = 1, .max = 10000,
+               .help = "Share of requests compared with other endpoints."),
+    PD_OPT_PLACE(struct pd_node_endpoint_conf, place),
+    PD_OPT_END
+};
+
+static const struct pd_option peer_rows[] = {
+    PD_OPT_STRING("address", struct pd_node_peer_conf, address, NULL,
+                  .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY | PD_OPT_UNIQUE,
+                  .help = "HOST:PORT of the other node's peer listener."),
+    PD_OPT_PLACE(struct pd_node_peer_conf, place),
+    PD_OPT_END
+};
+
+static const struct pd_option link_rows[] = {
+    PD_OPT_STRING("secret", struct pd_node_link_conf, secret, NULL, .flags = PD_OPT_SECRET,
+                  .help = "Shared by all nodes; links prove that they know it. Without it any node that "
+                          "reaches the peer listener is trusted."),
+    PD_OPT_DURATION("heartbeat", struct pd_node_link_conf, heartbeat, "1s", .min = 10 * (int64_t)PD_MS,
+                    .max = 60 * (int64_t)PD_SEC, .help = "Sent when nothing else was."),
+    PD_OPT_DURATION("suspect", struct pd_node_link_conf, suspect, "3s", .min = 20 * (int64_t)PD_MS,
+                    .max = 120 * (int64_t)PD_SEC,
+                    .help = "A peer that was silent for so long gets no new requests."),
+    PD_OPT_DURATION("dead", struct pd_node_link_conf, dead, "4s", .min = 30 * (int64_t)PD_MS,
+                    .max = 180 * (int64_t)PD_SEC, .help = "A peer that was silent for so long is given up."),
+    PD_OPT_DURATION("connect_timeout", struct pd_node_link_conf, connect_timeout, "3s",
+                    .min = 10 * (int64_t)PD_MS, .max = 60 * (int64_t)PD_SEC,
+                    .help = "For connecting and greeting."),
+    PD_OPT_END
+};
+
+static const struct pd_option limits_rows[] = {
+    PD_OPT_INT("connections", struct pd_node_limits_conf, connections, "16384", .min = 1, .max = 1 << 20,
+               .unit = "connections", .help = "Most client connections at a time."),
+    PD_OPT_SIZE("body", struct pd_node_limits_conf, body, "64m", .min = 1024, .max = (int64_t)1 << 32,
+                .help = "Longest request body."),
+    PD_OPT_DURATION("deadline", struct pd_node_limits_conf, deadline, "10m", .min = (int64_t)PD_SEC,
+                    .help = "A request that has not ended by then is ended with an error."),
+    PD_OPT_END
+};
+
+static const struct pd_option log_rows[] = {
+    PD_OPT_ENUM("level", struct pd_node_log_conf, level, "notice", level_names, .help = "What is logged."),
+    PD_OPT_ENUM("format", struct pd_node_log_conf, format, "text", format_names,
+                .help = "Lines for people, or one JSON object per line."),
+    PD_OPT_STRING("file", struct pd_node_log_conf, file, NULL, .flags = PD_OPT_PATH | PD_OPT_NONEMPTY,
+                  .help = "Where lines go; when absent, to standard error."),
+    PD_OPT_END
+};
+
+static const struct pd_option self_rows[] = {
+    PD_OPT_STRING("name", struct pd_node_self_conf, name, NULL, .flags = PD_OPT_NONEMPTY,
+                  .help = "Name of this node for people; when absent, the machine's name."),
+    PD_OPT_STRING("state", struct pd_node_self_conf, state, NULL, .flags = PD_OPT_PATH | PD_OPT_NONEMPTY,
+                  .help = "Folder in which the node keeps its identity over restarts; when absent, it has a "
+                          "new one at each start."),
+    PD_OPT_END
+};
+
+static const struct pd_option sections[] = {
+    PD_OPT_STRING_LIST("load", struct pd_node_conf, load, NULL, .flags = PD_OPT_NONEMPTY, .max = 256,
+                       .help = "Modules to load, by name or absolute path, in this order."),
+    PD_OPT_STRING_LIST("module_path", struct pd_node_conf, module_path, PD_MODULEDIR,
+                       .flags = PD_OPT_NONEMPTY | PD_OPT_PATH, .min = 1, .max = 16,
+                       .help = "Folders in which modules are looked for."),
+    PD_OPT_BOOL("manager", struct pd_node_conf, manager, "true",
+                .help = "Watch over the node from a process of its own, which starts it again when it dies."),
+    PD_OPT_STRING("pid_file", struct pd_node_conf, pid_file, NULL, .flags = PD_OPT_PATH | PD_OPT_NONEMPTY,
+                  .help = "File for the process id, which pdplane -s reads."),
+    PD_OPT_DURATION("drain", struct pd_node_conf, drain, "30s", .max = 86400 * (int64_t)PD_SEC,
+                    .help = "How long requests may go on when the node drains."),
+    PD_OPT_GROUP("node", struct pd_node_conf, node, self_rows, struct pd_node_self_conf,
+                 .help = "This node."),
+    PD_OPT_UNIT_MAP("role", struct pd_node_conf, roles, PD_KIND_BIT(PD_KIND_ROLE),
+                    .help = "Options of the loaded roles, each in a group of its own: role = { router = { "
+                            "}; };"),
+    PD_OPT_GROUP_LIST("listen", struct pd_node_conf, listen, listen_rows, struct pd_node_listen_conf,
+                      .max = 64, .help = "Addresses to listen on."),
+    PD_OPT_GROUP_LIST("engine", struct pd_node_conf, engines, engine_rows, struct pd_node_engine_conf,
+                      .max = 64, .help = "Engines that run in this process."),
+    PD_OPT_GROUP_LIST("endpoints", struct pd_node_conf, endpoints, endpoint_rows,
+                      struct pd_node_endpoint_conf, .max = 4096,
+                      .help = "Servers outside of pdplane that requests are sent to."),
+    PD_OPT_GROUP_LIST("peers", struct pd_node_conf, peers, peer_rows, struct pd_node_peer_conf, .max = 1024,
+                      .help = "Other nodes to connect to."),
+    PD_OPT_GROUP("link", struct pd_node_conf, link, link_rows, struct pd_node_link_conf,
+                 .help = "The connections between nodes."),
+    PD_OPT_UNIT_MAP("transport", struct pd_node_conf, transports, PD_KIND_BIT(PD_KIND_TRANSPORT),
+                    .help = "Options of the loaded transports, each in a group of its own: transport = { tcp "
+                            "= { }; };"),
+    PD_OPT_GROUP("requests", struct pd_node_conf, requests, pd_reqs_options, struct pd_reqs_conf,
+                 .help = "The records of requests."),
+    PD_OPT_GROUP("limits", struct pd_node_conf, limits, limits_rows, struct pd_node_limits_conf,
+                 .help = "What clients may use."),
+    PD_OPT_GROUP("log", struct pd_node_conf, log, log_rows, struct pd_node_log_conf, .help = "Log lines."),
+    PD_OPT_STRING("control", struct pd_node_conf, control, NULL, .flags = PD_OPT_PATH | PD_OPT_NONEMPTY,
+                  .help = "Path of the control socket that pdctl uses."),
+    PD_OPT_END
+};
+
+const struct pd_option *pd_node_sections(void)
+{
+    return sections;
+}
+
+static const struct pd_option *row_of(const char *name)
+{
+    const struct pd_option *r = sections;
+    while (r->name != NULL && strcmp(r->name, name) != 0)
+        r++;
+    return r;
+}
+
+void pd_node_conf_module_path(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report)
+{
+    struct pd_node_conf early;
+    memset(&early, 0, sizeof early);
+    if (pd_conf_peek(conf, row_of("module_path"), &early, report) == PD_OK &&
+        pd_mods_set_path(mods, early.module_path.items, (size_t)early.module_path.count) != PD_OK)
+        report->out_of_memory = true;
+}
+
+void pd_node_conf_pid_file(const char *file, const struct pd_conf_source *src, struct pd_conf_report *report,
+                           char *path, size_t size)
+{
+    struct pd_node_conf early;
+    struct pd_conf *conf;
+    memset(&early, 0, sizeof early);
+    path[0] = '\0';
+    if (pd_conf_open(file, src, report, &conf) != PD_OK)
+        return;
+    if (pd_conf_peek(conf, row_of("pid_file"), &early, report) == PD_OK && early.pid_file != NULL)
+        snprintf(path, size, "%s", early.pid_file);
+    pd_conf_put(conf);
+}
+
+static void load_modules(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report)
+{
+    struct pd_node_conf early;
+    memset(&early, 0, sizeof early);
+    pd_node_conf_module_path(conf, mods, report);
+    if (pd_conf_peek(conf, row_of("load"), &early, report) != PD_OK)
+        return;
+    for (uint64_t i = 0; i < early.load.count; i++) {
+        struct pd_err err = { 0 };
+        struct pd_conf_place at = pd_conf_item_place(conf, "load", i);
+        if (pd_mods_load(mods, early.load.items[i], &err) != PD_OK)
+            pd_conf_report_add(report, &err, at.file, at.line);
+    }
+}
+
+pd_status pd_node_conf_read(const char *path, const struct pd_str *text, const struct pd_conf_source *src,
+                            struct pd_mods *mods, struct pd_conf_report *report, struct pd_conf **out)
+{
+    struct pd_conf *conf;
+    struct pd_conf_resolver resolver = pd_mods_resolver(mods);
+    pd_status st = text != NULL ? pd_conf_open_text(path, *text, src, report, &conf)
+                                : pd_conf_open(path, src, report, &conf);
+    if (st != PD_OK)
+        return st;
+    load_modules(conf, mods, report);
+    st = pd_conf_fill(conf, sections, sizeof(struct pd_node_conf), &resolver, report);
+    if (st == PD_OK && !pd_conf_report_ok(report))
+        st = PD_EINVAL;
+    if (st != PD_OK) {
+        pd_conf_put(conf);
+        return st;
+    }
+    *out = conf;
+    return PD_OK;
+}

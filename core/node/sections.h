@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The whole configuration of a node: one struct that pd_conf_fill fills from
+ * pd_node_sections().  Sections that belong to a folder of the core are declared
+ * there; this table only says where they stand. */
+#ifndef PD_NODE_SECTIONS_H
+#define PD_NODE_SECTIONS_H
+
+#include <pdplane/conf.h>
+
+#include "conf/conf.h"
+#include "mod/mod.h"
+#include "req/reqs.h"
+
+struct pd_node_tls_conf {
+    const char *certificate;
+    const char *key;            /* path; the file's mode is checked by whoever opens it */
+    const char *ca;             /* NULL: peers are not asked for certificates */
+    struct pd_conf_place place;
+};
+
+enum {
+    PD_LISTEN_OPENAI = 1,       /* clients: /v1/... */
+    PD_LISTEN_ADMIN = 2,        /* /metrics, /health, /ready, /status */
+    PD_LISTEN_PEER = 3          /* other nodes */
+};
+
+struct pd_node_listen_conf {
+    const char *address;        /* "host:port" or "[v6]:port" */
+    uint32_t api;               /* PD_LISTEN_* */
+    const struct pd_node_tls_conf *tls;
+    struct pd_conf_place place;
+};
+
+struct pd_node_engine_conf {
+    const char *name;
+    struct pd_conf_unit unit;   /* PD_KIND_ENGINE */
+    const char *served;         /* model name that clients use; NULL: what the engine says */
+    uint64_t roles;             /* PD_ROLE_* */
+    struct pd_conf_place place;
+};
+
+struct pd_node_endpoint_conf {
+    const char *name;
+    struct pd_conf_unit unit;   /* PD_KIND_ADAPTER */
+    uint64_t roles;             /* PD_ROLE_* */
+    const char *url;
+    int64_t weight;
+    struct pd_conf_place place;
+};
+
+struct pd_node_peer_conf {
+    const char *address;
+    struct pd_conf_place place;
+};
+
+struct pd_node_link_conf {
+    const char *secret;         /* NULL: no authentication */
+    pd_time heartbeat;
+    pd_time suspect;
+    pd_time dead;
+    pd_time connect_timeout;
+};
+
+struct pd_node_limits_conf {
+    int64_t connections;
+    uint64_t body;              /* bytes */
+    pd_time deadline;           /* of a request that names none */
+};
+
+enum { PD_LOG_TEXT = 0, PD_LOG_JSON = 1 };
+
+struct pd_node_log_conf {
+    uint32_t level;             /* PD_LOG_ERROR ... */
+    uint32_t format;            /* PD_LOG_TEXT, PD_LOG_JSON */
+    const char *file;           /* NULL: standard error */
+};
+
+struct pd_node_self_conf {
+    const char *name;           /* NULL: the machine's name */
+    const char *state;          /* folder for the identity; NULL: a new one at each start */
+};
+
+struct pd_node_conf {
+    struct pd_conf_strings load;
+    struct pd_conf_strings module_path;
+    bool manager;
+    const char *pid_file;
+    pd_time drain;
+    struct pd_node_self_conf node;
+    struct pd_conf_list roles;      /* struct pd_conf_unit, one per loaded role */
+    struct pd_conf_list listen;     /* struct pd_node_listen_conf */
+    struct pd_conf_list engines;    /* struct pd_node_engine_conf */
+    struct pd_conf_list endpoints;  /* struct pd_node_endpoint_conf */
+    struct pd_conf_list peers;      /* struct pd_node_peer_conf */
+    struct pd_node_link_conf link;
+    struct pd_conf_list transports; /* struct pd_conf_unit, one per loaded transport */
+    struct pd_reqs_conf requests;
+    struct pd_node_limits_conf limits;
+    struct pd_node_log_conf log;
+    const char *control;            /* path of the control socket, NULL: none */
+};
+
+/* The rows of struct pd_node_conf. */
+const struct pd_option *pd_node_sections(void);
+
+/* Reads a configuration the whole way: opens path (or, when text is not NULL,
+ * reads *text and calls it path), sets module_path, loads the modules that
+ * `load` names and fills everything; the filled struct is pd_conf_root(*out).
+ * PD_OK, or the report says why.  mods keeps the modules either way.  Gives:
+ * pd_conf_put.  Main thread. */
+pd_status pd_node_conf_read(const char *path, const struct pd_str *text, const struct pd_conf_source *src,
+                            struct pd_mods *mods, struct pd_conf_report *report, struct pd_conf **out);
+
+/* Only sets mods' folders from the setting module_path. */
+void pd_node_conf_module_path(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report);
+/* Only finds the setting pid_file of a file, without loading modules; path is
+ * "" when there is none. */
+void pd_node_conf_pid_file(const char *file, const struct pd_conf_source *src, struct pd_conf_report *report,
+                           char *path, size_t size);
+
+#endif
