@@ -235,7 +235,9 @@ static pd_status scan_word(struct scan *s, struct file *f)
         return PD_EINVAL;
     }
     char next = peek(f, p);
-    if (wants_value(s)) {
+    if (s->scopes[s->depth].open != '{' && (next == '=' || next == ':')) {
+        st = add_key(s, f, word);
+    } else if (wants_value(s)) {
         struct pd_str w = pd_str_of(word, n);
         if (!pd_str_eq_nocase(w, PD_STR("true")) && !pd_str_eq_nocase(w, PD_STR("false"))) {
             bool b;

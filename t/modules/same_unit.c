@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Its unit has the name of one that the module good brings. */
+#include "picker.h"
+
+static const struct pd_picker_ops ops = T_PICKER_OPS;
+
+static const struct pd_unit units[] = {
+    PD_UNIT(.kind = PD_KIND_PICKER, .name = "good", .ops = &ops.head, .summary = "Test unit."),
+    PD_UNIT_END
+};
+
+PD_MODULE(.name = "same_unit", .version = "1.0", .summary = "Test module.", .units = units)
