@@ -28,7 +28,7 @@ my @cases = (
     ['drain = 30s;', 1, '"30s" is no number', 'values with a unit stand in quotes, such as "4g" or "10s"'],
     ['drain = "30";', 1, 'option "drain" is "30", which is no duration'],
     ['drain = "30 parsecs";', 1, 'option "drain" is "30 parsecs", which is no duration'],
-    ['drain = "2d";', 1, 'option "drain" is "2d", allowed: 0 to 1d'],
+    ['drain = "2d";', 1, 'option "drain" is "2d", allowed: 0s to 1d'],
     ['limits = { body = 4096; };', 1, 'option "body" in "limits" must be a size in quotes such as "512m", not an integer'],
     ['limits = { body = "1"; };', 1, 'option "body" in "limits" is "1", allowed: 1k to 4g'],
     ['limits = { connections = 0; };', 1, 'option "connections" in "limits" is 0, allowed: 1 to 1048576 connections'],

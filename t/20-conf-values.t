@@ -100,7 +100,7 @@ is dump_of($text), $dump, 'the same file gives the same dump';
     my @without = grep { !/\n    \S/ } $out =~ /^(\S+  \(.*\)\n(?:    .*\n)*)/mg;
     is "@without", '', 'each option has a help text';
     ($rc, $out) = pdplane('-O', '--mdoc');
-    like $out, qr/^\.Bl -tag.*^\.It Ic listen\.address$.*^\.El$/ms, '-O --mdoc';
+    like $out, qr/^\.Bl -tag.*^\.It Ic listen\.address\n.*^\.El$/ms, '-O --mdoc';
 }
 SKIP: {
     my $dir = test_module_dir();

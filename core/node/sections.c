@@ -175,6 +175,8 @@ static const struct pd_option sections[] = {
     PD_OPT_UNIT_MAP("transport", struct pd_node_conf, transports, PD_KIND_BIT(PD_KIND_TRANSPORT),
                     .help = "Options of the loaded transports, each in a group of its own: transport = { tcp "
                             "= { }; };"),
+    PD_OPT_GROUP("scheduler", struct pd_node_conf, scheduler, pd_sched_options, struct pd_sched_conf,
+                 .help = "How requests are given to endpoints."),
     PD_OPT_GROUP("requests", struct pd_node_conf, requests, pd_reqs_options, struct pd_reqs_conf,
                  .help = "The records of requests."),
     PD_OPT_GROUP("limits", struct pd_node_conf, limits, limits_rows, struct pd_node_limits_conf,

@@ -10,6 +10,7 @@
 #include "conf/conf.h"
 #include "mod/mod.h"
 #include "req/reqs.h"
+#include "sched/options.h"
 
 struct pd_node_tls_conf {
     const char *certificate;
@@ -94,6 +95,7 @@ struct pd_node_conf {
     struct pd_conf_list peers;      /* struct pd_node_peer_conf */
     struct pd_node_link_conf link;
     struct pd_conf_list transports; /* struct pd_conf_unit, one per loaded transport */
+    struct pd_sched_conf scheduler;
     struct pd_reqs_conf requests;
     struct pd_node_limits_conf limits;
     struct pd_node_log_conf log;
