@@ -47,6 +47,7 @@ struct pd_seq {
     uint32_t n, n_prompt, room;
     uint32_t given, outputs, max_output;    /* output tokens: in the prompt, in all, most */
     uint32_t computed;                  /* tokens whose KV is in the blocks */
+    uint32_t told;                      /* upto of the last on_kv */
     bool ignore_eos;
 
     uint32_t *blocks;                   /* room for all tokens; never moves */
@@ -66,6 +67,7 @@ struct ref_member {
     struct pd_seq *seq;                 /* NULL when it was closed meanwhile */
     uint32_t rows;
     bool want;                          /* a token is sampled */
+    uint32_t logits;                    /* which of the wanted rows is its own */
     pd_status status;                   /* of sampling */
     struct ref_choice choice;
 };
@@ -102,7 +104,7 @@ struct pd_engine {
     struct ref_run *run;
     struct ref_sampler *sampler;
     struct ref_row *rows;
-    uint32_t max_rows, n_rows, n_members, prefill_rows, decode_rows;
+    uint32_t max_rows, n_rows, n_wanted, n_members, prefill_rows, decode_rows;
     struct ref_member *members;
     pd_status step_status;
     pd_time step_start;

@@ -85,6 +85,8 @@ static void add_rows(struct pd_engine *e, struct ref_member *m, uint32_t n)
 
     m->rows = n;
     m->want = samples(seq) && seq->computed + n == seq->n;
+    if (m->want)
+        m->logits = e->n_wanted++;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t pos = seq->computed + i;
         e->rows[e->n_rows++] = (struct ref_row){ seq->tokens[pos], pos, seq->blocks,
@@ -96,7 +98,6 @@ static void add_rows(struct pd_engine *e, struct ref_member *m, uint32_t n)
 static void compute(struct pd_work *work, void *arg)
 {
     struct pd_engine *e = arg;
-    uint32_t wanted = 0;
 
     (void)work;
     e->step_status = ref_run_forward(e->run, &e->kv, e->rows, e->n_rows, NULL, NULL);
@@ -105,7 +106,7 @@ static void compute(struct pd_work *work, void *arg)
         const struct pd_seq *seq = m->seq;
         if (!m->want)
             continue;
-        m->status = ref_sampler_choose(e->sampler, &seq->sampling, ref_run_logits(e->run, wanted++), seq->n,
+        m->status = ref_sampler_choose(e->sampler, &seq->sampling, ref_run_logits(e->run, m->logits), seq->n,
                                        seq->tokens + seq->n_prompt - seq->given,
                                        seq->n - seq->n_prompt + seq->given, &m->choice);
     }
@@ -164,8 +165,11 @@ static void apply_member(struct pd_engine *e, struct ref_member *m)
     if (before < seq->n_prompt) {
         uint32_t upto = seq->computed < seq->n_prompt ? seq->computed : seq->n_prompt;
         e->prompt_tokens += upto - before;
-        if (seq->ev.on_kv != NULL)
+        /* after a preemption the same KV comes again: not told twice */
+        if (seq->ev.on_kv != NULL && upto > seq->told) {
+            seq->told = upto;
             seq->ev.on_kv(seq, upto, seq->arg);
+        }
         if (m->seq == NULL)
             return;
     }
@@ -256,7 +260,7 @@ static void compose(struct pd_engine *e)
 {
     if (e->computing || e->pacing || e->n_members > 0 || e->closing)
         return;
-    e->n_rows = e->decode_rows = e->prefill_rows = 0;
+    e->n_rows = e->n_wanted = e->decode_rows = e->prefill_rows = 0;
     for (struct pd_seq *seq = e->head; seq != NULL && e->n_members < e->conf->max_running; seq = seq->next) {
         if (seq->pending || !prepare(seq, e->n_members))
             continue;
