@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The request registry: the books of accounts, the two lists, explanations. */
+#include "unit.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "req/explain.h"
+#include "req/reqs.h"
+
+static struct pd_reqs *make(uint64_t live, uint64_t finished)
+{
+    const struct pd_reqs_conf conf = { .live = live, .finished = finished, .explain_bytes = 2048 };
+    struct pd_err err = { 0 };
+    struct pd_reqs *reqs = NULL;
+    assert_int_equal(pd_reqs_create(&conf, NULL, &err, &reqs), PD_OK);
+    return reqs;
+}
+
+static struct pd_req *begin(struct pd_reqs *reqs, const char *id)
+{
+    struct pd_req *req = NULL;
+    assert_int_equal(pd_req_begin(reqs, pd_str_from(id), PD_ROLE_ROUTER, 5, &req), PD_OK);
+    return req;
+}
+
+static void life_of_a_request(void **state)
+{
+    (void)state;
+    struct pd_reqs *reqs = make(4, 4);
+    struct pd_req *req = begin(reqs, "abc");
+    assert_string_equal(req->id, "abc");
+    assert_int_equal(req->number, 1);
+    assert_int_equal(req->at[PD_REQ_ACCEPTED], 5);
+    pd_req_stage(reqs, req, PD_REQ_DECODE_SENT, 10);
+    pd_req_tokens(reqs, req, 1, 20);
+    pd_req_tokens(reqs, req, 3, 50);
+    assert_int_equal(req->first_token, 20);
+    assert_int_equal(req->last_token, 50);
+    assert_int_equal(req->output_tokens, 4);
+    pd_req_finish(reqs, req, PD_REQ_UPSTREAM_ERROR, 502, PD_STR("kv_integrity"), 60);
+    const struct pd_req *found = pd_reqs_find(reqs, PD_STR("abc"));
+    assert_ptr_equal(found, req);
+    assert_int_equal(found->outcome, PD_REQ_UPSTREAM_ERROR);
+    assert_int_equal(found->stage, PD_REQ_ENDED);
+    assert_int_equal(found->http_status, 502);
+    assert_string_equal(found->code, "kv_integrity");
+    assert_int_equal(found->at[PD_REQ_ENDED], 60);
+    assert_true(pd_reqs_balanced(reqs));
+    assert_string_equal(pd_req_stage_name(PD_REQ_MOVING), "moving kv");
+    assert_string_equal(pd_req_outcome_name(PD_REQ_SHED), "shed");
+    assert_string_equal(pd_req_outcome_name(77), "unknown");
+    pd_reqs_destroy(reqs);
+}
+
+static void ids(void **state)
+{
+    (void)state;
+    struct pd_reqs *reqs = make(8, 8);
+    char longest[100];
+    memset(longest, 'x', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    assert_string_equal(begin(reqs, "")->id, "req-1");
+    assert_int_equal(strlen(begin(reqs, longest)->id), PD_REQ_ID_MAX);
+    assert_string_equal(begin(reqs, "a b\n\"c\x7f")->id, "a_b__c_");
+    struct pd_req *twice = begin(reqs, "same");
+    struct pd_req *again = begin(reqs, "same");
+    assert_ptr_equal(pd_reqs_find(reqs, PD_STR("same")), again);
+    pd_req_finish(reqs, again, PD_REQ_OK, 200, PD_STR(""), 9);
+    assert_ptr_equal(pd_reqs_find(reqs, PD_STR("same")), twice);
+    assert_ptr_equal(pd_reqs_find(reqs, PD_STR("5")), again);
+    assert_null(pd_reqs_find(reqs, PD_STR("6")));
+    assert_null(pd_reqs_find(reqs, PD_STR("nobody")));
+    pd_reqs_destroy(reqs);
+}
+
+static void limits_shed(void **state)
+{
+    (void)state;
+    struct pd_reqs *reqs = make(2, 3);
+    struct pd_req *a = begin(reqs, "a");
+    struct pd_req *more = NULL;
+    begin(reqs, "b");
+    assert_int_equal(pd_req_begin(reqs, PD_STR("c"), PD_ROLE_ROUTER, 6, &more), PD_ELIMIT);
+    struct pd_req_counts counts;
+    pd_reqs_counts(reqs, &counts);
+    assert_int_equal(counts.accepted, 3);
+    assert_int_equal(counts.outcome[PD_REQ_SHED], 1);
+    assert_int_equal(counts.outcome[PD_REQ_LIVE], 2);
+    assert_true(pd_reqs_balanced(reqs));
+    pd_req_finish(reqs, a, PD_REQ_CANCELLED, 0, PD_STR(""), 7);
+    assert_true(pd_reqs_balanced(reqs));
+    pd_reqs_destroy(reqs);
+
+    /* The first allocation of a slab fails. */
+    reqs = make(2, 3);
+    pd_mem_fault_set(1);
+    assert_int_equal(pd_req_begin(reqs, PD_STR("d"), PD_ROLE_DECODE, 6, &more), PD_ENOMEM);
+    pd_mem_fault_set(0);
+    assert_true(pd_reqs_balanced(reqs));
+    begin(reqs, "e");
+    pd_reqs_destroy(reqs);
+}
+
+static void walk(void **state)
+{
+    (void)state;
+    struct pd_reqs *reqs = make(100, 3);
+    char id[16];
+    char seen[128] = "";
+    struct pd_req *live[8];
+    for (int i = 0; i < 8; i++) {
+        snprintf(id, sizeof id, "%c", 'a' + i);
+        live[i] = begin(reqs, id);
+    }
+    for (int i = 0; i < 6; i++)
+        pd_req_finish(reqs, live[i], PD_REQ_OK, 200, PD_STR(""), 100 + (pd_time)i);
+    uint64_t cursor = 0;
+    const struct pd_req *req = NULL;
+    while (pd_reqs_next(reqs, &cursor, &req))
+        strcat(seen, req->id);
+    assert_false(pd_reqs_next(reqs, &cursor, &req));
+    /* Live oldest first, then finished newest first; three are remembered. */
+    assert_string_equal(seen, "ghfed");
+    assert_null(pd_reqs_find(reqs, PD_STR("a")));
+    pd_reqs_destroy(reqs);
+
+    reqs = make(1, 0);
+    cursor = 0;
+    assert_false(pd_reqs_next(reqs, &cursor, &req));
+    pd_req_finish(reqs, begin(reqs, "x"), PD_REQ_OK, 200, PD_STR(""), 1);
+    assert_null(pd_reqs_find(reqs, PD_STR("x")));
+    assert_true(pd_reqs_balanced(reqs));
+    pd_reqs_destroy(reqs);
+}
+
+static uint64_t splitmix(uint64_t *s)
+{
+    uint64_t z = (*s += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static void books_hold_and_nothing_is_allocated(void **state)
+{
+    (void)state;
+    struct pd_reqs *reqs = make(32, 64);
+    struct pd_req *live[32];
+    uint32_t n = 0;
+    uint64_t random = 42;
+    uint64_t allocations = 0;
+    uint64_t bytes = 0;
+    for (int step = 0; step < 20000; step++) {
+        if (step == 2000) {
+            allocations = pd_mem_count();
+            bytes = pd_reqs_bytes(reqs);
+        }
+        if (splitmix(&random) % 2 == 0) {
+            struct pd_req *req = NULL;
+            pd_status st = pd_req_begin(reqs, PD_STR("r"), PD_ROLE_DECODE, (pd_time)step, &req);
+            assert_int_equal(st, n == 32 ? PD_ELIMIT : PD_OK);
+            if (st == PD_OK)
+                live[n++] = req;
+        } else if (n > 0) {
+            uint32_t at = (uint32_t)(splitmix(&random) % n);
+            uint32_t outcome = PD_REQ_OK + (uint32_t)(splitmix(&random) % 5);
+            pd_req_note(live[at], "step %d", step);
+            pd_req_finish(reqs, live[at], outcome, 200, PD_STR("x"), (pd_time)step);
+            live[at] = live[--n];
+        }
+        if (step % 97 == 0)
+            assert_true(pd_reqs_balanced(reqs));
+    }
+    assert_int_equal(pd_mem_count(), allocations);
+    assert_int_equal(pd_reqs_bytes(reqs), bytes);
+    pd_reqs_destroy(reqs);
+}
+
+static void explanations(void **state)
+{
+    (void)state;
+    struct pd_reqs *reqs = make(4, 4);
+    struct pd_req *req = begin(reqs, "abc");
+    struct pd_explain_line line = { .kind = PD_EXPLAIN_CANDIDATE, .subject = PD_STR("d0"),
+                                    .value = 2.5, .extra = 3 };
+    struct pd_explain_line got;
+    uint32_t cursor = 0;
+    pd_req_explain(req, &line);
+    pd_req_note(req, "retry %d", 2);
+    assert_true(pd_req_explain_next(req, &cursor, &got));
+    assert_int_equal(got.kind, PD_EXPLAIN_CANDIDATE);
+    assert_true(pd_str_is(got.subject, "d0"));
+    assert_true(got.value > 2.4 && got.value < 2.6 && got.extra > 2.9);
+    assert_true(pd_req_explain_next(req, &cursor, &got));
+    assert_int_equal(got.kind, PD_EXPLAIN_NOTE);
+    assert_true(pd_str_is(got.text, "retry 2"));
+    assert_false(pd_req_explain_next(req, &cursor, &got));
+    assert_int_equal(pd_req_explain_lost(req), 0);
+
+    /* Many candidates leave room for the result. */
+    for (int i = 0; i < 500; i++)
+        pd_req_explain(req, &line);
+    assert_true(pd_req_explain_lost(req) > 0);
+    line = (struct pd_explain_line){ .kind = PD_EXPLAIN_SCORE, .plugin = PD_STR("p") };
+    uint32_t lost = pd_req_explain_lost(req);
+    pd_req_explain(req, &line);
+    assert_int_equal(pd_req_explain_lost(req), lost + 1);
+    line = (struct pd_explain_line){ .kind = PD_EXPLAIN_PICKED, .subject = PD_STR("d7") };
+    pd_req_explain(req, &line);
+    cursor = 0;
+    uint32_t last = 0;
+    while (pd_req_explain_next(req, &cursor, &got))
+        last = got.kind;
+    assert_int_equal(last, PD_EXPLAIN_PICKED);
+
+    /* A new request in the same memory starts empty. */
+    pd_reqs_destroy(reqs);
+    reqs = make(1, 0);
+    req = begin(reqs, "a");
+    pd_req_note(req, "one");
+    pd_req_finish(reqs, req, PD_REQ_OK, 200, PD_STR(""), 1);
+    req = begin(reqs, "b");
+    cursor = 0;
+    assert_false(pd_req_explain_next(req, &cursor, &got));
+    pd_reqs_destroy(reqs);
+}
+
+static void scores_stay_with_their_candidate(void **state)
+{
+    (void)state;
+    uint8_t room[PD_EXPLAIN_RESERVE + 100];
+    struct pd_explain e;
+    struct pd_explain_line got;
+    char name[256];
+    uint32_t cursor = 0;
+    memset(name, 'n', sizeof name);
+    pd_explain_init(&e, room, sizeof room);
+    struct pd_explain_line big = { .kind = PD_EXPLAIN_CANDIDATE,
+                                   .subject = pd_str_of(name, sizeof name) };
+    struct pd_explain_line small = { .kind = PD_EXPLAIN_SCORE, .plugin = PD_STR("p") };
+    struct pd_explain_line fits = { .kind = PD_EXPLAIN_CANDIDATE, .subject = PD_STR("d") };
+    pd_explain_add(&e, &big);
+    pd_explain_add(&e, &small);
+    pd_explain_add(&e, &fits);
+    pd_explain_add(&e, &small);
+    assert_int_equal(e.lost, 2);
+    assert_true(pd_explain_next(&e, &cursor, &got));
+    assert_int_equal(got.kind, PD_EXPLAIN_CANDIDATE);
+    assert_true(pd_explain_next(&e, &cursor, &got));
+    assert_int_equal(got.kind, PD_EXPLAIN_SCORE);
+    assert_false(pd_explain_next(&e, &cursor, &got));
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(life_of_a_request),
+    cmocka_unit_test(ids),
+    cmocka_unit_test(limits_shed),
+    cmocka_unit_test(walk),
+    cmocka_unit_test(books_hold_and_nothing_is_allocated),
+    cmocka_unit_test(explanations),
+    cmocka_unit_test(scores_stay_with_their_candidate),
+};
+
+PD_UNIT_MAIN(tests)
