@@ -12,7 +12,8 @@ void pd_assert_failed(const char *expr, const char *file, int line)
 {
     char text[512];
     void *frames[64];
-    int n = snprintf(text, sizeof text, "pdplane: assertion failed: %s at %s:%d\n", expr, file, line);
+    int n = snprintf(text, sizeof text, "pdplane: assertion failed: %s at %s:%d\n", expr, file,
+                     line);
     if (n > 0) {
         size_t len = (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
         if (write(STDERR_FILENO, text, len) < 0)

@@ -65,8 +65,12 @@ static const char *fail(struct scan *s, pd_status status, const char *at, const 
     e->offset = (size_t)(at - s->start);
     e->line = 1;
     const char *line = s->start;
-    for (const char *q; (q = (const char *)memchr(line, '\n', (size_t)(at - line))) != NULL; line = q + 1)
-        e->line++;
+    for (const char *q = line; q < at; q++) {
+        if (*q == '\n') {
+            e->line++;
+            line = q + 1;
+        }
+    }
     e->column = (uint32_t)(at - line) + 1;
     if (status != PD_EPROTO)
         snprintf(e->text, sizeof e->text, "%s", expected);
@@ -292,7 +296,8 @@ static const char *scan_key(struct scan *s, const char *p, uint64_t *matched)
         char decoded[SEGMENT_BYTES + 1];
         struct pd_str key = pd_str_of(p + 1, (size_t)(after - p) - 2);
         if (has_escape) {
-            struct pd_json_value v = { PD_JSON_STRING, pd_str_of(p, (size_t)(after - p)), { NULL, 0 } };
+            struct pd_json_value v = { PD_JSON_STRING, pd_str_of(p, (size_t)(after - p)),
+                                       { NULL, 0 } };
             /* A key that does not fit, or holds a zero byte, is on no path. */
             bool is_short = pd_json_get_cstr(&v, decoded, sizeof decoded) == PD_OK;
             key = is_short ? pd_str_from(decoded) : pd_str_of(NULL, 0);

@@ -99,8 +99,8 @@ static pd_status fail_bytes(struct pd_err *err, pd_status status, struct pd_str 
     if (status == PD_ELIMIT)
         return pd_err_set(err, status, "size \"%.*s\" is too large", n, s.p);
     return pd_err_set(err, PD_EINVAL,
-                      "expected a size such as \"4096\", \"512k\", \"1.5m\" or \"4g\", not \"%.*s\"", n,
-                      s.p);
+                      "expected a size such as \"4096\", \"512k\", \"1.5m\" or \"4g\", "
+                      "not \"%.*s\"", n, s.p);
 }
 
 pd_status pd_units_parse_bytes(struct pd_str s, uint64_t *bytes, struct pd_err *err)
@@ -132,8 +132,8 @@ static pd_status fail_duration(struct pd_err *err, pd_status status, struct pd_s
     if (status == PD_ELIMIT)
         return pd_err_set(err, status, "duration \"%.*s\" is too long", n, s.p);
     return pd_err_set(err, PD_EINVAL,
-                      "expected a duration such as \"250ms\", \"10s\", \"5m\" or \"1h\", not \"%.*s\"",
-                      n, s.p);
+                      "expected a duration such as \"250ms\", \"10s\", \"5m\" or \"1h\", "
+                      "not \"%.*s\"", n, s.p);
 }
 
 /* One "number unit" of a duration. */

@@ -47,7 +47,8 @@ static pd_status check_name(int32_t kind, const char *name, struct pd_err *err)
     bool is_total = pd_str_ends_with(pd_str_from(name), PD_STR("_total"));
     if (kind == PD_METRIC_COUNTER)
         return is_total ? PD_OK
-                        : pd_err_set(err, PD_EINVAL, "counter \"%s\" must end with \"_total\"", name);
+                        : pd_err_set(err, PD_EINVAL, "counter \"%s\" must end with \"_total\"",
+                                     name);
     for (size_t i = 0; i < PD_ARRAY_LEN(reserved); i++) {
         if (pd_str_ends_with(pd_str_from(name), pd_str_from(reserved[i])))
             return pd_err_set(err, PD_EINVAL, "metric \"%s\" must not end with \"%s\"", name,
@@ -77,13 +78,14 @@ static pd_status check_desc(int32_t kind, const struct pd_metric_desc *desc, str
                               desc->name, label == NULL ? "" : label);
         for (size_t k = 0; k < i; k++) {
             if (strcmp(label, desc->labels[k]) == 0)
-                return pd_err_set(err, PD_EINVAL, "metric \"%s\" has label \"%s\" twice", desc->name,
-                                  label);
+                return pd_err_set(err, PD_EINVAL, "metric \"%s\" has label \"%s\" twice",
+                                  desc->name, label);
         }
     }
     if ((kind == PD_METRIC_HISTOGRAM) != (desc->n_bounds != 0) ||
         desc->n_bounds > PD_METRIC_MAX_BOUNDS)
-        return pd_err_set(err, PD_EINVAL, "metric \"%s\": histograms have 1 to %d bounds, others none",
+        return pd_err_set(err, PD_EINVAL,
+                          "metric \"%s\": histograms have 1 to %d bounds, others none",
                           desc->name, PD_METRIC_MAX_BOUNDS);
     for (size_t i = 0; i < desc->n_bounds; i++) {
         if (!isfinite(desc->bounds[i]) || (i > 0 && desc->bounds[i] <= desc->bounds[i - 1]))
@@ -149,7 +151,8 @@ static struct pd_metric_family *make_family(int32_t kind, const struct pd_metric
     return f;
 }
 
-static bool is_same(const struct pd_metric_family *f, int32_t kind, const struct pd_metric_desc *desc)
+static bool is_same(const struct pd_metric_family *f, int32_t kind,
+                    const struct pd_metric_desc *desc)
 {
     if (f->kind != kind || f->n_labels != desc->n_labels || f->n_bounds != desc->n_bounds)
         return false;

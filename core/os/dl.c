@@ -17,7 +17,8 @@
 static pd_status fail_errno(struct pd_err *err, const char *path, const char *verb)
 {
     int e = errno;
-    return pd_err_set(err, pd_status_from_errno(e), "cannot %s \"%s\": %s", verb, path, strerror(e));
+    return pd_err_set(err, pd_status_from_errno(e), "cannot %s \"%s\": %s", verb, path,
+                      strerror(e));
 }
 
 /* Owner and mode, the same rule for file and folder.  A folder that anybody may
@@ -27,8 +28,8 @@ static pd_status check_owner(const struct stat *st, const char *what, const char
                              struct pd_err *err)
 {
     if (st->st_uid != 0 && st->st_uid != geteuid())
-        return pd_err_set(err, PD_EPERM, "%s \"%s\" belongs to user %u, not to root or user %u", what,
-                          path, (unsigned)st->st_uid, (unsigned)geteuid());
+        return pd_err_set(err, PD_EPERM, "%s \"%s\" belongs to user %u, not to root or user %u",
+                          what, path, (unsigned)st->st_uid, (unsigned)geteuid());
     if ((st->st_mode & (S_IWGRP | S_IWOTH)) != 0) {
         pd_err_set(err, PD_EPERM, "%s \"%s\" is writable for %s (mode %04o)", what, path,
                    (st->st_mode & S_IWOTH) != 0 ? "everybody" : "its group",
@@ -94,7 +95,8 @@ static bool is_same_file(const char *path, int fd)
 {
     struct stat a;
     struct stat b;
-    return stat(path, &a) == 0 && fstat(fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return stat(path, &a) == 0 && fstat(fd, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
 }
 
 static pd_status open_now(const char *name, struct pd_err *err, struct pd_dl **out)
@@ -120,7 +122,8 @@ pd_status pd_dl_open(const char *path, struct pd_err *err, struct pd_dl **out)
     if (status != PD_OK)
         return status;
     /* Without a slash dlopen would search its own path. */
-    int n = snprintf(with_dot, sizeof with_dot, "%s%s", strchr(path, '/') == NULL ? "./" : "", path);
+    int n = snprintf(with_dot, sizeof with_dot, "%s%s", strchr(path, '/') == NULL ? "./" : "",
+                     path);
     if (n < 0 || (size_t)n >= sizeof with_dot)
         status = pd_err_set(err, PD_EINVAL, "the path of a shared object is too long");
     else

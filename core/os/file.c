@@ -19,7 +19,8 @@
 static pd_status fail_errno(struct pd_err *err, const char *verb, const char *path)
 {
     int e = errno;
-    return pd_err_set(err, pd_status_from_errno(e), "cannot %s \"%s\": %s", verb, path, strerror(e));
+    return pd_err_set(err, pd_status_from_errno(e), "cannot %s \"%s\": %s", verb, path,
+                      strerror(e));
 }
 
 static pd_status read_fd(int fd, const char *path, size_t limit, struct pd_buf *out,
@@ -86,11 +87,12 @@ pd_status pd_file_read_secret(const char *path, size_t limit, struct pd_buf *out
     if (status != PD_OK)
         return status;
     if (st.st_uid != 0 && st.st_uid != geteuid()) {
-        status = pd_err_set(err, PD_EPERM, "secret \"%s\" belongs to user %u, not to root or user %u",
+        status = pd_err_set(err, PD_EPERM,
+                            "secret \"%s\" belongs to user %u, not to root or user %u",
                             path, (unsigned)st.st_uid, (unsigned)geteuid());
     } else if ((st.st_mode & 07777 & ~(mode_t)0640) != 0) {
-        status = pd_err_set(err, PD_EPERM, "secret \"%s\" has mode %04o, which is more than 0640", path,
-                            (unsigned)(st.st_mode & 07777));
+        status = pd_err_set(err, PD_EPERM, "secret \"%s\" has mode %04o, which is more than 0640",
+                            path, (unsigned)(st.st_mode & 07777));
         if (err != NULL)
             pd_err_hint(err, "run chmod 0600 \"%.200s\"", path);
     } else {

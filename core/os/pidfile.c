@@ -40,7 +40,8 @@ static pd_status open_locked(const char *path, struct pd_err *err, int *out)
         if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
             pd_status status =
                 errno == EWOULDBLOCK
-                    ? pd_err_set(err, PD_EBUSY, "pid file \"%s\" belongs to a running process", path)
+                    ? pd_err_set(err, PD_EBUSY, "pid file \"%s\" belongs to a running process",
+                                 path)
                     : fail_errno(err, "lock", path);
             close(fd);
             return status;

@@ -38,7 +38,8 @@ static void test_accept(void **state)
         S("\"\""), S("\"a\""), S(" \t\r\n[ 1 , 2 ] \n"), S("{\"a\":1}"), S("{\"a\":{\"b\":[]}}"),
         S("[[],{},[[]],[{}]]"), S("\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041\""), S("\"\\u0000\""),
         S("\"\\ud83d\\ude00\""), S("\"\xf0\x9f\x98\x80 \xc3\xa4 \xe2\x82\xac\""), S("\"\x7f\""),
-        S("\"\xe4\xb8\xad\xe6\x96\x87\""), S("{\"\":0}"), S("{\"b\":1,\"b\":2}"), S("[0.0,-0.0,0e0]"),
+        S("\"\xe4\xb8\xad\xe6\x96\x87\""), S("{\"\":0}"), S("{\"b\":1,\"b\":2}"),
+        S("[0.0,-0.0,0e0]"),
         S("\"0123456789abcdef0123456789abcdef\""), S("\"\xed\x9f\xbf\xee\x80\x80\""),
         S("{\"x\":[{\"y\":1},{\"y\":2}]}"), S("[\"\\uD834\\uDd1e\"]"),
     };
@@ -65,10 +66,12 @@ static void test_refuse(void **state)
         { S("[1}"), 2 }, { S("{\"a\":1]"), 6 },
         { S("nul"), 0 }, { S("nulL"), 0 }, { S("True"), 0 }, { S("NaN"), 0 }, { S("Infinity"), 0 },
         { S("-Infinity"), 1 }, { S("undefined"), 0 }, { S("truefalse"), 4 }, { S("// x\n1"), 0 },
-        { S("01"), 1 }, { S("-01"), 2 }, { S("-"), 1 }, { S("+1"), 0 }, { S(".5"), 0 }, { S("1."), 2 },
+        { S("01"), 1 }, { S("-01"), 2 }, { S("-"), 1 }, { S("+1"), 0 }, { S(".5"), 0 },
+        { S("1."), 2 },
         { S("1.e5"), 2 }, { S("1e"), 2 }, { S("1e+"), 3 }, { S("0x10"), 1 }, { S("1_0"), 1 },
         { S("1,5"), 1 }, { S("--1"), 1 }, { S("- 1"), 1 },
-        { S("\""), 1 }, { S("\"abc"), 4 }, { S("\"\\\""), 3 }, { S("\"\\"), 2 }, { S("\"\\x\""), 2 },
+        { S("\""), 1 }, { S("\"abc"), 4 }, { S("\"\\\""), 3 }, { S("\"\\"), 2 },
+        { S("\"\\x\""), 2 },
         { S("\"\\0\""), 2 }, { S("\"\\'\""), 2 }, { S("\"\\\0\""), 2 }, { S("\"\\u\""), 3 },
         { S("\"\\u12\""), 3 }, { S("\"\\u12g4\""), 3 }, { S("\"\\u-123\""), 3 },
         { S("\"\\u 123\""), 3 }, { S("\"\\ud83d\""), 7 }, { S("\"\\ud83dx\""), 7 },
@@ -76,7 +79,8 @@ static void test_refuse(void **state)
         { S("\"\\ude00\""), 1 }, { S("\"\\ud83d\\ude0\""), 7 },
         { S("\"\n\""), 1 }, { S("\"\t\""), 1 }, { S("\"\0\""), 1 }, { S("\"a\x1f\""), 2 },
         { S("\"\x80\""), 1 }, { S("\"\xff\""), 1 }, { S("\"\xc3\""), 1 }, { S("\"\xc0\xaf\""), 1 },
-        { S("\"\xed\xa0\x80\""), 1 }, { S("\"\xf4\x90\x80\x80\""), 1 }, { S("\"\xe0\x80\x80\""), 1 },
+        { S("\"\xed\xa0\x80\""), 1 }, { S("\"\xf4\x90\x80\x80\""), 1 },
+        { S("\"\xe0\x80\x80\""), 1 },
         { S("\"\xf0\x9f\x98"), 1 }, { S("\"aaaaaaaaaaaaaaaaaaaa\xff\""), 21 },
         { S("{\"\xff\":1}"), 2 }, { S("\0"), 0 }, { S("1\0"), 1 }, { S("[\f1]"), 1 },
         { S("[1\xc2\xa0]"), 2 }, { S("{\"a\":1,\"\\ud800\":2}"), 14 },
@@ -116,7 +120,8 @@ static void test_error_place(void **state)
     assert_string_equal(error.text,
                         "expected ',' or ']' after an element, found the end of the document");
     pd_json_scan(PD_STR("\"\x01\""), NULL, NULL, 0, NULL, &error);
-    assert_string_equal(error.text, "expected an escape instead of a control character, found byte 0x01");
+    assert_string_equal(error.text,
+                        "expected an escape instead of a control character, found byte 0x01");
 }
 
 static void test_limits(void **state)
@@ -127,7 +132,8 @@ static void test_limits(void **state)
     assert_int_equal(scan_copy(PD_STR("[[[]]]"), &limits, &error), PD_OK);
     assert_int_equal(scan_copy(PD_STR("[[[[]]]]"), &limits, &error), PD_ELIMIT);
     assert_int_equal(error.offset, 3);
-    assert_int_equal(scan_copy(PD_STR("[{\"q\":1,\"r\":2},{\"q\":1,\"r\":2}]"), &limits, &error), PD_OK);
+    assert_int_equal(scan_copy(PD_STR("[{\"q\":1,\"r\":2},{\"q\":1,\"r\":2}]"), &limits, &error),
+                     PD_OK);
     assert_int_equal(scan_copy(PD_STR("{\"q\":1,\"r\":2,\"s\":3}"), &limits, &error), PD_ELIMIT);
     assert_int_equal(error.offset, 13);
     char deep[1000];
@@ -181,7 +187,8 @@ static void test_paths(void **state)
 static void test_duplicates(void **state)
 {
     (void)state;
-    static const char *const paths[] = { "model", "stream_options.include_usage", "messages[].role" };
+    static const char *const paths[] = { "model", "stream_options.include_usage",
+                                         "messages[].role" };
     static const struct pd_str bad[] = {
         S("{\"model\":1,\"model\":2}"),
         S("{\"model\":1,\"m\\u006fdel\":2}"),
@@ -276,7 +283,8 @@ static void test_strings(void **state)
     assert_int_equal(pd_json_get_cstr(&v, text, 0), PD_ELIMIT);
     assert_true(pd_json_is_str(&v, want));
     assert_false(pd_json_is_str(&v, "a"));
-    assert_false(pd_json_is_str(&v, "a\"\\/\b\f\n\r\t\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\xc3\xb6zz"));
+    assert_false(pd_json_is_str(&v,
+                                "a\"\\/\b\f\n\r\t\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\xc3\xb6zz"));
 
     v = value_of("\"plain\"");
     uint64_t count = pd_mem_count();
@@ -293,7 +301,8 @@ static void test_strings(void **state)
     assert_int_equal(pd_json_get_cstr(&v, text, sizeof text), PD_EINVAL);
 
     /* Unchecked text must not lead beyond its end. */
-    static const struct pd_str broken[] = { S("\""), S("\"\\\""), S("\"\\u12\""), S("\"\\ud800\\u\""),
+    static const struct pd_str broken[] = { S("\""), S("\"\\\""), S("\"\\u12\""),
+                                            S("\"\\ud800\\u\""),
                                             S("\"\\q\"") };
     for (size_t i = 0; i < PD_ARRAY_LEN(broken); i++) {
         struct pd_json_value bad = { PD_JSON_STRING, broken[i], { NULL, 0 } };
@@ -336,7 +345,8 @@ static void test_iterate(void **state)
     v = value_of("3");
     assert_int_equal(pd_json_iter_init(&it, &v), PD_EINVAL);
     assert_int_equal(pd_json_count(&v), 0);
-    static const struct pd_str broken[] = { S("{\"a}"), S("{a:1}"), S("[[[[]"), S("{\"a\"}"), S("[,]"),
+    static const struct pd_str broken[] = { S("{\"a}"), S("{a:1}"), S("[[[[]"), S("{\"a\"}"),
+                                            S("[,]"),
                                             S("{\"a\":}"), S("[:::]"), S("[}]") };
     for (size_t i = 0; i < PD_ARRAY_LEN(broken); i++) {
         struct pd_json_value bad = { pd_json_type_of(broken[i]), broken[i], { NULL, 0 } };
@@ -361,7 +371,8 @@ static void check_splice(const char *doc, const char *a, const char *b, const ch
         if (texts[i] == NULL)
             continue;
         bool is_remove = strcmp(texts[i], "-") == 0;
-        edits[n++] = (struct pd_json_edit){ is_remove ? PD_JSON_REMOVE : PD_JSON_SET, &v[i + 1], &v[0],
+        edits[n++] = (struct pd_json_edit){ is_remove ? PD_JSON_REMOVE : PD_JSON_SET, &v[i + 1],
+                                            &v[0],
                                             paths[i + 1], pd_str_from(is_remove ? "" : texts[i]) };
     }
     pd_buf_init(&out, 10000);
@@ -394,7 +405,8 @@ static void test_splice(void **state)
     check_splice("{ \"a\":1 }", "-", "2", "3", "{\"c\":3,\"b\":2  }");
     check_splice("{\"a\":1,\"c\":1}", "-", "2", "-", "{\"b\":2}");
     check_splice("{\"a\":1,\"c\":1}", "5", "2", "-", "{\"b\":2,\"a\":5}");
-    check_splice("{\"x\":12345678901234567890,\"a\":[1,{\"a\":2}],\"y\":\"\\u0041\"}", "0", NULL, NULL,
+    check_splice("{\"x\":12345678901234567890,\"a\":[1,{\"a\":2}],\"y\":\"\\u0041\"}", "0", NULL,
+                 NULL,
                  "{\"x\":12345678901234567890,\"a\":0,\"y\":\"\\u0041\"}");
 }
 

@@ -46,11 +46,13 @@ static void test_text(void **state)
     struct pd_log *deep = pd_log_child(peer, "d3");
     pd_log_error(peer, "x");
     pd_log_warn(deep, "y");
-    expect(log, "2026-01-01T00:00:00.007Z error peer: x\n2026-01-01T00:00:00.007Z warn peer.d3: y\n");
+    expect(log,
+           "2026-01-01T00:00:00.007Z error peer: x\n2026-01-01T00:00:00.007Z warn peer.d3: y\n");
     pd_log_req(deep, PD_LOG_NOTICE, PD_STR("r-17"), "took %d ms", 3);
     expect(log, "2026-01-01T00:00:00.007Z notice peer.d3: (r-17) took 3 ms\n");
     pd_log_notice(log, "%s", "a\nb\x1b[31m\x7f\xc2\x9b\xff\xc3\xa4\t\"");
-    expect(log, "2026-01-01T00:00:00.007Z notice: a\\nb\\x1b[31m\\x7f\\xc2\\x9b\\xff\xc3\xa4\\t\"\n");
+    expect(log,
+           "2026-01-01T00:00:00.007Z notice: a\\nb\\x1b[31m\\x7f\\xc2\\x9b\\xff\xc3\xa4\\t\"\n");
     pd_log_child_free(deep);
     pd_log_child_free(peer);
     pd_log_child_free(NULL);

@@ -21,7 +21,8 @@ static struct pd_metrics *make(void)
     return m;
 }
 
-static struct pd_metric_family *family(struct pd_metrics *m, int32_t kind, struct pd_metric_desc desc)
+static struct pd_metric_family *family(struct pd_metrics *m, int32_t kind,
+                                       struct pd_metric_desc desc)
 {
     struct pd_metric_family *f = NULL;
     struct pd_err err;
@@ -48,7 +49,8 @@ static struct pd_metrics *fill(double *value)
 {
     struct pd_metrics *m = make();
     struct pd_metric_family *f = family(m, PD_METRIC_COUNTER, DESC(
-        .name = "pdplane_z_total", .help = "A \"z\" \\ of\nlines.", .labels = two_labels, .n_labels = 2));
+        .name = "pdplane_z_total", .help = "A \"z\" \\ of\nlines.", .labels = two_labels,
+        .n_labels = 2));
     pd_counter_add(pd_metrics_counter(m, f, (const char *const[]){ "d3", "ok" }), UINT64_MAX);
     pd_counter_inc(pd_metrics_counter(m, f, (const char *const[]){ "a\"\\\n\xff\xc3\xa4", NULL }));
     f = family(m, PD_METRIC_GAUGE, DESC(.name = "pdplane_g", .help = "G."));
@@ -56,7 +58,8 @@ static struct pd_metrics *fill(double *value)
     pd_gauge_add(pd_metrics_gauge(m, f, NULL), -3);
     f = family(m, PD_METRIC_GAUGE, DESC(.name = "pdplane_f", .help = "F.", .labels = two_labels,
                                         .n_labels = 1));
-    assert_int_equal(pd_metrics_gauge_fn(m, f, (const char *const[]){ "x" }, give_value, value), PD_OK);
+    assert_int_equal(pd_metrics_gauge_fn(m, f, (const char *const[]){ "x" }, give_value, value),
+                     PD_OK);
     f = family(m, PD_METRIC_HISTOGRAM, DESC(.name = "pdplane_h_seconds", .help = "H.",
                                             .bounds = bounds, .n_bounds = 3));
     struct pd_histogram *h = pd_metrics_histogram(m, f, NULL);
@@ -158,13 +161,19 @@ static void test_refuse(void **state)
         { PD_METRIC_GAUGE, DESC(.name = "pdplane_x_bucket", .help = "X.") },
         { PD_METRIC_GAUGE, DESC(.name = "pdplane_x-y", .help = "X.") },
         { PD_METRIC_GAUGE, DESC(.name = "pdplane_x", .help = "X.", .labels = le, .n_labels = 1) },
-        { PD_METRIC_GAUGE, DESC(.name = "pdplane_x", .help = "X.", .labels = twice, .n_labels = 2) },
-        { PD_METRIC_GAUGE, DESC(.name = "pdplane_x", .help = "X.", .labels = bad_label, .n_labels = 1) },
-        { PD_METRIC_GAUGE, DESC(.name = "pdplane_x", .help = "X.", .labels = twice, .n_labels = 9) },
-        { PD_METRIC_GAUGE, DESC(.name = "pdplane_x", .help = "X.", .bounds = bounds, .n_bounds = 1) },
+        { PD_METRIC_GAUGE,
+          DESC(.name = "pdplane_x", .help = "X.", .labels = twice, .n_labels = 2) },
+        { PD_METRIC_GAUGE,
+          DESC(.name = "pdplane_x", .help = "X.", .labels = bad_label, .n_labels = 1) },
+        { PD_METRIC_GAUGE,
+          DESC(.name = "pdplane_x", .help = "X.", .labels = twice, .n_labels = 9) },
+        { PD_METRIC_GAUGE,
+          DESC(.name = "pdplane_x", .help = "X.", .bounds = bounds, .n_bounds = 1) },
         { PD_METRIC_HISTOGRAM, DESC(.name = "pdplane_x", .help = "X.") },
-        { PD_METRIC_HISTOGRAM, DESC(.name = "pdplane_x", .help = "X.", .bounds = down, .n_bounds = 2) },
-        { PD_METRIC_HISTOGRAM, DESC(.name = "pdplane_x", .help = "X.", .bounds = inf, .n_bounds = 2) },
+        { PD_METRIC_HISTOGRAM,
+          DESC(.name = "pdplane_x", .help = "X.", .bounds = down, .n_bounds = 2) },
+        { PD_METRIC_HISTOGRAM,
+          DESC(.name = "pdplane_x", .help = "X.", .bounds = inf, .n_bounds = 2) },
         { 9, DESC(.name = "pdplane_x", .help = "X.") },
         { PD_METRIC_GAUGE, { .size = 8, .name = "pdplane_x", .help = "X." } },
     };
@@ -208,22 +217,26 @@ static void test_fold(void **state)
     }
     assert_int_equal(pd_metrics_folded(m), 14);
     double v;
-    assert_int_equal(pd_metrics_read(m, "pdplane_a_total", (const char *const[]){ "other" }, &v), PD_OK);
+    assert_int_equal(pd_metrics_read(m, "pdplane_a_total", (const char *const[]){ "other" }, &v),
+                     PD_OK);
     assert_true(v == 14);
-    assert_int_equal(pd_metrics_read(m, "pdplane_a_total", (const char *const[]){ "p2" }, &v), PD_OK);
+    assert_int_equal(pd_metrics_read(m, "pdplane_a_total", (const char *const[]){ "p2" }, &v),
+                     PD_OK);
     assert_true(v == 2);
     /* A place that becomes free is used again; "other" cannot be removed. */
     pd_metrics_remove(m, f, (const char *const[]){ "p2" });
     pd_metrics_remove(m, f, (const char *const[]){ "other" });
     pd_counter_inc(pd_metrics_counter(m, f, (const char *const[]){ "p9" }));
-    assert_int_equal(pd_metrics_read(m, "pdplane_a_total", (const char *const[]){ "p9" }, &v), PD_OK);
+    assert_int_equal(pd_metrics_read(m, "pdplane_a_total", (const char *const[]){ "p9" }, &v),
+                     PD_OK);
     pd_metrics_remove(m, f, (const char *const[]){ "p9" });
     /* Long values are cut. */
     memset(name, 'x', sizeof name - 1);
     name[sizeof name - 1] = '\0';
     pd_counter_inc(pd_metrics_counter(m, f, (const char *const[]){ name }));
     name[128] = '\0';
-    assert_int_equal(pd_metrics_read(m, "pdplane_a_total", (const char *const[]){ name }, &v), PD_OK);
+    assert_int_equal(pd_metrics_read(m, "pdplane_a_total", (const char *const[]){ name }, &v),
+                     PD_OK);
     pd_metrics_destroy(m);
 }
 
@@ -282,7 +295,8 @@ static void test_threads(void **state)
         pthread_create(&threads[i], NULL, add_many, &s);
     for (int i = 0; i < 4; i++)
         pthread_join(threads[i], NULL);
-    assert_int_equal(pd_metrics_read(s.m, "pdplane_c_total", (const char *const[]){ "3" }, &v), PD_OK);
+    assert_int_equal(pd_metrics_read(s.m, "pdplane_c_total", (const char *const[]){ "3" }, &v),
+                     PD_OK);
     assert_true(v == 16000);
     assert_true(pd_gauge_value(s.gauge) == 40000);
     assert_int_equal(pd_metrics_read(s.m, "pdplane_h", NULL, &v), PD_OK);
