@@ -54,7 +54,8 @@ pd_status pd_sim_name_add(struct pd_sim *sim, const char *name, const char *ip);
 
 /* ---- running */
 
-/* Does the next event; false when there is none before `until`. */
+/* Virtual time begins at one second, so that no time of it is 0.
+ * pd_sim_step does the next event; false when there is none before `until`. */
 bool pd_sim_step(struct pd_sim *sim, pd_time until);
 /* Does all events up to and including `until`, then sets the clock to it.
  * Returns the number of events. */
@@ -62,7 +63,7 @@ uint64_t pd_sim_run_until(struct pd_sim *sim, pd_time until);
 /* Runs until `until` or until cond says true (asked after each event). */
 bool pd_sim_run_cond(struct pd_sim *sim, pd_time until, bool (*cond)(void *arg), void *arg);
 pd_time pd_sim_now(const struct pd_sim *sim);
-/* The hash over all lines of the event log so far, and their number. */
+/* The hash over all events of the log so far, and their number. */
 uint64_t pd_sim_hash(const struct pd_sim *sim);
 uint64_t pd_sim_lines(const struct pd_sim *sim);
 /* A line of our own in the event log; loop NULL: of the simulation itself. */

@@ -1,0 +1,746 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The simulated network: links, packets, connections.
+ *
+ * A connection is a small TCP: bytes have offsets, the sender keeps them until
+ * they are acknowledged, the receiver takes them in order and says how much
+ * more it has room for.  What is lost (a partition, a silent host) is sent
+ * again after a time that doubles, and after dead_ns without an answer the
+ * sender's stream fails.  So everything a real network does to a stream comes out of
+ * packets that arrive, arrive late, or do not.
+ *
+ * A packet carries no bytes: it names offsets, and the bytes are fetched from
+ * the sender's ring when it arrives.  They are there, because the ring is cut
+ * only by acknowledgements, and belongs to the connection, not to the host. */
+#include "loop/sim_impl.h"
+
+#include <string.h>
+
+#define RTO_MIN (200 * PD_MS)
+#define RTO_MAX (5 * PD_SEC)
+#define SYN_RTO PD_SEC
+
+/* ---- who is where */
+
+static bool is_loopback(const struct pd_addr *a)
+{
+    static const uint8_t v6[16] = { [15] = 1 };
+
+    return a->family == PD_AF_UNIX || (a->family == PD_AF_IPV4 && a->ip[0] == 127) ||
+           (a->family == PD_AF_IPV6 && memcmp(a->ip, v6, 16) == 0);
+}
+
+struct sim_host *sim_host_by_ip(struct pd_sim *sim, struct sim_host *from,
+                                const struct pd_addr *ip)
+{
+    if (is_loopback(ip))
+        return from;
+    for (uint32_t i = 0; i < sim->host_count; i++) {
+        struct sim_host *h = sim->hosts[i];
+        if (h->ip.family == ip->family && memcmp(h->ip.ip, ip->ip, 16) == 0)
+            return h;
+    }
+    return NULL;
+}
+
+static struct sim_link *link_of(struct sim_host *from, struct sim_host *to)
+{
+    return &from->links[to->index];
+}
+
+static const struct pd_sim_link *link_conf(struct sim_host *from, struct sim_host *to)
+{
+    static const struct pd_sim_link self = { .latency_ns = 5 * PD_US };
+    struct sim_link *k = link_of(from, to);
+
+    if (k->is_set)
+        return &k->conf;
+    return from == to ? &self : &from->sim->opts.link;
+}
+
+static bool is_blocked(struct sim_conn *c, struct sim_host *from, struct sim_host *to)
+{
+    return c->is_half_open || link_of(from, to)->is_cut || link_conf(from, to)->blocked != 0;
+}
+
+/* ---- packets */
+
+static struct sim_packet *packet_alloc(struct pd_sim *sim)
+{
+    struct sim_packet *p = sim->free_packets;
+
+    if (p != NULL) {
+        sim->free_packets = p->next_free;
+        memset(p, 0, sizeof *p);
+        return p;
+    }
+    return pd_calloc(1, sizeof *p);
+}
+
+void sim_packet_free(struct pd_sim *sim, struct pd_loop_node *n)
+{
+    struct sim_packet *p = pd_container_of(n, struct sim_packet, node);
+    struct sim_conn *c = p->c;
+
+    p->next_free = sim->free_packets;
+    sim->free_packets = p;
+    sim_conn_unref(c);
+}
+
+/* When a packet sent now arrives.  Data takes the link's time; all packets of
+ * a direction but acknowledgements keep their order. */
+static pd_time arrival(struct sim_conn *c, uint8_t from, uint8_t type, uint32_t len)
+{
+    struct pd_sim *sim = c->sim;
+    struct sim_host *a = c->end[from].host, *b = c->end[1 - from].host;
+    const struct pd_sim_link *conf = link_conf(a, b);
+    struct sim_link *k = link_of(a, b);
+    struct sim_dir *d = &c->dir[from];
+    pd_time t = sim->now;
+
+    if (type == SIM_DATA && conf->bytes_per_s > 0) {
+        if (k->busy_until > t)
+            t = k->busy_until;
+        t += (pd_time)((unsigned __int128)len * PD_SEC / conf->bytes_per_s);
+        k->busy_until = t;
+    }
+    t += conf->latency_ns;
+    if (conf->jitter_ns > 0)
+        t += sim_rng_below(&sim->net, conf->jitter_ns + 1);
+    if (type == SIM_DATA && sim_rng_ppm(&sim->net, conf->loss_ppm))
+        t += conf->retransmit_ns;
+    if (type != SIM_ACK) {
+        if (t <= d->last_arrival)
+            t = d->last_arrival + 1;
+        d->last_arrival = t;
+    }
+    return t;
+}
+
+/* Sends a packet; without memory it is lost, like others. */
+static struct sim_packet *send_packet(struct sim_conn *c, uint8_t from, uint8_t type,
+                                      uint32_t len)
+{
+    struct sim_host *a = c->end[from].host, *b = c->end[1 - from].host;
+    struct sim_packet *p;
+
+    if (b == NULL || is_blocked(c, a, b))
+        return NULL;
+    p = packet_alloc(c->sim);
+    if (p == NULL)
+        return NULL;
+    p->c = c;
+    p->type = type;
+    p->from = from;
+    p->len = len;
+    c->refs++;
+    sim_schedule(c->sim, &p->node, SIM_PACKET, NULL, arrival(c, from, type, len));
+    return p;
+}
+
+static uint32_t buffer_bytes(const struct sim_conn *c)
+{
+    return c->sim->opts.buffer_bytes;
+}
+
+/* ---- connections: making and ending */
+
+struct sim_conn *sim_conn_open(struct sim_stream *s, const struct pd_addr *to)
+{
+    struct sim_loop *l = sim_of(s->base.loop);
+    struct pd_sim *sim = l->sim;
+    struct sim_conn *c = pd_calloc(1, sizeof *c);
+
+    if (c == NULL)
+        return NULL;
+    c->sim = sim;
+    c->id = ++sim->next_conn;
+    c->began = sim->now;
+    c->refs = 2;                /* end 0, the stream */
+    c->end[0].host = l->host;
+    c->end[0].is_open = true;
+    c->end[0].s = s;
+    c->end[0].addr = is_loopback(to) ? *to : l->host->ip;
+    c->end[0].addr.port = to->family == PD_AF_UNIX ? 0 : l->host->next_port++;
+    if (l->host->next_port < 32768)
+        l->host->next_port = 32768;
+    c->end[1].host = sim_host_by_ip(sim, l->host, to);
+    c->end[1].addr = *to;
+    for (int i = 0; i < 2; i++) {
+        c->dir[i].edge = c->dir[i].advertised = buffer_bytes(c);
+        pd_list_init(&c->end[i].waiting);
+    }
+    pd_list_init(&c->link);
+    pd_list_append(&sim->conns, &c->link);
+    c->dir[1].retry.reserved = 1;
+    c->dir[0].rto = SYN_RTO;
+    send_packet(c, 0, SIM_SYN, 0);
+    c->dir[0].armed_at = sim->now;
+    c->refs++;
+    sim_schedule(sim, &c->dir[0].retry, SIM_RETRY, NULL,
+                 sim->now + PD_MIN(SYN_RTO, sim->opts.connect_timeout_ns));
+    return c;
+}
+
+void sim_conn_free(struct sim_conn *c)
+{
+    pd_list_remove(&c->link);
+    for (int i = 0; i < 2; i++) {
+        sim_ring_free(&c->dir[i].snd);
+        sim_ring_free(&c->dir[i].rcv);
+    }
+    pd_free(c);
+}
+
+void sim_conn_unref(struct sim_conn *c)
+{
+    if (--c->refs == 0)
+        sim_conn_free(c);
+}
+
+static void cancel_retry(struct sim_conn *c, uint8_t i)
+{
+    if (c->dir[i].retry.kind == 0)
+        return;
+    sim_unschedule(c->sim, &c->dir[i].retry);
+    sim_conn_unref(c);
+}
+
+/* The kernel of end i forgets it. */
+static void end_gone(struct sim_conn *c, uint8_t i)
+{
+    struct sim_end *e = &c->end[i];
+
+    if (!e->is_open)
+        return;
+    e->is_open = false;
+    if (e->listener != NULL) {
+        pd_list_remove(&e->waiting);
+        e->listener->waiting_count--;
+        e->listener = NULL;
+    }
+    c->refs++;
+    cancel_retry(c, i);
+    sim_conn_unref(c);
+    sim_conn_unref(c);
+}
+
+void sim_conn_fail(struct sim_conn *c, uint8_t i, pd_status st)
+{
+    struct sim_end *e = &c->end[i];
+    struct sim_stream *s = e->s;
+
+    if (!e->is_open)
+        return;
+    sim_log(c->sim, e->host, st == PD_ETIMEDOUT ? "timeout" : "reset", s != NULL && s->ev != NULL
+            ? s->ev->name : NULL, c->id, i);
+    e->failure = st;
+    if (s != NULL && s->state == SIM_CONNECTING) {
+        s->tell_connected = true;
+        s->connect_status = st;
+    }
+    if (s != NULL)
+        sim_stream_ready(s);
+    end_gone(c, i);
+}
+
+void sim_conn_send_reset(struct sim_conn *c, uint8_t i)
+{
+    send_packet(c, i, SIM_RST, 0);
+}
+
+static void maybe_finished(struct sim_conn *c, uint8_t i)
+{
+    struct sim_dir *d = &c->dir[i];
+
+    if (c->end[i].is_open && c->end[i].is_orphan && d->fin && d->acked == d->written + 1 &&
+        c->dir[1 - i].got_fin)
+        end_gone(c, i);
+}
+
+void sim_conn_close(struct sim_conn *c, uint8_t i, bool is_reset)
+{
+    struct sim_end *e = &c->end[i];
+    struct sim_dir *in = &c->dir[1 - i];
+
+    e->s = NULL;
+    if (!e->is_open)
+        return;
+    e->is_orphan = true;
+    if (!c->is_established && i == 0) {
+        end_gone(c, i);
+    } else if (is_reset || in->rcv.fill > 0) {
+        sim_ring_free(&in->rcv);
+        sim_conn_send_reset(c, i);
+        end_gone(c, i);
+    } else {
+        c->dir[i].fin = true;
+        c->refs++;
+        sim_conn_pump(c, i);
+        maybe_finished(c, i);
+        sim_conn_unref(c);
+    }
+}
+
+void sim_net_forget_host(struct sim_host *h, bool tell_peers)
+{
+    PD_LIST_EACH_SAFE(&h->sim->conns, link) {
+        struct sim_conn *c = PD_LIST_ENTRY(link, struct sim_conn, link);
+        c->refs++;
+        for (uint8_t i = 0; i < 2; i++) {
+            if (c->end[i].host != h || !c->end[i].is_open)
+                continue;
+            if (tell_peers && c->is_established)
+                sim_conn_send_reset(c, i);
+            end_gone(c, i);
+        }
+        link_next = link->next;
+        sim_conn_unref(c);
+    }
+}
+
+/* ---- sending */
+
+static void arm_retry(struct sim_conn *c, uint8_t i)
+{
+    struct sim_dir *d = &c->dir[i];
+    pd_time from = PD_MAX(c->sim->now, d->last_arrival);
+
+    if (d->retry.kind != 0)
+        return;
+    d->armed_at = c->sim->now;
+    c->refs++;
+    sim_schedule(c->sim, &d->retry, SIM_RETRY, NULL, from + d->rto);
+}
+
+static pd_time base_rto(struct sim_conn *c)
+{
+    struct sim_host *a = c->end[0].host, *b = c->end[1].host;
+    const struct pd_sim_link *ab = link_conf(a, b), *ba = link_conf(b, a);
+
+    return RTO_MIN + 2 * (ab->latency_ns + ba->latency_ns + ab->jitter_ns + ba->jitter_ns);
+}
+
+static void send_data(struct sim_conn *c, uint8_t i, uint32_t n, bool fin)
+{
+    struct sim_dir *d = &c->dir[i];
+    struct pd_sim *sim = c->sim;
+    const struct pd_sim_link *conf = link_conf(c->end[i].host, c->end[1 - i].host);
+    struct sim_packet *p;
+
+    p = send_packet(c, i, SIM_DATA, n);
+    if (p != NULL) {
+        p->off = d->next;
+        p->fin = fin;
+        if (sim_rng_ppm(&sim->net, conf->reset_ppm)) {
+            p->type = SIM_RST;
+            send_packet(c, 1 - i, SIM_RST, 0);
+        }
+    }
+    d->next += n + (fin ? 1 : 0);
+}
+
+/* at_least_one: a probe goes out although the window is shut. */
+static void pump(struct sim_conn *c, uint8_t i, bool at_least_one)
+{
+    struct sim_dir *d = &c->dir[i];
+    uint64_t end = d->written + (d->fin ? 1 : 0);
+    uint32_t segment = c->sim->opts.segment_bytes;
+
+    if (!c->is_established || !c->end[i].is_open)
+        return;
+    while (d->next < end) {
+        uint64_t left = d->written > d->next ? d->written - d->next : 0;
+        uint64_t window = d->edge > d->next ? d->edge - d->next : at_least_one ? 1 : 0;
+        uint64_t n = PD_MIN(PD_MIN(left, window), segment);
+        bool fin = d->fin && d->next + n == d->written;
+        uint64_t next = d->next;
+        if (n == 0 && !fin)
+            break;
+        send_data(c, i, (uint32_t)n, fin);
+        if (n > 0 && next >= d->edge) {
+            d->next = next;     /* a probe does not count as sent */
+            break;
+        }
+    }
+    if (d->acked < end)
+        arm_retry(c, i);
+}
+
+void sim_conn_pump(struct sim_conn *c, uint8_t i)
+{
+    struct sim_dir *d = &c->dir[i];
+
+    /* Silence counts from the moment there is something to answer. */
+    if (d->retry.kind == 0 && c->is_established && c->end[i].is_open) {
+        d->heard = c->sim->now;
+        d->rto = base_rto(c);
+    }
+    pump(c, i, false);
+}
+
+static void retry_syn(struct sim_conn *c)
+{
+    struct sim_dir *d = &c->dir[0];
+    pd_time limit = c->began + c->sim->opts.connect_timeout_ns;
+
+    if (c->sim->now >= limit) {
+        sim_conn_fail(c, 0, PD_ETIMEDOUT);
+        return;
+    }
+    send_packet(c, 0, SIM_SYN, 0);
+    d->rto = PD_MIN(d->rto * 2, RTO_MAX);
+    c->refs++;
+    sim_schedule(c->sim, &d->retry, SIM_RETRY, NULL, PD_MIN(c->sim->now + d->rto, limit));
+}
+
+static void retry_data(struct sim_conn *c, uint8_t i)
+{
+    struct sim_dir *d = &c->dir[i];
+    struct sim_end *e = &c->end[i];
+    uint64_t end = d->written + (d->fin ? 1 : 0);
+    pd_time limit = e->user_timeout != 0 ? e->user_timeout : c->sim->opts.dead_ns;
+
+    if (d->acked >= end)
+        return;
+    if (d->heard > d->armed_at) {
+        d->rto = base_rto(c);
+    } else if (c->sim->now - d->heard >= limit) {
+        sim_conn_fail(c, i, PD_ETIMEDOUT);
+        return;
+    } else {
+        d->next = d->acked;
+        d->rto = PD_MIN(d->rto * 2, RTO_MAX);
+    }
+    pump(c, i, true);
+}
+
+void sim_retry(struct pd_sim *sim, struct pd_loop_node *n)
+{
+    struct sim_dir *d = pd_container_of(n, struct sim_dir, retry);
+    uint8_t i = (uint8_t)n->reserved;
+    struct sim_conn *c;
+
+    (void)sim;
+    c = i == 0 ? pd_container_of(d, struct sim_conn, dir[0])
+               : pd_container_of(d, struct sim_conn, dir[1]);
+    if (c->end[i].is_open && c->is_established)
+        retry_data(c, i);
+    else if (c->end[i].is_open)
+        retry_syn(c);
+    sim_conn_unref(c);
+}
+
+static void send_ack(struct sim_conn *c, uint8_t receiver)
+{
+    struct sim_dir *d = &c->dir[1 - receiver];
+    struct sim_packet *p;
+
+    d->advertised = d->got + buffer_bytes(c) - d->rcv.fill;
+    p = send_packet(c, receiver, SIM_ACK, 0);
+    if (p != NULL) {
+        p->off = d->got;
+        p->edge = d->advertised;
+    }
+}
+
+void sim_conn_has_read(struct sim_conn *c, uint8_t i)
+{
+    struct sim_dir *d = &c->dir[1 - i];
+    uint64_t edge = d->got + buffer_bytes(c) - d->rcv.fill;
+
+    if (c->end[i].is_open && !d->got_fin && edge - d->advertised >= buffer_bytes(c) / 4)
+        send_ack(c, i);
+}
+
+/* ---- arriving */
+
+static void arrive_syn(struct sim_conn *c)
+{
+    struct sim_end *e = &c->end[1];
+    struct sim_host *h = e->host;
+    struct pd_listener *s;
+
+    if (e->is_open) {
+        send_packet(c, 1, SIM_SYNACK, 0);
+        return;
+    }
+    s = h->loop != NULL ? sim_listener_find(h->loop, &e->addr) : NULL;
+    if (s == NULL) {
+        sim_log(c->sim, h, "refuse", NULL, c->id, e->addr.port);
+        sim_conn_send_reset(c, 1);
+        return;
+    }
+    if (s->waiting_count >= s->backlog) {
+        sim_log(c->sim, h, "backlog full", s->name, c->id, e->addr.port);
+        return;
+    }
+    e->is_open = true;
+    e->listener = s;
+    c->refs++;
+    s->waiting_count++;
+    pd_list_append(&s->waiting, &e->waiting);
+    send_packet(c, 1, SIM_SYNACK, 0);
+    if (!s->is_paused)
+        sim_wake(s->l);
+}
+
+static void arrive_synack(struct sim_conn *c)
+{
+    struct sim_stream *s = c->end[0].s;
+
+    if (c->is_established)
+        return;
+    c->is_established = true;
+    cancel_retry(c, 0);
+    if (s != NULL && s->state == SIM_CONNECTING) {
+        s->tell_connected = true;
+        s->connect_status = PD_OK;
+        sim_stream_ready(s);
+    }
+    sim_conn_pump(c, 0);
+    sim_conn_pump(c, 1);
+}
+
+/* Takes the new part of the packet's bytes, as far as there is room. */
+static void take_bytes(struct sim_conn *c, struct sim_packet *p)
+{
+    struct sim_dir *d = &c->dir[p->from];
+    struct sim_host *a = c->end[p->from].host, *b = c->end[1 - p->from].host;
+    struct sim_link *k = link_of(a, b);
+    uint64_t skip = d->got - p->off, n;
+    bool flip = false;
+
+    if (d->got_fin || skip > p->len)
+        return;
+    n = PD_MIN(p->len - skip, buffer_bytes(c) - d->rcv.fill);
+    if (n > 0) {
+        flip = sim_rng_ppm(&c->sim->net, link_conf(a, b)->flip_ppm);
+        if (k->flips > 0) {
+            k->flips--;
+            flip = true;
+        }
+        if (sim_ring_copy(&d->rcv, &d->snd, (size_t)(d->got - d->acked), (size_t)n, flip,
+                          &c->sim->net) != PD_OK)
+            return;
+        if (flip)
+            sim_log(c->sim, b, "flip", NULL, c->id, n);
+        d->got += n;
+    }
+    if (p->fin && d->got == p->off + p->len) {
+        d->got_fin = true;
+        d->got++;
+    }
+}
+
+static void arrive_data(struct sim_conn *c, struct sim_packet *p)
+{
+    uint8_t to = 1 - p->from;
+    struct sim_end *e = &c->end[to];
+    struct sim_dir *d = &c->dir[p->from];
+    uint64_t before = d->got;
+
+    if (e->is_orphan && p->off + p->len > d->got) {
+        /* Nobody will read it. */
+        sim_conn_send_reset(c, to);
+        sim_conn_fail(c, to, PD_EPEER);
+        return;
+    }
+    if (p->off <= d->got)
+        take_bytes(c, p);
+    sim_log(c->sim, e->host, p->fin ? "data end" : "data", NULL, c->id, d->got);
+    send_ack(c, to);
+    if (d->got != before && e->s != NULL)
+        sim_stream_ready(e->s);
+    maybe_finished(c, to);
+}
+
+static void arrive_ack(struct sim_conn *c, struct sim_packet *p)
+{
+    uint8_t i = 1 - p->from;
+    struct sim_dir *d = &c->dir[i];
+
+    d->heard = c->sim->now;
+    if (p->edge > d->edge)
+        d->edge = p->edge;
+    if (p->off > d->acked) {
+        uint64_t bytes = PD_MIN(p->off, d->written) - PD_MIN(d->acked, d->written);
+        sim_ring_drop(&d->snd, (size_t)bytes);
+        d->acked = p->off;
+        if (d->next < d->acked)
+            d->next = d->acked;
+    }
+    pump(c, i, false);
+    if (c->end[i].s != NULL && c->end[i].s->wants_write)
+        sim_stream_ready(c->end[i].s);
+    maybe_finished(c, i);
+}
+
+void sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n)
+{
+    struct sim_packet *p = pd_container_of(n, struct sim_packet, node);
+    struct sim_conn *c = p->c;
+    uint8_t to = 1 - p->from;
+    struct sim_end *e = &c->end[to];
+    struct sim_host *h = e->host;
+
+    if (is_blocked(c, c->end[p->from].host, h) || (h->loop == NULL && h->is_silent)) {
+        sim_packet_free(sim, n);
+        return;
+    }
+    if (p->type == SIM_RST) {
+        if (e->is_open)
+            sim_conn_fail(c, to, PD_EPEER);
+    } else if (p->type == SIM_SYN) {
+        arrive_syn(c);
+    } else if (!e->is_open && c->dir[p->from].got_fin) {
+        /* It ended in order; the sender may not know yet. */
+        if (p->type == SIM_DATA)
+            send_ack(c, to);
+    } else if (!e->is_open) {
+        sim_conn_send_reset(c, to);
+    } else if (p->type == SIM_SYNACK) {
+        arrive_synack(c);
+    } else if (p->type == SIM_DATA) {
+        arrive_data(c, p);
+    } else {
+        arrive_ack(c, p);
+    }
+    sim_packet_free(sim, n);
+}
+
+/* ---- controls */
+
+static struct sim_host *host_by_name(struct pd_sim *sim, const char *name)
+{
+    for (uint32_t i = 0; i < sim->host_count; i++) {
+        if (strcmp(sim->hosts[i]->name, name) == 0)
+            return sim->hosts[i];
+    }
+    return NULL;
+}
+
+/* Calls fn for each pair of different hosts that the names stand for. */
+static pd_status each_link(struct pd_sim *sim, const char *from, const char *to,
+                           void (*fn)(struct sim_link *k, const void *arg), const void *arg)
+{
+    struct sim_host *a = from != NULL ? host_by_name(sim, from) : NULL;
+    struct sim_host *b = to != NULL ? host_by_name(sim, to) : NULL;
+
+    if ((from != NULL && a == NULL) || (to != NULL && b == NULL))
+        return PD_ENOENT;
+    for (uint32_t i = 0; i < sim->host_count; i++) {
+        for (uint32_t j = 0; j < sim->host_count; j++) {
+            if ((a != NULL && a->index != i) || (b != NULL && b->index != j))
+                continue;
+            if (i != j || (a != NULL && a == b))
+                fn(&sim->hosts[i]->links[j], arg);
+        }
+    }
+    return PD_OK;
+}
+
+static void set_conf(struct sim_link *k, const void *arg)
+{
+    k->conf = *(const struct pd_sim_link *)arg;
+    k->is_set = true;
+}
+
+pd_status pd_sim_link_set(struct pd_sim *sim, const char *from, const char *to,
+                          const struct pd_sim_link *link)
+{
+    if (from == NULL && to == NULL)
+        sim->opts.link = *link;
+    sim_log(sim, NULL, "link", from, link->latency_ns, link->bytes_per_s);
+    return each_link(sim, from, to, set_conf, link);
+}
+
+pd_status pd_sim_link_get(struct pd_sim *sim, const char *from, const char *to,
+                          struct pd_sim_link *out)
+{
+    struct sim_host *a = host_by_name(sim, from), *b = host_by_name(sim, to);
+
+    if (a == NULL || b == NULL)
+        return PD_ENOENT;
+    *out = *link_conf(a, b);
+    return PD_OK;
+}
+
+static void set_cut(struct sim_link *k, const void *arg)
+{
+    k->is_cut = *(const bool *)arg;
+}
+
+pd_status pd_sim_partition(struct pd_sim *sim, const char *from, const char *to, bool on)
+{
+    sim_log(sim, NULL, on ? "partition from" : "join from", from, 0, 0);
+    sim_log(sim, NULL, on ? "partition to" : "join to", to, 0, 0);
+    return each_link(sim, from, to, set_cut, &on);
+}
+
+void pd_sim_heal(struct pd_sim *sim)
+{
+    bool off = false;
+
+    sim_log(sim, NULL, "heal", NULL, 0, 0);
+    each_link(sim, NULL, NULL, set_cut, &off);
+    for (uint32_t i = 0; i < sim->host_count; i++)
+        sim->hosts[i]->links[i].is_cut = false;
+}
+
+static bool is_between(const struct sim_conn *c, const struct sim_host *a,
+                       const struct sim_host *b)
+{
+    const struct sim_host *x = c->end[0].host, *y = c->end[1].host;
+
+    if (x == NULL || y == NULL || (!c->end[0].is_open && !c->end[1].is_open))
+        return false;
+    return ((a == NULL || a == x) && (b == NULL || b == y)) ||
+           ((a == NULL || a == y) && (b == NULL || b == x));
+}
+
+uint32_t pd_sim_reset(struct pd_sim *sim, const char *a, const char *b)
+{
+    struct sim_host *x = a != NULL ? host_by_name(sim, a) : NULL;
+    struct sim_host *y = b != NULL ? host_by_name(sim, b) : NULL;
+    uint32_t n = 0;
+
+    PD_LIST_EACH_SAFE(&sim->conns, link) {
+        struct sim_conn *c = PD_LIST_ENTRY(link, struct sim_conn, link);
+        if (!is_between(c, x, y) || !c->is_established)
+            continue;
+        c->refs++;
+        sim_conn_fail(c, 0, PD_EPEER);
+        sim_conn_fail(c, 1, PD_EPEER);
+        link_next = link->next;
+        sim_conn_unref(c);
+        n++;
+    }
+    return n;
+}
+
+uint32_t pd_sim_half_open(struct pd_sim *sim, const char *a, const char *b)
+{
+    struct sim_host *x = a != NULL ? host_by_name(sim, a) : NULL;
+    struct sim_host *y = b != NULL ? host_by_name(sim, b) : NULL;
+    uint32_t n = 0;
+
+    PD_LIST_EACH(&sim->conns, link) {
+        struct sim_conn *c = PD_LIST_ENTRY(link, struct sim_conn, link);
+        if (is_between(c, x, y) && !c->is_half_open) {
+            sim_log(sim, c->end[0].host, "half open", NULL, c->id, 0);
+            c->is_half_open = true;
+            n++;
+        }
+    }
+    return n;
+}
+
+static void add_flips(struct sim_link *k, const void *arg)
+{
+    k->flips += *(const uint32_t *)arg;
+}
+
+pd_status pd_sim_flip(struct pd_sim *sim, const char *from, const char *to, uint32_t count)
+{
+    return each_link(sim, from, to, add_flips, &count);
+}
