@@ -4,6 +4,7 @@
 #include "conf/conf.h"
 
 #include <glob.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -129,10 +130,8 @@ static pd_status read_includes(struct pd_conf *conf, struct pd_conf_node *root, 
 /* Absolute, so that values stay right when the process changes its folder. */
 static const char *absolute(struct pd_conf *conf, const char *dir)
 {
-    char *real = realpath(dir, NULL);
-    const char *copy = pd_arena_printf(&conf->arena, "%s", real != NULL ? real : dir);
-    free(real);
-    return copy;
+    char real[PATH_MAX];
+    return pd_arena_printf(&conf->arena, "%s", realpath(dir, real) != NULL ? real : dir);
 }
 
 static const char *folder_of(struct pd_conf *conf, const char *path)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <pdplane/adapter.h>
 #include <pdplane/engine.h>
 #include <pdplane/role.h>
 #include <pdplane/scheduler.h>
@@ -76,6 +77,12 @@ static const struct pd_kind_member decider_needs[] = {
     NEED(pd_decider_ops, decide),
 };
 
+static const struct pd_kind_member adapter_needs[] = {
+    NEED(pd_adapter_ops, create),
+    NEED(pd_adapter_ops, destroy),
+    NEED(pd_adapter_ops, http),
+};
+
 /* A module must bring the struct of version 1, which is what we have now. */
 #define KIND(kind_, type, version, needs) \
     { (kind_), (version), (version), (uint32_t)sizeof(struct type), (uint32_t)sizeof(struct type), \
@@ -89,6 +96,7 @@ static const struct pd_kind_spec kinds[] = {
     KIND(PD_KIND_SCORER, pd_scorer_ops, PD_SCORER_V1, scorer_needs),
     KIND(PD_KIND_PICKER, pd_picker_ops, PD_PICKER_V1, picker_needs),
     KIND(PD_KIND_DECIDER, pd_decider_ops, PD_DECIDER_V1, decider_needs),
+    KIND(PD_KIND_ADAPTER, pd_adapter_ops, PD_ADAPTER_V1, adapter_needs),
     { 0, 0, 0, 0, 0, 0, NULL },
 };
 
