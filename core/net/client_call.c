@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Calls: built from their options, queued or given to a connection, ended once.
+ *
+ * Invariant: a call that has told its owner about its end is not touched again;
+ * the request head is written by us alone, from checked parts. */
+#include "net/client_int.h"
+
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <string.h>
+
+#define HEAD_LIMIT (64 * 1024)
+#define KEEP_HEAD (8 * 1024)
+
+static struct pd_http_call *get_call(struct pd_http_client *c)
+{
+    struct pd_list *link = pd_list_pop(&c->call_pool);
+    struct pd_http_call *call;
+
+    if (link != NULL) {
+        c->n_call_pool--;
+        return PD_LIST_ENTRY(link, struct pd_http_call, link);
+    }
+    call = pd_calloc(1, sizeof(*call));
+    if (call == NULL)
+        return NULL;
+    pd_list_init(&call->link);
+    pd_buf_init(&call->head, HEAD_LIMIT);
+    pd_http1_init(&call->parser, true, 0);
+    return call;
+}
+
+void pd_http_call_free(struct pd_http_call *call)
+{
+    pd_buf_fini(&call->head);
+    pd_http1_fini(&call->parser);
+    pd_free(call);
+}
+
+static void put_call(struct pd_http_call *call)
+{
+    struct pd_http_client *c = call->client;
+    struct pd_buf head = call->head;
+    struct pd_http1 parser;
+
+    if (c->n_call_pool >= PD_HTTP_CLIENT_POOL) {
+        pd_http_call_free(call);
+        return;
+    }
+    pd_http1_reset(&call->parser);
+    parser = call->parser;
+    pd_buf_clear(&head);
+    if (head.cap > KEEP_HEAD)
+        pd_buf_fini(&head);
+    memset(call, 0, offsetof(struct pd_http_call, body));
+    memset(&call->n_body, 0, sizeof(*call) - offsetof(struct pd_http_call, n_body));
+    call->head = head;
+    call->parser = parser;
+    pd_list_prepend(&c->call_pool, &call->link);
+    c->n_call_pool++;
+}
+
+/* ---- the request ---- */
+
+static bool is_target(struct pd_str s)
+{
+    if (s.n == 0 || s.n > PD_HTTP1_LINE - 64 || s.p[0] != '/')
+        return false;
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] <= 0x20 || (unsigned char)s.p[i] >= 0x7f || s.p[i] == '#')
+            return false;
+    return true;
+}
+
+static bool is_host(struct pd_str s)
+{
+    if (s.n == 0 || s.n > 255)
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              c == '.' || c == '-' || c == '_' || c == ':' || c == '[' || c == ']' || c == '%'))
+            return false;
+    }
+    return true;
+}
+
+static bool is_name(struct pd_str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              c == '-'))
+            return false;
+    }
+    return s.n > 0 && s.n <= PD_HTTP1_NAME;
+}
+
+static bool is_ours(struct pd_str name)
+{
+    static const char *const names[] = {
+        "host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade",
+        "te", "trailer", "expect", "proxy-connection", "proxy-authorization"
+    };
+
+    for (size_t i = 0; i < PD_ARRAY_LEN(names); i++)
+        if (pd_str_eq_nocase(name, pd_str_from(names[i])))
+            return true;
+    return false;
+}
+
+static pd_status put_head(struct pd_http_call *call, const struct pd_http_call_opts *o,
+                          uint64_t length)
+{
+    struct pd_buf *b = &call->head;
+
+    if (o->method == PD_HTTP_OTHER || (unsigned)o->method >= PD_HTTP_METHODS ||
+        !is_target(o->target) || !is_host(o->host))
+        return PD_EINVAL;
+    (void)pd_buf_append_cstr(b, pd_http_method_name(o->method));
+    (void)pd_buf_append_char(b, ' ');
+    (void)pd_buf_append_str(b, o->target);
+    (void)pd_buf_append_cstr(b, " HTTP/1.1\r\nhost: ");
+    (void)pd_buf_append_str(b, o->host);
+    (void)pd_buf_append(b, "\r\n", 2);
+    for (size_t i = 0; i < o->n_headers; i++) {
+        if (!is_name(o->headers[i].name) || !pd_http_is_value(o->headers[i].value))
+            return PD_EINVAL;
+        if (is_ours(o->headers[i].name))
+            continue;
+        (void)pd_buf_append_str(b, o->headers[i].name);
+        (void)pd_buf_append(b, ": ", 2);
+        (void)pd_buf_append_str(b, o->headers[i].value);
+        (void)pd_buf_append(b, "\r\n", 2);
+    }
+    if (length > 0 || o->method == PD_HTTP_POST || o->method == PD_HTTP_PUT ||
+        o->method == PD_HTTP_PATCH)
+        (void)pd_buf_appendf(b, "content-length: %llu\r\n", (unsigned long long)length);
+    (void)pd_buf_append(b, "\r\n", 2);
+    return b->status;
+}
+
+static pd_status fill(struct pd_http_call *call, const struct pd_http_call_opts *o)
+{
+    const struct pd_http_client_opts *d = &call->client->opts;
+    uint64_t length = 0;
+    pd_status status;
+
+    if (o->n_body > PD_HTTP_CALL_IOV)
+        return PD_EINVAL;
+    for (size_t i = 0; i < o->n_body; i++) {
+        call->body[i] = o->body[i];
+        length += o->body[i].len;
+    }
+    call->n_body = o->n_body;
+    status = put_head(call, o, length);
+    if (status != PD_OK)
+        return status;
+    call->total = call->head.n + length;
+    call->is_head = o->method == PD_HTTP_HEAD;
+    call->can_replay = o->is_replayable != 0 || o->method == PD_HTTP_GET || call->is_head;
+    call->connect_ns = o->connect_ns != 0 ? o->connect_ns : d->connect_ns;
+    call->first_byte_ns = o->first_byte_ns != 0 ? o->first_byte_ns : d->first_byte_ns;
+    call->idle_ns = o->idle_ns != 0 ? o->idle_ns : d->idle_ns;
+    call->parser.body_limit = o->body_limit != 0 ? o->body_limit : d->body_limit;
+    return PD_OK;
+}
+
+static pd_status place(struct pd_http_call *call, const struct pd_http_call_opts *o)
+{
+    struct pd_http_client *c = call->client;
+    struct pd_http_origin *origin = call->origin;
+    struct pd_list *idle = o->fresh != 0 ? NULL : pd_list_first(&origin->idle);
+
+    if (idle != NULL) {
+        pd_http_link_assign(PD_LIST_ENTRY(idle, struct pd_http_link, link), call);
+        return PD_OK;
+    }
+    if (origin->n_conns < c->opts.max_conns)
+        return pd_http_link_open(origin, call);
+    if (origin->n_waiting >= c->opts.max_waiting)
+        return PD_ELIMIT;
+    pd_list_append(&origin->waiting, &call->link);
+    origin->n_waiting++;
+    c->stats.waiting++;
+    c->stats.waited++;
+    return PD_OK;
+}
+
+pd_status pd_http_call_start(struct pd_http_client *c, const struct pd_http_call_opts *opts,
+                             const struct pd_http_call_events *ev, void *arg,
+                             struct pd_http_call **out)
+{
+    struct pd_http_call *call;
+    pd_status status;
+
+    if (opts->size != sizeof(*opts) || ev->on_end == NULL || ev->on_error == NULL)
+        return PD_EINVAL;
+    if (c->is_closing)
+        return PD_ECANCELED;
+    call = get_call(c);
+    if (call == NULL)
+        return PD_ENOMEM;
+    call->client = c;
+    call->ev = ev;
+    call->arg = arg;
+    status = fill(call, opts);
+    if (status == PD_OK)
+        call->origin = pd_http_origin_get(c, &opts->addr, opts->host, &status);
+    if (status == PD_OK)
+        status = place(call, opts);
+    if (status != PD_OK) {
+        c->stats.refused += status == PD_ELIMIT;
+        if (call->origin != NULL)
+            pd_http_origin_pump(call->origin);
+        put_call(call);
+        return status;
+    }
+    c->stats.calls++;
+    *out = call;
+    return PD_OK;
+}
+
+/* ---- the end ---- */
+
+void pd_http_call_done(struct pd_http_call *call)
+{
+    call->client->stats.ok++;
+    call->ev->on_end(call, call->arg);
+    put_call(call);
+}
+
+void pd_http_call_fail(struct pd_http_call *call, pd_status why)
+{
+    enum pd_http_fail fail = call->has_head ? PD_HTTP_FAIL_BODY
+                             : call->got_bytes ? PD_HTTP_FAIL_HEAD
+                             : call->sent > 0 ? PD_HTTP_FAIL_SENT : PD_HTTP_FAIL_CONNECT;
+
+    call->client->stats.failed[fail]++;
+    call->ev->on_error(call, fail, why, call->arg);
+    put_call(call);
+}
+
+void pd_http_call_cancel(struct pd_http_call *call)
+{
+    struct pd_http_client *c = call->client;
+
+    c->stats.canceled++;
+    if (call->conn != NULL) {
+        pd_http_link_close(call->conn);
+    } else if (!pd_list_is_empty(&call->link)) {
+        pd_list_remove(&call->link);
+        call->origin->n_waiting--;
+        c->stats.waiting--;
+        pd_http_origin_pump(call->origin);
+    }
+    put_call(call);
+}
+
+void pd_http_call_pause(struct pd_http_call *call)
+{
+    call->is_paused = true;
+    if (call->conn != NULL)
+        pd_http_link_update_read(call->conn);
+}
+
+void pd_http_call_resume(struct pd_http_call *call)
+{
+    call->is_paused = false;
+    if (call->conn != NULL && call->conn->state == PD_HTTP_LINK_BUSY) {
+        pd_http_link_update_read(call->conn);
+        pd_http_link_touch(call->conn);
+    }
+}
+
+void *pd_http_call_arg(const struct pd_http_call *call)
+{
+    return call->arg;
+}
+
+bool pd_http_call_is_reused(const struct pd_http_call *call)
+{
+    return call->was_reused;
+}

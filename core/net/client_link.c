@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One connection to an origin: connecting, sending, receiving, being kept.
+ *
+ *   CONNECTING --> BUSY <--> IDLE --> CLOSED
+ *
+ * Invariant: a connection goes back to IDLE only after a complete request and a
+ * complete answer with no byte behind it.  After CLOSED only on_closed touches
+ * it.  Any callback of a call may end the call; the loops here look at l->call
+ * again after each. */
+#include "net/client_int.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <string.h>
+
+static uint64_t *state_gauge(struct pd_http_client *c, unsigned state)
+{
+    switch (state) {
+    case PD_HTTP_LINK_CONNECTING:
+        return &c->stats.conns_connecting;
+    case PD_HTTP_LINK_BUSY:
+        return &c->stats.conns_busy;
+    case PD_HTTP_LINK_IDLE:
+        return &c->stats.conns_idle;
+    default:
+        return &c->n_closing;
+    }
+}
+
+static void set_state(struct pd_http_link *l, unsigned state)
+{
+    struct pd_http_client *c = l->origin->client;
+
+    --*state_gauge(c, l->state);
+    ++*state_gauge(c, state);
+    l->state = (uint8_t)state;
+    l->since = pd_loop_now(c->loop);
+}
+
+/* ---- time ---- */
+
+static pd_time next_due(const struct pd_http_link *l)
+{
+    const struct pd_http_call *call = l->call;
+    pd_time delay;
+
+    if (l->state == PD_HTTP_LINK_CLOSED)
+        return PD_TIME_NEVER;
+    if (call == NULL)
+        delay = l->origin->client->opts.keep_ns;
+    else if (l->state == PD_HTTP_LINK_CONNECTING)
+        delay = call->connect_ns;
+    else if (call->is_paused)
+        return PD_TIME_NEVER;
+    else
+        delay = call->got_bytes ? call->idle_ns : call->first_byte_ns;
+    return delay > PD_TIME_NEVER - l->since ? PD_TIME_NEVER : l->since + delay;
+}
+
+static void arm(struct pd_http_link *l)
+{
+    pd_time due = next_due(l);
+
+    if (due == PD_TIME_NEVER || (pd_timer_is_active(&l->timer) && l->armed <= due))
+        return;
+    l->armed = due;
+    pd_timer_start_at(&l->timer, due);
+}
+
+void pd_http_link_touch(struct pd_http_link *l)
+{
+    l->since = pd_loop_now(l->origin->client->loop);
+    arm(l);
+}
+
+static void broken(struct pd_http_link *l, pd_status why);
+
+static void on_timer(struct pd_timer *timer, void *arg)
+{
+    struct pd_http_link *l = arg;
+    struct pd_http_client *c = l->origin->client;
+
+    (void)timer;
+    if (l->is_dead || l->state == PD_HTTP_LINK_CLOSED)
+        return;
+    if (next_due(l) > pd_loop_now(c->loop)) {
+        arm(l);
+        return;
+    }
+    if (l->call == NULL) {
+        c->stats.kept_expired++;
+        pd_http_link_close(l);
+        return;
+    }
+    if (l->state == PD_HTTP_LINK_CONNECTING)
+        c->stats.connect_timeouts++;
+    else if (!l->call->got_bytes)
+        c->stats.first_byte_timeouts++;
+    else
+        c->stats.idle_timeouts++;
+    broken(l, PD_ETIMEDOUT);
+}
+
+/* ---- end ---- */
+
+void pd_http_link_close(struct pd_http_link *l)
+{
+    struct pd_http_client *c = l->origin->client;
+
+    if (l->state == PD_HTTP_LINK_CLOSED)
+        return;
+    if (l->state == PD_HTTP_LINK_IDLE) {
+        pd_list_remove(&l->link);
+        l->origin->n_idle--;
+    }
+    if (l->call != NULL)
+        l->call->conn = NULL;
+    l->call = NULL;
+    pd_timer_stop(&l->timer);
+    pd_task_cancel(c->loop, &l->task);
+    set_state(l, PD_HTTP_LINK_CLOSED);
+    pd_stream_close(l->stream);
+}
+
+/* A kept connection that the other side had closed already: the call gets a
+ * fresh one when sending it twice does no harm. */
+static bool replay(struct pd_http_link *l, struct pd_http_call *call, pd_status why)
+{
+    struct pd_http_client *c = call->client;
+
+    if (!l->is_reused || call->got_bytes || call->was_replayed || !call->can_replay ||
+        why != PD_EPEER || c->is_closing)
+        return false;
+    call->was_replayed = true;
+    call->was_reused = false;
+    call->sent = 0;
+    if (pd_http_link_open(call->origin, call) != PD_OK)
+        return false;
+    c->stats.stale_retries++;
+    return true;
+}
+
+static void broken(struct pd_http_link *l, pd_status why)
+{
+    struct pd_http_call *call = l->call;
+
+    pd_http_link_close(l);
+    if (call != NULL && !replay(l, call, why))
+        pd_http_call_fail(call, why);
+}
+
+static void break_later(struct pd_http_link *l, pd_status why)
+{
+    if (l->is_dead)
+        return;
+    l->is_dead = true;
+    l->why = why;
+    pd_loop_defer(l->origin->client->loop, &l->task);
+}
+
+static void on_task(struct pd_task *task, void *arg)
+{
+    struct pd_http_link *l = arg;
+
+    (void)task;
+    broken(l, l->why);
+}
+
+/* ---- sending ---- */
+
+static void send_request(struct pd_http_link *l)
+{
+    struct pd_http_call *call = l->call;
+    struct pd_http_client *c = call->client;
+    struct pd_iov iov[PD_HTTP_CALL_IOV + 1];
+    uint64_t skip = call->sent;
+    size_t n = 0, sent = 0;
+    pd_status status;
+
+    for (size_t i = 0; i <= call->n_body; i++) {
+        struct pd_iov piece = i == 0 ? (struct pd_iov){ call->head.p, call->head.n }
+                                     : call->body[i - 1];
+        if (skip >= piece.len) {
+            skip -= piece.len;
+            continue;
+        }
+        iov[n].base = (char *)piece.base + skip;
+        iov[n++].len = piece.len - (size_t)skip;
+        skip = 0;
+    }
+    if (n == 0)
+        return;
+    c->stats.writes++;
+    status = pd_stream_writev(l->stream, iov, n, &sent);
+    /* What the other side said before it closed is still to be read. */
+    if (status == PD_EAGAIN || status == PD_EPEER)
+        return;
+    if (status != PD_OK) {
+        break_later(l, status);
+        return;
+    }
+    call->sent += sent;
+    c->stats.bytes_out += sent;
+    l->since = pd_loop_now(c->loop);
+}
+
+void pd_http_link_update_read(struct pd_http_link *l)
+{
+    bool paused = l->call != NULL && l->call->is_paused;
+
+    if (l->state == PD_HTTP_LINK_CLOSED || l->state == PD_HTTP_LINK_CONNECTING ||
+        paused == l->is_paused)
+        return;
+    l->is_paused = paused;
+    if (paused)
+        pd_stream_pause_read(l->stream);
+    else
+        pd_stream_resume_read(l->stream);
+}
+
+void pd_http_link_assign(struct pd_http_link *l, struct pd_http_call *call)
+{
+    if (l->state == PD_HTTP_LINK_IDLE) {
+        pd_list_remove(&l->link);
+        l->origin->n_idle--;
+        l->is_reused = true;
+        call->was_reused = true;
+        call->client->stats.reused++;
+    }
+    l->call = call;
+    call->conn = l;
+    set_state(l, PD_HTTP_LINK_BUSY);
+    pd_http1_reset(&call->parser);
+    if (call->is_head)
+        pd_http1_expect_no_body(&call->parser);
+    send_request(l);
+    pd_http_link_update_read(l);
+    arm(l);
+}
+
+/* ---- receiving ---- */
+
+/* The answer is complete; behind says whether bytes follow it. */
+static void complete(struct pd_http_link *l, bool behind)
+{
+    struct pd_http_call *call = l->call;
+    struct pd_http_client *c = call->client;
+    struct pd_http_origin *o = l->origin;
+    bool keep = call->parser.head.keep_alive && call->sent == call->total && !behind &&
+                !c->is_closing;
+
+    if (behind)
+        c->stats.extra_bytes++;
+    l->call = NULL;
+    call->conn = NULL;
+    if (keep && o->n_waiting > 0) {
+        struct pd_list *next = pd_list_pop(&o->waiting);
+        o->n_waiting--;
+        c->stats.waiting--;
+        c->stats.reused++;
+        l->is_reused = true;
+        PD_LIST_ENTRY(next, struct pd_http_call, link)->was_reused = true;
+        pd_http_link_assign(l, PD_LIST_ENTRY(next, struct pd_http_call, link));
+    } else if (keep && o->n_idle < c->opts.max_idle) {
+        set_state(l, PD_HTTP_LINK_IDLE);
+        pd_list_prepend(&o->idle, &l->link);
+        o->n_idle++;
+        pd_http_link_update_read(l);
+        arm(l);
+    } else {
+        pd_http_link_close(l);
+    }
+    pd_http_call_done(call);
+}
+
+static void refused(struct pd_http_link *l)
+{
+    enum pd_http_reject reject = l->call->parser.reject;
+
+    l->call->client->stats.rejects[reject]++;
+    broken(l, reject == PD_HTTP_REJECT_BODY_SIZE ? PD_ELIMIT
+              : reject == PD_HTTP_REJECT_MEMORY ? PD_ENOMEM
+              : reject == PD_HTTP_REJECT_TRUNCATED ? PD_EPEER : PD_EPROTO);
+}
+
+/* Hands n bytes to the call; l may be another one's or closed afterwards. */
+static void take(struct pd_http_link *l, const char *p, size_t n)
+{
+    struct pd_http_call *call = l->call;
+    size_t at = 0;
+
+    while (l->call == call) {
+        struct pd_http1 *parser = &call->parser;
+        struct pd_str body;
+        size_t used;
+        enum pd_http1_event ev = pd_http1_next(parser, p + at, n - at, &used, &body);
+
+        at += used;
+        switch (ev) {
+        case PD_HTTP1_MORE:
+            return;
+        case PD_HTTP1_HEAD_DONE:
+            if (parser->head.status < 200)
+                break;
+            call->has_head = true;
+            if (call->ev->on_head != NULL)
+                call->ev->on_head(call, &parser->head, call->arg);
+            break;
+        case PD_HTTP1_BODY:
+            if (call->ev->on_body != NULL)
+                call->ev->on_body(call, body, call->arg);
+            break;
+        case PD_HTTP1_DONE:
+            if (call->has_head) {
+                complete(l, at < n);
+                return;
+            }
+            pd_http1_reset(parser);     /* 1xx: the answer is still to come */
+            if (call->is_head)
+                pd_http1_expect_no_body(parser);
+            break;
+        default:
+            refused(l);
+            return;
+        }
+    }
+}
+
+static void on_end_of_input(struct pd_http_link *l)
+{
+    switch (pd_http1_end_of_input(&l->call->parser)) {
+    case PD_HTTP1_DONE:
+        complete(l, false);
+        break;
+    case PD_HTTP1_MORE:
+        broken(l, PD_EPEER);
+        break;
+    default:
+        refused(l);
+        break;
+    }
+}
+
+/* Bytes, an end or an error that nobody asked for. */
+static void idle_readable(struct pd_http_link *l)
+{
+    struct pd_http_client *c = l->origin->client;
+    size_t got;
+    pd_status status = pd_stream_read(l->stream, c->scratch, PD_HTTP_CLIENT_SCRATCH, &got);
+
+    if (status == PD_EAGAIN)
+        return;
+    if (status == PD_OK)
+        c->stats.extra_bytes++;
+    pd_http_link_close(l);
+}
+
+static void on_readable(struct pd_stream *stream, void *arg)
+{
+    struct pd_http_link *l = arg;
+    struct pd_http_client *c = l->origin->client;
+    size_t got;
+    pd_status status;
+
+    if (l->is_dead || l->state == PD_HTTP_LINK_CLOSED)
+        return;
+    if (l->call == NULL) {
+        idle_readable(l);
+        return;
+    }
+    c->stats.reads++;
+    status = pd_stream_read(stream, c->scratch, PD_HTTP_CLIENT_SCRATCH, &got);
+    if (status == PD_EAGAIN)
+        return;
+    if (status == PD_EEOF) {
+        on_end_of_input(l);
+        return;
+    }
+    if (status != PD_OK) {
+        broken(l, status);
+        return;
+    }
+    c->stats.bytes_in += got;
+    l->call->got_bytes = true;
+    pd_http_link_touch(l);
+    take(l, c->scratch, got);
+}
+
+static void on_connected(struct pd_stream *stream, pd_status status, void *arg)
+{
+    struct pd_http_link *l = arg;
+
+    (void)stream;
+    if (l->state != PD_HTTP_LINK_CONNECTING || l->is_dead)
+        return;
+    if (status != PD_OK)
+        broken(l, status);
+    else
+        pd_http_link_assign(l, l->call);
+}
+
+static void on_writable(struct pd_stream *stream, void *arg)
+{
+    struct pd_http_link *l = arg;
+
+    (void)stream;
+    if (l->is_dead || l->state != PD_HTTP_LINK_BUSY)
+        return;
+    send_request(l);
+    arm(l);
+}
+
+static void on_closed(struct pd_stream *stream, void *arg)
+{
+    struct pd_http_link *l = arg;
+    struct pd_http_origin *o = l->origin;
+    struct pd_http_client *c = o->client;
+
+    (void)stream;
+    pd_list_remove(&l->all);
+    pd_free(l);
+    c->n_links--;
+    c->n_closing--;
+    o->n_conns--;
+    pd_http_origin_pump(o);
+    pd_http_client_link_gone(c);
+}
+
+void pd_http_link_stream_events(struct pd_http_client *c)
+{
+    c->events.name = c->opts.name;
+    c->events.on_connected = on_connected;
+    c->events.on_readable = on_readable;
+    c->events.on_writable = on_writable;
+    c->events.on_closed = on_closed;
+}
+
+pd_status pd_http_link_open(struct pd_http_origin *o, struct pd_http_call *call)
+{
+    struct pd_http_client *c = o->client;
+    struct pd_http_link *l = pd_calloc(1, sizeof(*l));
+    pd_status status;
+
+    if (l == NULL)
+        return PD_ENOMEM;
+    status = pd_stream_connect(c->loop, &o->addr, &c->events, l, &l->stream);
+    if (status != PD_OK) {
+        pd_free(l);
+        return status;
+    }
+    l->origin = o;
+    l->call = call;
+    call->conn = l;
+    pd_list_init(&l->link);
+    pd_list_init(&l->all);
+    pd_timer_init(&l->timer, c->loop, c->opts.name, on_timer, l);
+    pd_task_init(&l->task, c->opts.name, on_task, l);
+    pd_list_append(&c->links, &l->all);
+    c->n_links++;
+    o->n_conns++;
+    c->stats.connects++;
+    c->stats.conns_connecting++;
+    l->since = pd_loop_now(c->loop);
+    arm(l);
+    return PD_OK;
+}

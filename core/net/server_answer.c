@@ -1,0 +1,547 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Answers: heads, framing, what is queued, errors in the form clients know.
+ *
+ * Invariant: bytes leave in the order of req->out; a piece is written past the
+ * queue only in one writev together with all of it.  The framing always tells
+ * the truth: an answer that cannot be completed cuts the connection. */
+#include "net/server_int.h"
+
+#include "base/compiler.h"
+#include "base/json.h"
+#include "base/str.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+void pd_http_req_note_queue(struct pd_http_req *req)
+{
+    struct pd_http_server_stats *st = &req->conn->server->stats;
+
+    st->queued_bytes += req->out.n - req->counted;
+    req->counted = req->out.n;
+}
+
+/* Whether anything may still be written. */
+static bool is_open(const struct pd_http_req *req)
+{
+    return !req->conn->is_dead && req->conn->state <= PD_HTTP_CONN_SERVING;
+}
+
+/* ---- writing ---- */
+
+/* Queue, then iov; what the socket leaves is queued.  False: connection lost. */
+static bool write_out(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
+{
+    struct pd_http_conn *c = req->conn;
+    struct pd_iov all[PD_HTTP_MAX_IOV + 8];
+    size_t count = 0, total = 0, sent = 0, queued = req->out.n;
+    pd_status status;
+
+    if (queued > 0)
+        all[count++] = (struct pd_iov){ req->out.p, queued };
+    for (size_t i = 0; i < n; i++)
+        if (iov[i].len > 0)
+            all[count++] = iov[i];
+    for (size_t i = 0; i < count; i++)
+        total += all[i].len;
+    if (total == 0)
+        return true;
+    c->server->stats.writes++;
+    status = pd_stream_writev(c->stream, all, count, &sent);
+    if (status == PD_EAGAIN) {
+        sent = 0;
+    } else if (status != PD_OK) {
+        pd_http_conn_fail(c, PD_EPEER);
+        return false;
+    }
+    c->server->stats.bytes_out += sent;
+    if (sent > 0 || queued == 0)
+        req->progress = pd_loop_now(c->server->loop);
+    pd_buf_consume(&req->out, sent < queued ? sent : queued);
+    sent = sent < queued ? 0 : sent - queued;
+    for (size_t i = 0; i < n; i++) {
+        if (sent >= iov[i].len) {
+            sent -= iov[i].len;
+            continue;
+        }
+        if (pd_buf_append(&req->out, (char *)iov[i].base + sent, iov[i].len - sent) != PD_OK) {
+            c->server->stats.memory_failures++;
+            pd_http_conn_fail(c, PD_ENOMEM);
+            return false;
+        }
+        sent = 0;
+    }
+    pd_http_req_note_queue(req);
+    if (req->above_high && req->out.n <= c->server->opts.low_water) {
+        req->above_high = false;
+        req->want_drain = true;
+        pd_http_conn_wake(c);
+    }
+    if (req->out.n > 0)
+        pd_http_conn_arm(c);
+    return true;
+}
+
+void pd_http_req_flush(struct pd_http_req *req)
+{
+    req->want_flush = false;
+    if (!is_open(req) || !write_out(req, NULL, 0))
+        return;
+    if (req->is_ended && req->out.n == 0)
+        pd_http_conn_answered(req->conn);
+}
+
+void pd_http_flush(struct pd_http_req *req)
+{
+    if (is_open(req) && !req->is_ended)
+        pd_http_req_flush(req);
+}
+
+/* ---- heads ---- */
+
+static const char *date_text(struct pd_http_server *s)
+{
+    static const char days[] = "SunMonTueWedThuFriSat";
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    uint64_t sec = pd_loop_wall(s->loop) / PD_SEC;
+
+    if (sec != s->date_sec || s->date[0] == '\0') {
+        time_t t = (time_t)sec;
+        struct tm tm;
+        gmtime_r(&t, &tm);
+        (void)snprintf(s->date, sizeof(s->date), "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
+                       days + 3 * tm.tm_wday, (unsigned)tm.tm_mday % 100u,
+                       months + 3 * tm.tm_mon, ((unsigned)tm.tm_year + 1900u) % 10000u,
+                       (unsigned)tm.tm_hour % 100u, (unsigned)tm.tm_min % 100u,
+                       (unsigned)tm.tm_sec % 100u);
+        s->date_sec = sec;
+    }
+    return s->date;
+}
+
+/* Headers that only the server may write. */
+static bool is_ours(struct pd_str name)
+{
+    static const char *const names[] = { "content-length", "transfer-encoding", "connection",
+                                         "date", "x-request-id", "keep-alive", "upgrade" };
+
+    for (size_t i = 0; i < PD_ARRAY_LEN(names); i++)
+        if (pd_str_eq_nocase(name, pd_str_from(names[i])))
+            return true;
+    return false;
+}
+
+static bool is_name(struct pd_str name)
+{
+    for (size_t i = 0; i < name.n; i++) {
+        char c = name.p[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              c == '-'))
+            return false;
+    }
+    return name.n > 0;
+}
+
+static void put_headers(struct pd_buf *b, const struct pd_http_header *headers, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!is_name(headers[i].name) || is_ours(headers[i].name) ||
+            !pd_http_is_value(headers[i].value))
+            continue;
+        (void)pd_buf_append_str(b, headers[i].name);
+        (void)pd_buf_append(b, ": ", 2);
+        (void)pd_buf_append_str(b, headers[i].value);
+        (void)pd_buf_append(b, "\r\n", 2);
+    }
+}
+
+static void decide_end(struct pd_http_req *req, uint64_t length)
+{
+    const struct pd_http_head *h = &req->parser.head;
+    struct pd_http_server *s = req->conn->server;
+
+    req->is_chunked = length == PD_HTTP_UNKNOWN_LENGTH && !req->no_body &&
+                      req->has_head && h->minor == 1;
+    req->keep = req->has_head && req->body_done && h->keep_alive && !req->close_after &&
+                !s->is_closing &&
+                (!s->is_draining || (req->route_flags & PD_HTTP_ROUTE_ALWAYS) != 0) &&
+                (req->no_body || req->is_chunked || length != PD_HTTP_UNKNOWN_LENGTH);
+    req->left = length;
+}
+
+/* Queues the head; framing and keep-alive are decided here. */
+static pd_status put_head(struct pd_http_req *req, uint32_t status,
+                          const struct pd_http_header *headers, size_t n, uint64_t length)
+{
+    struct pd_http_server *s = req->conn->server;
+    struct pd_buf *b = &req->out;
+
+    if (status < 200 || status > 599)
+        status = 500;
+    req->has_begun = true;
+    req->status = status;
+    if (status == 204 || status == 304)
+        req->no_body = true;
+    decide_end(req, length);
+    s->stats.responses[status / 100]++;
+    pd_http_req_make_id(req);
+    (void)pd_buf_appendf(b, "HTTP/1.1 %u %s\r\ndate: %s\r\nx-request-id: %.*s\r\n", status,
+                         pd_http_status_text(status), date_text(s), (int)req->id_n, req->id);
+    put_headers(b, headers, n);
+    if (req->is_chunked)
+        (void)pd_buf_append_cstr(b, "transfer-encoding: chunked\r\n");
+    else if (length != PD_HTTP_UNKNOWN_LENGTH && status != 204 && status != 304)
+        (void)pd_buf_appendf(b, "content-length: %llu\r\n", (unsigned long long)length);
+    if (!req->keep)
+        (void)pd_buf_append_cstr(b, "connection: close\r\n");
+    else if (req->parser.head.minor == 0)
+        (void)pd_buf_append_cstr(b, "connection: keep-alive\r\n");
+    (void)pd_buf_append(b, "\r\n", 2);
+    return b->status;
+}
+
+static void lost_memory(struct pd_http_req *req)
+{
+    req->conn->server->stats.memory_failures++;
+    pd_http_conn_fail(req->conn, PD_ENOMEM);
+}
+
+/* ---- whole answers ---- */
+
+static void finish(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
+{
+    req->is_ended = true;
+    req->deadline = PD_TIME_NEVER;
+    req->want_flush = false;
+    if (write_out(req, iov, n) && req->out.n == 0)
+        pd_http_conn_answered(req->conn);
+}
+
+void pd_http_respond_iov(struct pd_http_req *req, uint32_t status,
+                         const struct pd_http_header *headers, size_t n,
+                         const struct pd_iov *body, size_t n_body)
+{
+    uint64_t length = 0;
+
+    if (req->has_begun || n_body > PD_HTTP_MAX_IOV) {
+        pd_http_abort(req);
+        return;
+    }
+    for (size_t i = 0; i < n_body; i++)
+        length += body[i].len;
+    if (!is_open(req)) {
+        req->is_ended = true;
+        return;
+    }
+    if (put_head(req, status, headers, n, length) != PD_OK) {
+        req->is_ended = true;
+        lost_memory(req);
+        return;
+    }
+    finish(req, body, req->no_body ? 0 : n_body);
+}
+
+void pd_http_respond(struct pd_http_req *req, uint32_t status,
+                     const struct pd_http_header *headers, size_t n, struct pd_str body)
+{
+    struct pd_iov iov = { (void *)(uintptr_t)body.p, body.n };
+
+    pd_http_respond_iov(req, status, headers, n, &iov, 1);
+}
+
+/* ---- streamed answers ---- */
+
+static void flush_later(struct pd_http_req *req)
+{
+    req->want_flush = true;
+    pd_http_conn_wake(req->conn);
+}
+
+pd_status pd_http_begin(struct pd_http_req *req, uint32_t status,
+                        const struct pd_http_header *headers, size_t n, uint64_t length)
+{
+    if (req->has_begun)
+        return PD_EBUSY;
+    if (!is_open(req)) {
+        req->has_begun = true;
+        return PD_OK;           /* on_gone is on its way */
+    }
+    if (put_head(req, status, headers, n, length) != PD_OK) {
+        lost_memory(req);
+        return PD_ENOMEM;
+    }
+    pd_http_req_note_queue(req);
+    flush_later(req);
+    return PD_OK;
+}
+
+/* Frames the runs; out has room for 2 more than n.  Returns the count. */
+static size_t frame(const struct pd_http_req *req, const struct pd_iov *iov, size_t n,
+                    size_t bytes, char size_line[24], struct pd_iov *out)
+{
+    size_t count = 0;
+
+    if (req->is_chunked)
+        out[count++] = (struct pd_iov){ size_line,
+                                        (size_t)snprintf(size_line, 24, "%zx\r\n", bytes) };
+    memcpy(out + count, iov, n * sizeof(*iov));
+    count += n;
+    if (req->is_chunked)
+        out[count++] = (struct pd_iov){ (void *)(uintptr_t)"\r\n", 2 };
+    return count;
+}
+
+static void queue_up(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
+{
+    if (req->out.n == 0)
+        req->progress = pd_loop_now(req->conn->server->loop);
+    for (size_t i = 0; i < n; i++)
+        (void)pd_buf_append(&req->out, iov[i].base, iov[i].len);
+    pd_http_req_note_queue(req);
+    if (req->out.status != PD_OK)
+        lost_memory(req);
+    else
+        flush_later(req);
+}
+
+size_t pd_http_write(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
+{
+    const struct pd_http_server_opts *o = &req->conn->server->opts;
+    struct pd_iov framed[PD_HTTP_MAX_IOV + 2];
+    char size_line[24];
+    size_t bytes = 0;
+
+    if (!is_open(req) || req->is_ended || req->no_body)
+        return 0;
+    for (size_t i = 0; i < n; i++)
+        bytes += iov[i].len;
+    if (bytes == 0)
+        return req->out.n;
+    if (!req->has_begun || n > PD_HTTP_MAX_IOV || bytes > req->left) {
+        pd_http_conn_fail(req->conn, PD_EINVAL);
+        return 0;
+    }
+    if (req->left != PD_HTTP_UNKNOWN_LENGTH)
+        req->left -= bytes;
+    n = frame(req, iov, n, bytes, size_line, framed);
+    if (bytes < PD_HTTP_DIRECT && req->out.n < PD_HTTP_DIRECT) {
+        queue_up(req, framed, n);
+    } else if (!write_out(req, framed, n)) {
+        return 0;
+    }
+    if (req->out.n > o->max_queued) {
+        req->conn->server->stats.queue_overflows++;
+        pd_http_conn_fail(req->conn, PD_ELIMIT);
+        return 0;
+    }
+    if (req->out.n > o->high_water)
+        req->above_high = true;
+    return req->out.n;
+}
+
+size_t pd_http_write_str(struct pd_http_req *req, struct pd_str bytes)
+{
+    struct pd_iov iov = { (void *)(uintptr_t)bytes.p, bytes.n };
+
+    return pd_http_write(req, &iov, 1);
+}
+
+void pd_http_end(struct pd_http_req *req)
+{
+    struct pd_iov last = { (void *)(uintptr_t)"0\r\n\r\n", 5 };
+
+    if (req->is_ended)
+        return;
+    if (!is_open(req)) {
+        req->is_ended = true;
+        return;
+    }
+    /* A length that was promised and not delivered must not look complete. */
+    if (!req->has_begun ||
+        (!req->no_body && req->left != PD_HTTP_UNKNOWN_LENGTH && req->left > 0)) {
+        pd_http_abort(req);
+        return;
+    }
+    finish(req, &last, req->is_chunked ? 1 : 0);
+}
+
+void pd_http_abort(struct pd_http_req *req)
+{
+    req->is_ended = true;
+    req->ev = NULL;
+    pd_http_conn_fail(req->conn, PD_ECANCELED);
+}
+
+void pd_http_close_after(struct pd_http_req *req)
+{
+    req->close_after = true;
+    req->keep = false;
+}
+
+bool pd_http_has_begun(const struct pd_http_req *req)
+{
+    return req->has_begun;
+}
+
+size_t pd_http_queued(const struct pd_http_req *req)
+{
+    return req->out.n;
+}
+
+void pd_http_req_continue(struct pd_http_req *req)
+{
+    req->conn->server->stats.continues++;
+    if (pd_buf_append_cstr(&req->out, "HTTP/1.1 100 Continue\r\n\r\n") != PD_OK)
+        lost_memory(req);
+    else
+        (void)write_out(req, NULL, 0);
+}
+
+/* ---- errors ---- */
+
+const char *pd_http_error_type(uint32_t status)
+{
+    switch (status) {
+    case 401:
+        return "authentication_error";
+    case 403:
+        return "permission_error";
+    case 404:
+    case 405:
+        return "not_found_error";
+    case 408:
+    case 504:
+        return "timeout_error";
+    case 429:
+        return "rate_limit_error";
+    default:
+        return status >= 500 ? "server_error" : "invalid_request_error";
+    }
+}
+
+static void put_string_or_null(struct pd_buf *b, const char *key, const char *value)
+{
+    (void)pd_buf_append_cstr(b, key);
+    if (value == NULL)
+        (void)pd_buf_append_cstr(b, "null");
+    else
+        (void)pd_json_put_str(b, pd_str_from(value));
+}
+
+pd_status pd_http_error_json(struct pd_buf *b, const struct pd_http_error *error)
+{
+    (void)pd_buf_append_cstr(b, "{\"error\":{\"message\":");
+    (void)pd_json_put_str(b, error->message);
+    put_string_or_null(b, ",\"type\":", error->type != NULL ? error->type
+                                                           : pd_http_error_type(error->status));
+    put_string_or_null(b, ",\"param\":", error->param);
+    put_string_or_null(b, ",\"code\":", error->code);
+    (void)pd_buf_append_cstr(b, "}}");
+    return b->status;
+}
+
+void pd_http_error_full(struct pd_http_req *req, const struct pd_http_error *error)
+{
+    struct pd_http_server *s = req->conn->server;
+    struct pd_http_header headers[5];
+    uint32_t after = error->retry_after_ms;
+    char ms[16], sec[16];
+    size_t n = 0;
+
+    if (req->has_begun) {
+        pd_http_abort(req);
+        return;
+    }
+    if (after == 0 && (error->status == 429 || error->status == 503))
+        after = 1000;
+    headers[n++] = (struct pd_http_header){ PD_STR("content-type"), PD_STR("application/json") };
+    if (after != 0) {
+        (void)snprintf(ms, sizeof(ms), "%u", after);
+        (void)snprintf(sec, sizeof(sec), "%u", after / 1000 + (after % 1000 != 0));
+        headers[n++] = (struct pd_http_header){ PD_STR("retry-after-ms"), pd_str_from(ms) };
+        headers[n++] = (struct pd_http_header){ PD_STR("retry-after"), pd_str_from(sec) };
+    }
+    if (error->should_retry != 0 || error->status == 408)
+        headers[n++] = (struct pd_http_header){ PD_STR("x-should-retry"),
+                                                error->should_retry > 0 ? PD_STR("true")
+                                                                        : PD_STR("false") };
+    if (error->allow != NULL)
+        headers[n++] = (struct pd_http_header){ PD_STR("allow"), pd_str_from(error->allow) };
+    if (error->close != 0)
+        req->close_after = true;
+    pd_buf_clear(&s->text);
+    if (pd_http_error_json(&s->text, error) != PD_OK) {
+        /* The longest message there is room for is none. */
+        pd_buf_clear(&s->text);
+        (void)pd_buf_append_cstr(&s->text, "{\"error\":{\"message\":\"\",\"type\":\"server_error\","
+                                           "\"param\":null,\"code\":null}}");
+    }
+    pd_http_respond(req, error->status, headers, n, pd_buf_str(&s->text));
+}
+
+void pd_http_error(struct pd_http_req *req, uint32_t status, const char *type, const char *code,
+                   const char *message, const char *param)
+{
+    struct pd_http_error error;
+
+    memset(&error, 0, sizeof(error));
+    error.status = status;
+    error.type = type;
+    error.code = code;
+    error.message = pd_str_from(message);
+    error.param = param;
+    pd_http_error_full(req, &error);
+}
+
+static const char *allow_text(uint32_t methods, char out[64])
+{
+    size_t n = 0;
+
+    if ((methods & 1u << PD_HTTP_GET) != 0)
+        methods |= 1u << PD_HTTP_HEAD;
+    out[0] = '\0';
+    for (int m = PD_HTTP_GET; m < PD_HTTP_METHODS; m++)
+        if ((methods & 1u << m) != 0)
+            n += (size_t)snprintf(out + n, 64 - n, "%s%s", n > 0 ? ", " : "",
+                                  pd_http_method_name((enum pd_http_method)m));
+    return out;
+}
+
+void pd_http_req_fail(struct pd_http_req *req, uint32_t status, const char *code,
+                      const char *message)
+{
+    struct pd_http_error error;
+    char allow[64];
+
+    memset(&error, 0, sizeof(error));
+    error.status = status;
+    error.code = code;
+    error.message = pd_str_from(message);
+    if (status == 405)
+        error.allow = allow_text(req->allow, allow);
+    /* Slow clients lose their connection, also with a complete message. */
+    error.close = status == 408 || status == 504;
+    pd_http_error_full(req, &error);
+}
+
+void pd_http_req_refuse(struct pd_http_req *req, enum pd_http_reject reject)
+{
+    const struct pd_http_reject_info *info = pd_http_reject_info(reject);
+
+    req->conn->server->stats.rejects[reject]++;
+    req->close_after = true;
+    pd_http_req_fail(req, info->status != 0 ? info->status : 400, info->code, info->text);
+}
+
+void pd_http_req_gone(struct pd_http_req *req, pd_status why)
+{
+    const struct pd_http_req_events *ev = req->ev;
+
+    if (!req->is_dispatched || req->is_ended)
+        return;
+    req->is_dispatched = false;
+    req->ev = NULL;
+    if (ev != NULL && ev->on_gone != NULL)
+        ev->on_gone(req, why, req->arg);
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the parts of the HTTP server share.
+ *
+ * A connection (conn) carries one request at a time.  While a request is with
+ * its handler, later bytes wait in the stash; the next request begins when the
+ * answer has left.  So answers come in order and at most one is open. */
+#ifndef PD_NET_SERVER_INT_H
+#define PD_NET_SERVER_INT_H
+
+#include "base/arena.h"
+#include "base/list.h"
+#include "net/server.h"
+
+#define PD_HTTP_SCRATCH (64 * 1024)     /* one read, shared by all connections */
+#define PD_HTTP_STASH (64 * 1024)       /* pipelined bytes that may wait */
+#define PD_HTTP_DISCARD (64 * 1024)     /* body that nobody asked for */
+#define PD_HTTP_DIRECT (16 * 1024)      /* pieces from here on are not copied to coalesce */
+#define PD_HTTP_LINGER_BYTES (1024 * 1024)
+#define PD_HTTP_MAX_IOV 32
+#define PD_HTTP_MAX_ROUTES 256
+#define PD_HTTP_MAX_LISTENERS 16
+#define PD_HTTP_REFUSING 64             /* connections above the limit that get a 503 */
+#define PD_HTTP_POOL 256                /* objects kept for the next use */
+
+enum pd_http_conn_state {
+    PD_HTTP_CONN_IDLE = 0,
+    PD_HTTP_CONN_READING,
+    PD_HTTP_CONN_SERVING,
+    PD_HTTP_CONN_LINGER,        /* our side is shut, the client's bytes are dropped */
+    PD_HTTP_CONN_CLOSED         /* the stream is closing */
+};
+
+struct pd_http_conn {
+    struct pd_list link;
+    struct pd_http_server *server;
+    struct pd_stream *stream;
+    struct pd_http_req *req;
+    struct pd_buf stash;
+    struct pd_timer timer;
+    struct pd_task task;
+    pd_time since;              /* begin of the state, or last input of a body */
+    pd_time armed;              /* what the timer is set to */
+    uint32_t linger_bytes;
+    pd_status why;              /* of is_dead */
+    uint8_t state;
+    bool is_dead;               /* the task buries it */
+    bool in_process;
+    bool eof;                   /* the client has ended its sending */
+    bool is_paused;             /* the stream's reading */
+};
+
+struct pd_http_req {
+    struct pd_list link;        /* in the pool */
+    struct pd_http_conn *conn;
+    struct pd_http1 parser;
+    struct pd_arena arena;
+    struct pd_buf out;          /* what the socket has not taken */
+    char *body;
+    size_t body_n, body_cap;
+    const struct pd_http_req_events *ev;
+    void *arg;
+    pd_time start;
+    pd_time deadline;           /* PD_TIME_NEVER: none */
+    pd_time progress;           /* last time the socket took something */
+    uint64_t left;              /* bytes of a known length still to be written */
+    uint64_t counted;           /* part of out in stats.queued_bytes */
+    uint32_t status;
+    uint32_t deny;              /* answer this once the body is through */
+    uint32_t allow;             /* methods, for 405 */
+    uint32_t route_flags;
+    char id[65];
+    uint8_t id_n;
+    bool is_stream;             /* the body goes to on_body */
+    bool discard;
+    bool has_head;
+    bool body_done;             /* the request has been read whole */
+    bool is_dispatched;
+    bool is_ended;              /* the answer is complete, or nobody waits for it */
+    bool has_begun;
+    bool is_chunked;
+    bool no_body;               /* HEAD, 204, 304 */
+    bool keep;                  /* decided with the head of the answer */
+    bool close_after;
+    bool above_high;
+    bool want_flush;
+    bool want_drain;
+    bool is_paused;             /* by the handler */
+};
+
+struct pd_http_server {
+    struct pd_loop *loop;
+    struct pd_http_server_opts opts;
+    struct pd_http_server_stats stats;
+    struct pd_stream_events events;
+    struct pd_http_route routes[PD_HTTP_MAX_ROUTES];
+    size_t n_routes;
+    struct pd_listener *listeners[PD_HTTP_MAX_LISTENERS];
+    size_t n_listeners;
+    struct pd_list conns;
+    size_t n_conns;
+    struct pd_list conn_pool;
+    size_t n_conn_pool;
+    struct pd_list req_pool;
+    size_t n_req_pool;
+    struct pd_task task;
+    void (*on_drained)(void *arg);
+    void *drained_arg;
+    void (*on_closed)(void *arg);
+    void *closed_arg;
+    uint64_t id_prefix, id_seed, id_next;
+    uint64_t date_sec;
+    char date[32];
+    bool is_draining;
+    bool is_closing;
+    struct pd_buf text;         /* for one error body at a time */
+    char *scratch;
+};
+
+/* server_conn.c */
+pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream, bool refuse);
+/* Ends the connection now; its memory goes with on_closed. */
+void pd_http_conn_close(struct pd_http_conn *c);
+/* Ends it at the end of this turn, telling the handler why. */
+void pd_http_conn_fail(struct pd_http_conn *c, pd_status why);
+/* Sets the timer to the nearest of the limits that hold now. */
+void pd_http_conn_arm(struct pd_http_conn *c);
+/* Runs the task at the end of this turn. */
+void pd_http_conn_wake(struct pd_http_conn *c);
+/* Reading is on unless the handler, the stash or an end of input says no. */
+void pd_http_conn_update_read(struct pd_http_conn *c);
+/* The answer has left: next request, linger or close. */
+void pd_http_conn_answered(struct pd_http_conn *c);
+void pd_http_conn_stream_events(struct pd_http_server *s);
+
+/* server_answer.c */
+/* Writes what is queued; calls pd_http_conn_answered when that was all. */
+void pd_http_req_flush(struct pd_http_req *req);
+/* Answers for a refusal of the parser, or another error of the server's own. */
+void pd_http_req_refuse(struct pd_http_req *req, enum pd_http_reject reject);
+void pd_http_req_fail(struct pd_http_req *req, uint32_t status, const char *code,
+                      const char *message);
+void pd_http_req_continue(struct pd_http_req *req);
+/* The handler is told once; after it nobody but the server uses req. */
+void pd_http_req_gone(struct pd_http_req *req, pd_status why);
+void pd_http_req_note_queue(struct pd_http_req *req);
+
+/* server_req.c */
+struct pd_http_req *pd_http_req_get(struct pd_http_server *s);
+void pd_http_req_put(struct pd_http_server *s, struct pd_http_req *req);
+void pd_http_req_free(struct pd_http_req *req);
+/* Makes sure that req->id is set. */
+void pd_http_req_make_id(struct pd_http_req *req);
+
+/* server.c */
+const struct pd_http_route *pd_http_server_find(const struct pd_http_server *s,
+                                                struct pd_str path, enum pd_http_method method,
+                                                uint32_t *allowed);
+void pd_http_server_conn_gone(struct pd_http_server *s);
+
+#endif

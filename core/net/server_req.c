@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The request object: its pool, its identity, and what handlers read of it. */
+#include "net/server_int.h"
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <string.h>
+
+#define KEEP_BODY (16 * 1024)
+#define KEEP_OUT (8 * 1024)
+#define ARENA_CHUNK 2048
+#define ARENA_LIMIT (1 << 20)
+
+struct pd_http_req *pd_http_req_get(struct pd_http_server *s)
+{
+    struct pd_list *link = pd_list_pop(&s->req_pool);
+    struct pd_http_req *req;
+
+    if (link != NULL) {
+        s->n_req_pool--;
+        return PD_LIST_ENTRY(link, struct pd_http_req, link);
+    }
+    req = pd_calloc(1, sizeof(*req));
+    if (req == NULL)
+        return NULL;
+    pd_list_init(&req->link);
+    pd_http1_init(&req->parser, false, s->opts.body_limit);
+    pd_arena_init(&req->arena, ARENA_CHUNK, ARENA_LIMIT);
+    pd_buf_init(&req->out, SIZE_MAX / 4);
+    req->deadline = PD_TIME_NEVER;
+    return req;
+}
+
+void pd_http_req_free(struct pd_http_req *req)
+{
+    pd_http1_fini(&req->parser);
+    pd_arena_fini(&req->arena);
+    pd_buf_fini(&req->out);
+    pd_free(req->body);
+    pd_free(req);
+}
+
+void pd_http_req_put(struct pd_http_server *s, struct pd_http_req *req)
+{
+    struct pd_http_req clean;
+
+    s->stats.queued_bytes -= req->counted;
+    if (s->n_req_pool >= PD_HTTP_POOL) {
+        pd_http_req_free(req);
+        return;
+    }
+    memset(&clean, 0, sizeof(clean));
+    pd_http1_reset(&req->parser);
+    req->parser.body_limit = s->opts.body_limit;
+    pd_arena_reset(&req->arena);
+    pd_buf_clear(&req->out);
+    if (req->out.cap > KEEP_OUT)
+        pd_buf_fini(&req->out);
+    if (req->body_cap > KEEP_BODY) {
+        pd_free(req->body);
+        req->body = NULL;
+        req->body_cap = 0;
+    }
+    clean.parser = req->parser;
+    clean.arena = req->arena;
+    clean.out = req->out;
+    clean.body = req->body;
+    clean.body_cap = req->body_cap;
+    clean.deadline = PD_TIME_NEVER;
+    *req = clean;
+    pd_list_prepend(&s->req_pool, &req->link);
+    s->n_req_pool++;
+}
+
+static bool id_is_plain(struct pd_str s)
+{
+    if (s.n == 0 || s.n > 64)
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              c == '.' || c == '_' || c == '-'))
+            return false;
+    }
+    return true;
+}
+
+static char *put_hex(char *to, uint64_t v)
+{
+    for (int shift = 60; shift >= 0; shift -= 4)
+        *to++ = "0123456789abcdef"[v >> shift & 15];
+    return to;
+}
+
+void pd_http_req_make_id(struct pd_http_req *req)
+{
+    struct pd_http_server *s = req->conn->server;
+    struct pd_str given = { NULL, 0 };
+
+    if (req->id_n != 0)
+        return;
+    if (req->has_head)
+        given = pd_http_head_get(&req->parser.head, "x-request-id");
+    if (id_is_plain(given)) {
+        memcpy(req->id, given.p, given.n);
+        req->id_n = (uint8_t)given.n;
+        return;
+    }
+    /* The second half is a bijection of a counter: no two are equal. */
+    put_hex(put_hex(req->id, s->id_prefix), pd_hash_u64(s->id_next++, s->id_seed));
+    req->id_n = 32;
+}
+
+const struct pd_http_head *pd_http_req_head(const struct pd_http_req *req)
+{
+    return &req->parser.head;
+}
+
+enum pd_http_method pd_http_req_method(const struct pd_http_req *req)
+{
+    return req->parser.head.method;
+}
+
+struct pd_str pd_http_req_path(const struct pd_http_req *req)
+{
+    return req->parser.head.path;
+}
+
+struct pd_str pd_http_req_header(const struct pd_http_req *req, const char *name)
+{
+    return pd_http_head_get(&req->parser.head, name);
+}
+
+struct pd_str pd_http_req_body(const struct pd_http_req *req)
+{
+    return (struct pd_str){ req->body != NULL ? req->body : "", req->body_n };
+}
+
+void pd_http_req_body_release(struct pd_http_req *req)
+{
+    if (!req->body_done || req->is_stream)
+        return;
+    if (req->body_cap > KEEP_BODY) {
+        pd_free(req->body);
+        req->body = NULL;
+        req->body_cap = 0;
+    }
+    req->body_n = 0;
+}
+
+struct pd_str pd_http_req_id(const struct pd_http_req *req)
+{
+    return (struct pd_str){ req->id, req->id_n };
+}
+
+pd_status pd_http_req_peer(const struct pd_http_req *req, struct pd_addr *out)
+{
+    return pd_stream_peer_addr(req->conn->stream, out);
+}
+
+pd_time pd_http_req_start(const struct pd_http_req *req)
+{
+    return req->start;
+}
+
+struct pd_arena *pd_http_req_arena(struct pd_http_req *req)
+{
+    return &req->arena;
+}
+
+struct pd_http_server *pd_http_req_server(const struct pd_http_req *req)
+{
+    return req->conn->server;
+}
+
+void pd_http_req_set_events(struct pd_http_req *req, const struct pd_http_req_events *ev,
+                            void *arg)
+{
+    req->ev = ev;
+    req->arg = arg;
+}
+
+void *pd_http_req_arg(const struct pd_http_req *req)
+{
+    return req->arg;
+}
+
+void pd_http_req_set_deadline(struct pd_http_req *req, pd_time delay_ns)
+{
+    pd_time now = pd_loop_now(req->conn->server->loop);
+
+    req->deadline = delay_ns == 0 || delay_ns > PD_TIME_NEVER - 1 - now ? PD_TIME_NEVER
+                                                                       : now + delay_ns;
+    pd_http_conn_arm(req->conn);
+}
+
+void pd_http_req_pause(struct pd_http_req *req)
+{
+    req->is_paused = true;
+    pd_http_conn_update_read(req->conn);
+}
+
+void pd_http_req_resume(struct pd_http_req *req)
+{
+    req->is_paused = false;
+    req->conn->since = pd_loop_now(req->conn->server->loop);
+    pd_http_conn_update_read(req->conn);
+    pd_http_conn_arm(req->conn);
+}
