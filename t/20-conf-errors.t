@@ -94,6 +94,11 @@ for my $case (@cases) {
     like $err, qr/has 25 errors$/m, 'in the sum too';
 }
 {
+    my ($rc, $out, $err) = check_text("# a comment\0\nwrong = 1;\n");
+    is $rc, 1, 'a zero byte does not hide what follows: exit status';
+    like $err, qr/^pd\.conf: error: the file contains a zero byte$/m, 'and is told';
+}
+{
     my ($rc, $out, $err) = pdplane('-t', '-c', folder() . '/none.conf');
     is $rc, 1, 'a file that does not exist: exit status';
     like $err, qr/none\.conf/, 'its name is told';

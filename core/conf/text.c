@@ -473,8 +473,12 @@ static pd_status scan_file(struct scan *s, const char *path, const struct pd_str
             pd_buf_fini(&content);
             return PD_EINVAL;
         }
-        f.p = content.p;
-        f.end = content.p + content.n;
+        f.p = content.n > 0 ? content.p : "";
+        f.end = f.p + content.n;
+    }
+    if (memchr(f.p, '\0', left(&f)) != NULL) {
+        pd_buf_fini(&content);
+        return pd_conf_error(s->report, path, 0, "the file contains a zero byte");
     }
     if (left(&f) >= 3 && memcmp(f.p, "\xef\xbb\xbf", 3) == 0)
         f.p += 3;

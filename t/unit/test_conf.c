@@ -489,6 +489,47 @@ static void test_near(void **state)
     assert_string_equal(pd_near_best(&near), "tcp");
 }
 
+/* Texts with a few bytes changed, dropped or doubled: whatever they mean, they
+ * are read or refused, and what is read can be printed and read again. */
+static void test_mutations(void **state)
+{
+    (void)state;
+    static const char bytes[] = "{}[]();:=,\"\\/*#@${}0x9LeE+-.\n \xff" "a";
+    uint64_t seed = 42;
+    char text[sizeof everything + 8];
+    for (int round = 0; round < 20000; round++) {
+        size_t n = sizeof everything - 1;
+        memcpy(text, everything, n + 1);
+        for (int change = 0; change < 1 + round % 4; change++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            size_t at = (size_t)(seed >> 33) % n;
+            char byte = bytes[(seed >> 20) % (sizeof bytes - 1)];
+            if ((seed >> 60) < 8) {
+                text[at] = byte;
+            } else if ((seed >> 60) < 12) {
+                memmove(text + at, text + at + 1, n - at);
+                n--;
+            } else {
+                memmove(text + at + 1, text + at, n - at + 1);
+                n++;
+            }
+        }
+        struct pd_conf_report report;
+        struct pd_conf *conf = read_text(text, &report);
+        if (conf != NULL) {
+            char *dump = dump_text(conf);
+            struct pd_conf *again = good(dump);
+            assert_true(pd_conf_equal(rows, pd_conf_root(conf), pd_conf_root(again)));
+            pd_conf_put(again);
+            free(dump);
+        } else {
+            assert_false(pd_conf_report_ok(&report));
+        }
+        pd_conf_put(conf);
+        pd_conf_report_fini(&report);
+    }
+}
+
 /* Each allocation fails once: an error is told, nothing leaks, nothing crashes. */
 static void test_no_memory(void **state)
 {
@@ -519,6 +560,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_generations),  cmocka_unit_test(test_peek),
     cmocka_unit_test(test_rows_check),   cmocka_unit_test(test_reference),
     cmocka_unit_test(test_near),         cmocka_unit_test(test_no_memory),
+    cmocka_unit_test(test_mutations),
 };
 
 PD_UNIT_MAIN(tests)
