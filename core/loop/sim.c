@@ -206,6 +206,11 @@ uint64_t pd_sim_lines(const struct pd_sim *sim)
     return sim->lines;
 }
 
+uint32_t pd_sim_connections(const struct pd_sim *sim)
+{
+    return (uint32_t)pd_list_count(&sim->conns);
+}
+
 /* ---- hosts */
 
 static bool is_good_name(const char *name)

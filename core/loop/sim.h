@@ -66,6 +66,8 @@ pd_time pd_sim_now(const struct pd_sim *sim);
 /* The hash over all events of the log so far, and their number. */
 uint64_t pd_sim_hash(const struct pd_sim *sim);
 uint64_t pd_sim_lines(const struct pd_sim *sim);
+/* Connections that some host's kernel still knows; 0 once all have ended. */
+uint32_t pd_sim_connections(const struct pd_sim *sim);
 /* A line of our own in the event log; loop NULL: of the simulation itself. */
 void pd_sim_note(struct pd_loop *loop, const char *fmt, ...) PD_PRINTF(2, 3);
 /* Chance of the simulation itself (for fault schedules), apart from the loops'. */

@@ -236,8 +236,7 @@ static void list_remove(struct pd_task *t)
 
 static bool is_loop_thread(struct uvl *l)
 {
-    return __atomic_load_n(&l->has_thread, __ATOMIC_ACQUIRE) != 0 &&
-           pthread_equal(l->thread, pthread_self());
+    return __atomic_load_n(&l->thread, __ATOMIC_RELAXED) == (uintptr_t)pthread_self();
 }
 
 bool uvl_post(struct pd_loop *loop, struct pd_task *task)
@@ -346,8 +345,12 @@ static void turn(struct uvl *l, bool may_wait)
 
 static void claim_thread(struct uvl *l)
 {
-    l->thread = pthread_self();
-    __atomic_store_n(&l->has_thread, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&l->thread, (uintptr_t)pthread_self(), __ATOMIC_RELAXED);
+}
+
+static void leave_thread(struct uvl *l)
+{
+    __atomic_store_n(&l->thread, 0, __ATOMIC_RELAXED);
 }
 
 static pd_status loop_run(struct pd_loop *loop)
@@ -358,7 +361,7 @@ static pd_status loop_run(struct pd_loop *loop)
     l->base.now = uvl_clock();
     while (__atomic_exchange_n(&l->stop, 0, __ATOMIC_ACQ_REL) == 0)
         turn(l, true);
-    __atomic_store_n(&l->has_thread, 0, __ATOMIC_RELEASE);
+    leave_thread(l);
     return PD_OK;
 }
 
@@ -397,7 +400,7 @@ pd_status pd_loop_uv_turn(struct pd_loop *loop, pd_time max_wait_ns)
     uv_close((uv_handle_t *)&limit, on_timeout_closed);
     while (!closed)
         turn(l, false);
-    __atomic_store_n(&l->has_thread, 0, __ATOMIC_RELEASE);
+    leave_thread(l);
     return PD_OK;
 }
 
@@ -481,7 +484,7 @@ static pd_status loop_destroy(struct pd_loop *loop, char *names, size_t size)
     while (l->closing > 0)
         turn(l, true);
     turn(l, false);
-    __atomic_store_n(&l->has_thread, 0, __ATOMIC_RELEASE);
+    leave_thread(l);
     if (is_busy(l, names, size))
         return PD_EBUSY;
     uv_close((uv_handle_t *)&l->wake, NULL);

@@ -38,8 +38,7 @@ struct uvl {
     struct pd_task posted;      /* list head; behind post_lock */
     struct pd_task running;     /* list head: posted tasks of this turn */
     struct pd_task deferred;    /* list head */
-    pthread_t thread;
-    uint32_t has_thread;
+    uintptr_t thread;           /* atomic: who runs the loop now, 0: nobody */
     uint32_t stop;              /* atomic */
 
     bool in_turn;

@@ -43,6 +43,13 @@ static void env_close(struct env *e)
     assert_int_equal(pd_sim_destroy(e->priv), PD_OK);
 }
 
+/* After the ends, no kernel keeps a connection. */
+static void all_gone(struct env *e)
+{
+    pd_sim_run_until(e->priv, pd_sim_now(e->priv) + 100 * PD_SEC);
+    assert_int_equal(pd_sim_connections(e->priv), 0);
+}
+
 #define X(name)                                                                \
     static void test_##name(void **state)                                      \
     {                                                                          \
@@ -53,6 +60,7 @@ static void env_close(struct env *e)
             struct env e;                                                      \
             env_open(&e, seed, &opts);                                         \
             case_##name(&e);                                                   \
+            all_gone(&e);                                                      \
             env_close(&e);                                                     \
         }                                                                      \
     }
@@ -72,6 +80,7 @@ static void test_bad_line(void **state)
         case_echo(&e);
         case_half_close(&e);
         case_thousand(&e);
+        all_gone(&e);
         env_close(&e);
     }
 }

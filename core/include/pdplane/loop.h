@@ -503,7 +503,9 @@ static inline pd_status pd_stream_shutdown_write(struct pd_stream *s)
 }
 
 /* Ends both directions.  No event but on_closed comes after it; calling it
- * again is harmless until then. */
+ * again is harmless until then.  What was written is still delivered, unless
+ * bytes that came in were left unread: then the peer gets a reset and may lose
+ * the end of what we wrote, so read to the end first where that matters. */
 static inline void pd_stream_close(struct pd_stream *s) { s->ops->close(s); }
 
 /* Gives the stream to another owner's handlers. */
