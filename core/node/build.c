@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Builds what a configuration generation describes.  The order is the order of
+ * needs: transports and engines first, because the node tells its peers about
+ * them; then the links and the KV plane; the scheduler; roles last, because they
+ * use all of it. */
+#include <stdio.h>
+#include <string.h>
+
+#include <pdplane/role.h>
+
+#include "base/mem.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "base/uuid.h"
+#include "kv/layout.h"
+#include "node/node.h"
+#include "os/file.h"
+
+/* Names the place of a configuration group in an error that has none. */
+static pd_status at_place(struct pd_err *err, const struct pd_conf_place *place, pd_status status)
+{
+    if (status != PD_OK && err->file[0] == '\0' && place->file != NULL) {
+        snprintf(err->file, sizeof err->file, "%s", place->file);
+        err->line = place->line;
+    }
+    if (status != PD_OK && err->text[0] == '\0')
+        pd_err_set(err, status, "%s", pd_status_text(status));
+    return status;
+}
+
+static const struct pd_mod_unit *unit_of(const struct pd_conf_unit *u)
+{
+    return u->unit;
+}
+
+static struct pd_instance_ctx ctx_of(struct pd_node *node, const char *name, struct pd_log *log)
+{
+    return (struct pd_instance_ctx){
+        .size = sizeof(struct pd_instance_ctx), .name = name, .loop = node->loop, .log = log,
+        .metrics = node->metrics, .host = &node->host, .node = node->id,
+    };
+}
+
+/* ---- identity ---------------------------------------------------------------------------- */
+
+/* The uuid is kept in the state folder; the epoch grows from start to start. */
+static pd_status identity_get(struct pd_node *node, struct pd_err *err)
+{
+    const char *state = node->root->node.state;
+    struct pd_buf text;
+    char path[512], id[64];
+    uint8_t random[16];
+    pd_status status = PD_ENOENT;
+    pd_loop_random(node->loop, random, sizeof random);
+    node->id.epoch = pd_loop_wall(node->loop) / PD_MS << 20 | (pd_loop_random_u64(node->loop) & 0xfffff);
+    if (state == NULL) {
+        pd_uuid_v4(&node->id.uuid, random);
+        return PD_OK;
+    }
+    snprintf(path, sizeof path, "%s/node.id", state);
+    pd_buf_init(&text, 256);
+    if (pd_file_exists(path))
+        status = pd_file_read(path, 200, &text, err);
+    if (status == PD_OK) {
+        status = pd_uuid_parse(pd_str_trim(pd_buf_str(&text)), &node->id.uuid);
+        if (status != PD_OK)
+            pd_err_set(err, status, "%s does not hold a node's identity", path);
+    } else if (status == PD_ENOENT) {
+        pd_uuid_v4(&node->id.uuid, random);
+        pd_uuid_format(&node->id.uuid, id);
+        status = pd_file_mkdir(state, 0750, err);
+        if (status == PD_OK)
+            status = pd_file_write(path, pd_str_from(id), 0640, err);
+    }
+    pd_buf_fini(&text);
+    return status;
+}
+
+/* ---- transports and engines ----------------------------------------------------------------- */
+
+static pd_status transports_build(struct pd_node *node, struct pd_err *err)
+{
+    const struct pd_conf_list *list = &node->root->transports;
+    for (uint64_t i = 0; i < list->count; i++) {
+        const struct pd_conf_unit *u = PD_CONF_ITEM(list, struct pd_conf_unit, i);
+        struct pd_node_transport *t = &node->transports[node->n_transports];
+        if (node->n_transports == PD_NODE_TRANSPORTS_MAX)
+            return at_place(err, &u->place, pd_err_set(err, PD_ELIMIT, "a node can have %u transports",
+                                                       PD_NODE_TRANSPORTS_MAX));
+        t->name = u->name;
+        t->ops = (const struct pd_transport_ops *)(const void *)unit_of(u)->ops;
+        t->log = pd_log_child(node->log, u->name);
+        struct pd_instance_ctx ctx = ctx_of(node, t->name, t->log);
+        pd_status status = t->ops->create(&ctx, u->conf, &t->transport, err);
+        if (status != PD_OK) {
+            pd_log_child_free(t->log);
+            return at_place(err, &u->place, status);
+        }
+        node->n_transports++;
+    }
+    return PD_OK;
+}
+
+static pd_status engines_build(struct pd_node *node, struct pd_err *err)
+{
+    const struct pd_conf_list *list = &node->root->engines;
+    for (uint64_t i = 0; i < list->count; i++) {
+        const struct pd_node_engine_conf *c = PD_CONF_ITEM(list, struct pd_node_engine_conf, i);
+        struct pd_node_engine *e = &node->engines[node->n_engines];
+        if (node->n_engines == PD_NODE_ENGINES_MAX)
+            return at_place(err, &c->place, pd_err_set(err, PD_ELIMIT, "a node can have %u engines",
+                                                       (unsigned)PD_NODE_ENGINES_MAX));
+        struct pd_log *log = pd_log_child(node->log, c->name);
+        e->size = sizeof *e;
+        e->name = c->name;
+        e->roles = (uint32_t)c->roles;
+        e->ops = (const struct pd_engine_ops *)(const void *)unit_of(&c->unit)->ops;
+        struct pd_instance_ctx ctx = ctx_of(node, c->name, log);
+        pd_status status = e->ops->create(&ctx, c->unit.conf, &e->engine, err);
+        if (status != PD_OK) {
+            pd_log_child_free(log);
+            return at_place(err, &c->place, status);
+        }
+        node->engine_logs[node->n_engines++] = log;
+        e->info.size = sizeof e->info;
+        e->ops->info(e->engine, &e->info);
+        e->model = c->served != NULL ? c->served : e->info.model;
+        pd_log_notice(node->log, "engine \"%s\" serves \"%s\": %u blocks of %u tokens, %.1f MiB of KV",
+                      e->name, e->model, e->info.blocks, e->info.layout.block_tokens,
+                      (double)e->info.region_bytes / 1048576.0);
+    }
+    return PD_OK;
+}
+
+/* ---- peers and KV ------------------------------------------------------------------------------ */
+
+static void load_report(struct pd_engine_load *out, uint32_t n, void *arg)
+{
+    struct pd_node *node = arg;
+    for (uint32_t i = 0; i < n && i < node->n_engines; i++) {
+        out[i].size = sizeof out[i];
+        node->engines[i].ops->load(node->engines[i].engine, &out[i]);
+    }
+}
+
+static void on_peer(struct pd_peers *peers, pd_peer_ref peer, uint32_t what, void *arg)
+{
+    struct pd_node *node = arg;
+    struct pd_peer_info info = { .size = sizeof info };
+    if (what == PD_PEER_ON_GONE && pd_peer_table()->info(peers, peer, &info) == PD_OK)
+        pd_kv_peer_gone(node->kv, &info.desc->id);
+}
+
+static void engine_describe(const struct pd_node_engine *e, struct pd_peer_engine *out)
+{
+    memset(out, 0, sizeof *out);
+    snprintf(out->name, sizeof out->name, "%s", e->name);
+    snprintf(out->model, sizeof out->model, "%s", e->model);
+    out->flags = e->info.flags;
+    out->roles = e->roles;
+    out->context_tokens = e->info.context_tokens;
+    out->vocab = e->info.vocab;
+    out->blocks = e->info.blocks;
+    out->max_running = e->info.max_running;
+    out->layout = e->info.layout;
+    struct pd_hash128 fingerprint = pd_kv_layout_fingerprint(&e->info.layout);
+    out->fingerprint[0] = fingerprint.lo;
+    out->fingerprint[1] = fingerprint.hi;
+}
+
+static uint32_t roles_of(const struct pd_node *node)
+{
+    const struct pd_conf_list *list = &node->root->roles;
+    uint32_t roles = 0;
+    for (uint64_t i = 0; i < list->count; i++) {
+        const struct pd_conf_unit *u = PD_CONF_ITEM(list, struct pd_conf_unit, i);
+        roles |= ((const struct pd_role_ops *)(const void *)unit_of(u)->ops)->role;
+    }
+    return roles;
+}
+
+static pd_status peers_build(struct pd_node *node, struct pd_err *err)
+{
+    static const struct pd_peer_watch_events watch = { .size = sizeof watch, .on_peer = on_peer };
+    const struct pd_node_conf *c = node->root;
+    struct pd_peer_engine *engines = pd_calloc(PD_NODE_ENGINES_MAX, sizeof *engines);
+    struct pd_peer_transport *transports = pd_calloc(PD_NODE_TRANSPORTS_MAX, sizeof *transports);
+    pd_status status = PD_ENOMEM;
+    if (engines == NULL || transports == NULL)
+        goto out;
+    struct pd_peer_desc self = { .id = node->id, .roles = roles_of(node), .n_engines = node->n_engines,
+                                 .engines = engines, .transports = transports };
+    snprintf(self.name, sizeof self.name, "%s", node->name);
+    snprintf(self.version, sizeof self.version, "%s", pd_host_api_table()->version);
+    snprintf(self.host_id, sizeof self.host_id, "%s", node->host_id);
+    for (uint32_t i = 0; i < node->n_engines; i++) {
+        engine_describe(&node->engines[i], &engines[i]);
+        /* An engine serves only the roles that this node has. */
+        engines[i].roles &= self.roles;
+        node->engines[i].roles &= self.roles;
+    }
+    struct pd_peers_conf conf = {
+        .loop = node->loop, .log = node->log, .metrics = node->metrics, .self = &self,
+        .secret = pd_str_from(c->link.secret), .load = load_report, .load_arg = node,
+        .heartbeat = c->link.heartbeat, .suspect = c->link.suspect, .dead = c->link.dead,
+        .connect_timeout = c->link.connect_timeout,
+    };
+    status = pd_peers_create(&conf, &node->peers, err);
+    if (status != PD_OK)
+        goto out;
+    struct pd_kv_conf kv = {
+        .loop = node->loop, .log = node->log, .metrics = node->metrics, .self = node->id,
+        .peer_api = pd_peer_table(), .peers = node->peers, .digests = c->kv.digests,
+        .lease_ttl = c->kv.lease, .connect_timeout = c->kv.connect_timeout,
+        .inflight_bytes = c->kv.inflight,
+    };
+    status = pd_kv_create(&kv, &node->kv, err);
+    for (uint32_t i = 0; i < node->n_transports && status == PD_OK; i++)
+        status = pd_kv_transport_add(node->kv, node->transports[i].name, node->transports[i].ops,
+                                     node->transports[i].transport);
+    for (uint32_t i = 0; i < node->n_engines && status == PD_OK; i++) {
+        struct pd_kv_region *region;
+        status = pd_kv_region_add(node->kv, node->engines[i].name, &node->engines[i].info, &region, err);
+    }
+    if (status != PD_OK)
+        goto out;
+    self.n_transports = pd_kv_transports(node->kv, transports);
+    status = pd_peers_update(node->peers, &self);
+    if (status == PD_OK)
+        status = pd_peer_table()->watch(node->peers, &watch, node, &node->peer_watch);
+out:
+    pd_free(engines);
+    pd_free(transports);
+    if (status != PD_OK && err->text[0] == '\0')
+        pd_err_set(err, status, "the links to other nodes cannot be set up: %s", pd_status_text(status));
+    return status;
+}
+
+/* ---- the rest ------------------------------------------------------------------------------------ */
+
+static pd_status sched_build(struct pd_node *node, struct pd_err *err)
+{
+    struct pd_sched_plugins_params params = {
+        .conf = &node->root->scheduler, .mods = node->mods, .loop = node->loop, .log = node->log,
+        .metrics = node->metrics, .host = &node->host,
+    };
+    pd_status status = pd_sched_plugins_create(&params, err, &node->plugins);
+    if (status == PD_OK)
+        status = pd_sched_create(&node->root->scheduler, pd_sched_plugins_pipeline(node->plugins),
+                                 node->metrics, err, &node->sched);
+    return at_place(err, &node->root->scheduler.place, status);
+}
+
+static pd_status net_build(struct pd_node *node, struct pd_err *err)
+{
+    const struct pd_node_conf *c = node->root;
+    struct pd_http_server_opts opts = { .size = sizeof opts,
+                                        .max_conns = (uint32_t)c->limits.connections };
+    pd_status status = PD_OK;
+    for (uint64_t i = 0; i < c->listen.count && status == PD_OK; i++) {
+        const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
+        if (l->api == PD_LISTEN_OPENAI && node->net.openai == NULL) {
+            opts.name = "http clients";
+            status = pd_http_server_create(node->loop, &opts, &node->net.openai);
+        } else if (l->api == PD_LISTEN_ADMIN && node->net.admin == NULL) {
+            opts.name = "http admin";
+            status = pd_http_server_create(node->loop, &opts, &node->net.admin);
+        }
+    }
+    if (status == PD_OK)
+        status = pd_http_client_create(node->loop, NULL, &node->net.client);
+    if (status == PD_OK && node->net.admin != NULL)
+        status = pd_node_admin_routes(node);
+    return status == PD_OK ? PD_OK : pd_err_set(err, status, "HTTP cannot be set up: %s",
+                                                pd_status_text(status));
+}
+
+static pd_status tables_register(struct pd_node *node, struct pd_err *err)
+{
+    const struct {
+        const char *name;
+        uint32_t version;
+        const void *table;
+        void *object;
+    } rows[] = {
+        { PD_NODE_TABLE, PD_NODE_VERSION, pd_node_functions(), node },
+        { PD_API_TABLE, PD_API_VERSION, pd_api_functions(), node->api },
+        { PD_REQ_TABLE, PD_REQ_VERSION, pd_reqs_api(), node->reqs },
+        { PD_SCHED_TABLE, PD_SCHED_VERSION, pd_sched_api(), node->sched },
+        { PD_NET_TABLE, PD_NET_VERSION, pd_net_functions(), &node->net },
+        { PD_PEER_TABLE, PD_PEER_VERSION, pd_peer_table(), node->peers },
+        { PD_KV_TABLE, PD_KV_VERSION, pd_kv_table(), node->kv },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        pd_status status = pd_host_register(&node->host, rows[i].name, rows[i].version, rows[i].table,
+                                            rows[i].object);
+        if (status != PD_OK)
+            return pd_err_set(err, status, "table \"%s\": %s", rows[i].name, pd_status_text(status));
+    }
+    return PD_OK;
+}
+
+static pd_status roles_build(struct pd_node *node, struct pd_err *err)
+{
+    const struct pd_conf_list *list = &node->root->roles;
+    for (uint64_t i = 0; i < list->count; i++) {
+        const struct pd_conf_unit *u = PD_CONF_ITEM(list, struct pd_conf_unit, i);
+        struct pd_node_role *r = &node->roles[node->n_roles];
+        if (node->n_roles == PD_NODE_ROLES_MAX)
+            return at_place(err, &u->place, pd_err_set(err, PD_ELIMIT, "a node can have %u roles",
+                                                       PD_NODE_ROLES_MAX));
+        r->name = u->name;
+        r->ops = (const struct pd_role_ops *)(const void *)unit_of(u)->ops;
+        r->log = pd_log_child(node->log, u->name);
+        struct pd_instance_ctx ctx = ctx_of(node, u->name, r->log);
+        pd_status status = r->ops->create(&ctx, u->conf, &r->role, err);
+        if (status != PD_OK) {
+            pd_log_child_free(r->log);
+            return at_place(err, &u->place, status);
+        }
+        node->n_roles++;
+    }
+    if (node->n_roles == 0) {
+        pd_err_set(err, PD_EINVAL, "the node has no role");
+        pd_err_hint(err, "load one or more role modules, such as \"router\", \"prefill\" or \"decode\"");
+        return PD_EINVAL;
+    }
+    return PD_OK;
+}
+
+pd_status pd_node_build(struct pd_node *node, struct pd_err *err)
+{
+    pd_status status;
+    if ((status = identity_get(node, err)) != PD_OK)
+        return status;
+    if ((status = pd_metrics_create(0, &node->metrics)) != PD_OK ||
+        (status = pd_api_create(&node->api)) != PD_OK)
+        return pd_err_set(err, status, "out of memory");
+    if ((status = pd_reqs_create(&node->root->requests, node->metrics, err, &node->reqs)) != PD_OK ||
+        (status = transports_build(node, err)) != PD_OK ||
+        (status = engines_build(node, err)) != PD_OK ||
+        (status = peers_build(node, err)) != PD_OK ||
+        (status = sched_build(node, err)) != PD_OK ||
+        (status = net_build(node, err)) != PD_OK ||
+        (status = pd_node_endpoints_build(node, err)) != PD_OK ||
+        (status = pd_node_metrics_add(node)) != PD_OK ||
+        (status = tables_register(node, err)) != PD_OK ||
+        (status = roles_build(node, err)) != PD_OK)
+        return status;
+    return PD_OK;
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The node's own figures in the registry: build, process, loop, HTTP servers,
+ * engines.  Servers, loop and engines keep plain numbers; they are copied into
+ * instruments when somebody asks, so that counting costs nothing. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "node/node.h"
+#include "os/proc.h"
+
+#define MAX_COUNTERS 128u
+
+/* A counter that follows a number kept elsewhere. */
+struct follower {
+    struct pd_counter *counter;
+    const uint64_t *source;
+};
+
+struct pd_node_meters {
+    struct follower followers[MAX_COUNTERS];
+    uint32_t n;
+    struct pd_loop_stats loop;         /* refreshed copies; followers point into them */
+    struct pd_engine_load loads[PD_NODE_ENGINES_MAX];
+    struct pd_gauge *engine_gauges[PD_NODE_ENGINES_MAX][5];
+    struct pd_gauge *conns[2][4];
+    struct pd_gauge *resident, *threads, *uptime, *ready;
+};
+
+static struct pd_metric_family *family_of(struct pd_node *node, int32_t kind, const char *name,
+                                          const char *help, const char *const *labels, size_t n_labels)
+{
+    struct pd_metric_desc desc = { .size = sizeof desc, .name = name, .help = help, .labels = labels,
+                                   .n_labels = n_labels };
+    struct pd_metric_family *family = NULL;
+    struct pd_err err;
+    if (pd_metrics_family(node->metrics, kind, &desc, &err, &family) != PD_OK)
+        pd_log_error(node->log, "metric %s: %s", name, err.text);
+    return family;
+}
+
+static void follow(struct pd_node *node, const char *name, const char *help, const char *const *labels,
+                   size_t n_labels, const char *const *values, const uint64_t *source)
+{
+    struct pd_node_meters *m = node->meters;
+    struct pd_metric_family *family =
+        family_of(node, PD_METRIC_COUNTER, name, help, labels, n_labels);
+    if (family == NULL || m->n == MAX_COUNTERS)
+        return;
+    m->followers[m->n++] =
+        (struct follower){ pd_metrics_counter(node->metrics, family, values), source };
+}
+
+static struct pd_gauge *gauge_of(struct pd_node *node, const char *name, const char *help,
+                                 const char *const *labels, size_t n_labels, const char *const *values)
+{
+    struct pd_metric_family *family = family_of(node, PD_METRIC_GAUGE, name, help, labels, n_labels);
+    return family == NULL ? NULL : pd_metrics_gauge(node->metrics, family, values);
+}
+
+static void server_add(struct pd_node *node, const struct pd_http_server *server, const char *listener,
+                       uint32_t index)
+{
+    static const char *const by_listener[] = { "listener" };
+    static const char *const by_class[] = { "listener", "class" };
+    static const char *const by_reason[] = { "listener", "reason" };
+    static const char *const by_kind[] = { "listener", "kind" };
+    static const char *const by_direction[] = { "listener", "direction" };
+    static const char *const by_state[] = { "listener", "state" };
+    static const char *const classes[] = { "aborted", "1xx", "2xx", "3xx", "4xx", "5xx" };
+    static const char *const states[] = { "idle", "reading", "serving", "closing" };
+    if (server == NULL)
+        return;
+    const struct pd_http_server_stats *s = pd_http_server_stats(server);
+    const struct {
+        const char *kind;
+        const uint64_t *source;
+    } timeouts[] = { { "idle", &s->idle_timeouts }, { "head", &s->head_timeouts },
+                     { "body", &s->body_timeouts }, { "write", &s->write_timeouts },
+                     { "deadline", &s->deadline_timeouts } };
+    follow(node, "pdplane_http_connections_total", "Connections accepted.", by_listener, 1,
+           (const char *const[]){ listener }, &s->accepted);
+    follow(node, "pdplane_http_connections_refused_total", "Connections above the limit.", by_listener, 1,
+           (const char *const[]){ listener }, &s->refused);
+    follow(node, "pdplane_http_requests_total", "Requests whose head was accepted.", by_listener, 1,
+           (const char *const[]){ listener }, &s->requests);
+    follow(node, "pdplane_http_client_gone_total", "Clients that left before the end of an answer.",
+           by_listener, 1, (const char *const[]){ listener }, &s->client_gone);
+    follow(node, "pdplane_http_bytes_total", "Bytes of clients' connections.", by_direction, 2,
+           (const char *const[]){ listener, "in" }, &s->bytes_in);
+    follow(node, "pdplane_http_bytes_total", "Bytes of clients' connections.", by_direction, 2,
+           (const char *const[]){ listener, "out" }, &s->bytes_out);
+    for (uint32_t i = 0; i < 6; i++)
+        follow(node, "pdplane_http_responses_total", "Answers by class of status.", by_class, 2,
+               (const char *const[]){ listener, classes[i] }, &s->responses[i]);
+    for (uint32_t i = 0; i < sizeof timeouts / sizeof timeouts[0]; i++)
+        follow(node, "pdplane_http_timeouts_total", "Connections that were too slow.", by_kind, 2,
+               (const char *const[]){ listener, timeouts[i].kind }, timeouts[i].source);
+    for (uint32_t i = 1; i < PD_HTTP_REJECTS; i++)
+        follow(node, "pdplane_http_rejects_total", "Messages refused by the strict parser.", by_reason, 2,
+               (const char *const[]){ listener, pd_http_reject_info(i)->label }, &s->rejects[i]);
+    for (uint32_t i = 0; i < 4; i++)
+        node->meters->conns[index][i] =
+            gauge_of(node, "pdplane_http_open_connections", "Connections open now.", by_state, 2,
+                     (const char *const[]){ listener, states[i] });
+}
+
+static void engine_add(struct pd_node *node, uint32_t i)
+{
+    static const char *const by_engine[] = { "engine" };
+    static const char *const by_kind[] = { "engine", "kind" };
+    static const struct {
+        const char *name, *help;
+    } gauges[5] = {
+        { "pdplane_engine_running", "Sequences being computed." },
+        { "pdplane_engine_waiting", "Sequences waiting for a place in the batch." },
+        { "pdplane_kv_blocks", "KV blocks of the pool." },
+        { "pdplane_kv_blocks_free", "KV blocks that are free or can be evicted." },
+        { "pdplane_kv_blocks_cached", "KV blocks that hold a prefix and can be evicted." },
+    };
+    const char *name = node->engines[i].name;
+    struct pd_engine_load *load = &node->meters->loads[i];
+    for (uint32_t k = 0; k < 5; k++)
+        node->meters->engine_gauges[i][k] = gauge_of(node, gauges[k].name, gauges[k].help, by_engine, 1,
+                                                     (const char *const[]){ name });
+    follow(node, "pdplane_engine_tokens_total", "Tokens by what was done with them.", by_kind, 2,
+           (const char *const[]){ name, "prompt" }, &load->prompt_tokens);
+    follow(node, "pdplane_engine_tokens_total", "Tokens by what was done with them.", by_kind, 2,
+           (const char *const[]){ name, "output" }, &load->output_tokens);
+    follow(node, "pdplane_engine_tokens_total", "Tokens by what was done with them.", by_kind, 2,
+           (const char *const[]){ name, "cached" }, &load->cached_tokens);
+    follow(node, "pdplane_engine_preemptions_total",
+           "Sequences thrown out of the batch for want of blocks.", by_engine, 1,
+           (const char *const[]){ name }, &load->preemptions);
+}
+
+static void build_info_add(struct pd_node *node)
+{
+    static const char *const labels[] = { "version", "abi", "node" };
+    char abi[16];
+    snprintf(abi, sizeof abi, "%u.%u", (unsigned)PD_ABI_MAJOR, (unsigned)PD_ABI_MINOR);
+    pd_gauge_set(gauge_of(node, "pdplane_build_info", "Always 1; the labels tell what runs.", labels, 3,
+                          (const char *const[]){ pd_host_api_table()->version, abi, node->name }), 1);
+}
+
+pd_status pd_node_metrics_add(struct pd_node *node)
+{
+    struct pd_node_meters *m = pd_calloc(1, sizeof *m);
+    if (m == NULL)
+        return PD_ENOMEM;
+    node->meters = m;
+    build_info_add(node);
+    m->resident = gauge_of(node, "pdplane_process_resident_bytes", "Resident memory.", NULL, 0, NULL);
+    m->threads = gauge_of(node, "pdplane_process_threads", "Threads.", NULL, 0, NULL);
+    m->uptime = gauge_of(node, "pdplane_uptime_seconds", "Since the node was created.", NULL, 0, NULL);
+    m->ready = gauge_of(node, "pdplane_ready", "1 when the node can do its work.", NULL, 0, NULL);
+    follow(node, "pdplane_loop_turns_total", "Turns of the event loop.", NULL, 0, NULL, &m->loop.turns);
+    follow(node, "pdplane_loop_slow_turns_total", "Turns above 50 ms.", NULL, 0, NULL,
+           &m->loop.slow_turns);
+    follow(node, "pdplane_loop_reads_total", "Reads from streams.", NULL, 0, NULL, &m->loop.reads);
+    follow(node, "pdplane_loop_writes_total", "Writes to streams.", NULL, 0, NULL, &m->loop.writes);
+    server_add(node, node->net.openai, "openai", 0);
+    server_add(node, node->net.admin, "admin", 1);
+    for (uint32_t i = 0; i < node->n_engines; i++)
+        engine_add(node, i);
+    return PD_OK;
+}
+
+void pd_node_metrics_free(struct pd_node *node)
+{
+    pd_free(node->meters);
+    node->meters = NULL;
+}
+
+static void conns_refresh(struct pd_gauge *const gauges[4], const struct pd_http_server *server)
+{
+    if (server == NULL)
+        return;
+    const struct pd_http_server_stats *s = pd_http_server_stats(server);
+    pd_gauge_set(gauges[0], (double)s->conns_idle);
+    pd_gauge_set(gauges[1], (double)s->conns_reading);
+    pd_gauge_set(gauges[2], (double)s->conns_serving);
+    pd_gauge_set(gauges[3], (double)s->conns_closing);
+}
+
+void pd_node_metrics_refresh(struct pd_node *node)
+{
+    struct pd_node_meters *m = node->meters;
+    pd_loop_stats_get(node->loop, &m->loop);
+    for (uint32_t i = 0; i < node->n_engines; i++) {
+        struct pd_engine_load *l = &m->loads[i];
+        l->size = sizeof *l;
+        node->engines[i].ops->load(node->engines[i].engine, l);
+        const uint32_t values[5] = { l->running, l->waiting, l->blocks_total, l->blocks_free,
+                                     l->blocks_cached };
+        for (uint32_t k = 0; k < 5; k++)
+            pd_gauge_set(m->engine_gauges[i][k], values[k]);
+    }
+    for (uint32_t i = 0; i < m->n; i++) {
+        const struct follower *f = &m->followers[i];
+        pd_counter_add(f->counter, *f->source - pd_counter_value(f->counter));
+    }
+    conns_refresh(m->conns[0], node->net.openai);
+    conns_refresh(m->conns[1], node->net.admin);
+    pd_gauge_set(m->resident, (double)pd_proc_rss_bytes());
+    pd_gauge_set(m->threads, (double)pd_proc_threads());
+    pd_gauge_set(m->uptime, (double)(pd_loop_now(node->loop) - node->started_at) / 1e9);
+    pd_gauge_set(m->ready, pd_node_is_ready(node, NULL) && !node->is_draining ? 1 : 0);
+}

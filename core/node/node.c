@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A node's life: create, start, drain, destroy.  What is built, and in which
+ * order, stands in build.c; destroy goes the other way, one step after another,
+ * because most parts end asynchronously. */
+#include "node/node.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <pdplane/role.h>
+
+#include "base/mem.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "base/uuid.h"
+
+/* ---- the table for roles ------------------------------------------------------------- */
+
+static const char *node_name(struct pd_node *node)
+{
+    return node->name;
+}
+
+static const struct pd_node_engine *node_engine_at(struct pd_node *node, uint32_t index)
+{
+    return index < node->n_engines ? &node->engines[index] : NULL;
+}
+
+static const struct pd_node_engine *node_engine_find(struct pd_node *node, struct pd_str name)
+{
+    for (uint32_t i = 0; i < node->n_engines; i++) {
+        if (pd_str_is(name, node->engines[i].name))
+            return &node->engines[i];
+    }
+    return NULL;
+}
+
+static const struct pd_node_endpoint *node_endpoint_at(struct pd_node *node, uint32_t index)
+{
+    return index < node->n_endpoints ? &node->endpoints[index] : NULL;
+}
+
+static void node_ready(struct pd_node *node, const char *part, bool is_ready, const char *reason)
+{
+    struct pd_node_part *p = NULL;
+    for (uint32_t i = 0; i < node->n_parts; i++) {
+        if (strcmp(node->parts[i].name, part) == 0)
+            p = &node->parts[i];
+    }
+    if (p == NULL) {
+        if (node->n_parts == PD_NODE_PARTS_MAX)
+            return;
+        p = &node->parts[node->n_parts++];
+        p->name = part;
+        p->is_ready = !is_ready;
+    }
+    if (p->is_ready != is_ready) {
+        if (is_ready)
+            pd_log_notice(node->log, "%s is ready", part);
+        else
+            pd_log_notice(node->log, "%s is not ready: %s", part, reason);
+    }
+    p->is_ready = is_ready;
+    snprintf(p->reason, sizeof p->reason, "%s", reason);
+}
+
+const struct pd_node_api *pd_node_functions(void)
+{
+    static const struct pd_node_api table = {
+        .size = sizeof table,
+        .version = PD_NODE_VERSION,
+        .name = node_name,
+        .engine_at = node_engine_at,
+        .engine_find = node_engine_find,
+        .endpoint_at = node_endpoint_at,
+        .ready = node_ready,
+    };
+    return &table;
+}
+
+bool pd_node_is_ready(const struct pd_node *node, const struct pd_node_part **reason)
+{
+    for (uint32_t i = 0; i < node->n_parts; i++) {
+        if (!node->parts[i].is_ready) {
+            if (reason != NULL)
+                *reason = &node->parts[i];
+            return false;
+        }
+    }
+    return node->n_parts > 0;
+}
+
+/* ---- create, start --------------------------------------------------------------------- */
+
+pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **out, struct pd_err *err)
+{
+    struct pd_node *node = pd_calloc(1, sizeof *node);
+    if (node == NULL)
+        return pd_err_set(err, PD_ENOMEM, "out of memory");
+    node->loop = params->loop;
+    node->log = params->log;
+    node->mods = params->mods;
+    node->conf = pd_conf_get(params->conf);
+    node->root = pd_conf_root(params->conf);
+    node->started_at = pd_loop_now(params->loop);
+    snprintf(node->name, sizeof node->name, "%s",
+             node->root->node.name != NULL ? node->root->node.name : params->name);
+    snprintf(node->host_id, sizeof node->host_id, "%s", params->host_id != NULL ? params->host_id : "");
+    pd_host_init(&node->host);
+    *out = node;
+    return pd_node_build(node, err);
+}
+
+static pd_status listen_http(struct pd_node *node, const struct pd_node_listen_conf *l, struct pd_err *err)
+{
+    struct pd_http_server *server = l->api == PD_LISTEN_OPENAI ? node->net.openai : node->net.admin;
+    struct pd_addr addr;
+    char text[PD_ADDR_TEXT];
+    pd_status status = pd_addr_parse(node->loop, pd_str_from(l->address), &addr);
+    if (status == PD_OK)
+        status = pd_http_server_listen(server, &addr, NULL);
+    if (status != PD_OK) {
+        pd_err_set(err, status, "cannot listen on %s: %s", l->address,
+                   status == PD_EBUSY ? "the address is in use" : pd_status_text(status));
+        if (status == PD_EINVAL)
+            pd_err_hint(err, "write HOST:PORT with a numeric host, or unix:PATH");
+        return status;
+    }
+    pd_addr_format(node->loop, &addr, text, sizeof text);
+    pd_log_notice(node->log, "listening on %s for %s", text,
+                  l->api == PD_LISTEN_OPENAI ? "clients" : "operators");
+    return PD_OK;
+}
+
+static pd_status listen_all(struct pd_node *node, struct pd_err *err)
+{
+    const struct pd_node_conf *c = node->root;
+    for (uint64_t i = 0; i < c->listen.count; i++) {
+        const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
+        pd_status status;
+        if (l->api == PD_LISTEN_PEER) {
+            status = pd_peers_listen(node->peers, pd_str_from(l->address), NULL, err);
+            if (status == PD_OK)
+                pd_log_notice(node->log, "listening on %s for peers", l->address);
+        } else {
+            status = listen_http(node, l, err);
+        }
+        if (status != PD_OK) {
+            snprintf(err->file, sizeof err->file, "%s", l->place.file);
+            err->line = l->place.line;
+            return status;
+        }
+    }
+    for (uint64_t i = 0; i < c->peers.count; i++) {
+        const struct pd_node_peer_conf *p = PD_CONF_ITEM(&c->peers, struct pd_node_peer_conf, i);
+        pd_status status = pd_peers_dial(node->peers, pd_str_from(p->address));
+        if (status != PD_OK) {
+            pd_err_set(err, status, "cannot connect to peer %s: %s", p->address, pd_status_text(status));
+            snprintf(err->file, sizeof err->file, "%s", p->place.file);
+            err->line = p->place.line;
+            return status;
+        }
+    }
+    return PD_OK;
+}
+
+pd_status pd_node_start(struct pd_node *node, struct pd_err *err)
+{
+    char id[64];
+    for (uint32_t i = 0; i < node->n_roles; i++) {
+        struct pd_node_role *r = &node->roles[i];
+        pd_status status = r->ops->start(r->role, err);
+        if (status != PD_OK)
+            return status;
+        r->is_started = true;
+    }
+    pd_status status = listen_all(node, err);
+    if (status != PD_OK)
+        return status;
+    pd_uuid_format(&node->id.uuid, id);
+    pd_log_notice(node->log, "node \"%s\" (%s, epoch %llx) is running", node->name, id,
+                  (unsigned long long)node->id.epoch);
+    return PD_OK;
+}
+
+/* ---- drain ------------------------------------------------------------------------------ */
+
+static void role_drained(void *arg)
+{
+    struct pd_node *node = arg;
+    if (--node->n_undrained > 0)
+        return;
+    pd_log_notice(node->log, "drained");
+    void (*done)(void *) = node->drained;
+    node->drained = NULL;
+    if (done != NULL)
+        done(node->drained_arg);
+}
+
+void pd_node_drain(struct pd_node *node, void (*done)(void *arg), void *arg)
+{
+    struct pd_req_counts counts;
+    if (node->is_draining)
+        return;
+    node->is_draining = true;
+    node->drained = done;
+    node->drained_arg = arg;
+    pd_reqs_counts(node->reqs, &counts);
+    pd_log_notice(node->log, "draining: %llu requests are open",
+                  (unsigned long long)counts.outcome[PD_REQ_LIVE]);
+    pd_peers_drain(node->peers, true);
+    /* One more than the roles, so that the last step comes after all of them. */
+    node->n_undrained = node->n_roles + 1;
+    for (uint32_t i = 0; i < node->n_roles; i++)
+        node->roles[i].ops->drain(node->roles[i].role, role_drained, node);
+    role_drained(node);
+}
+
+/* ---- destroy ----------------------------------------------------------------------------- */
+
+static void close_next(void *arg)
+{
+    struct pd_node *node = arg;
+    pd_loop_defer(node->loop, &node->close_task);
+}
+
+static bool close_role(struct pd_node *node)
+{
+    if (node->n_roles == 0)
+        return false;
+    struct pd_node_role *r = &node->roles[--node->n_roles];
+    pd_log_child_free(r->log);
+    r->ops->destroy(r->role, close_next, node);
+    return true;
+}
+
+static bool close_transport(struct pd_node *node)
+{
+    if (node->n_transports == 0)
+        return false;
+    struct pd_node_transport *t = &node->transports[--node->n_transports];
+    pd_log_child_free(t->log);
+    t->ops->destroy(t->transport, close_next, node);
+    return true;
+}
+
+static void close_engines(struct pd_node *node)
+{
+    while (node->n_engines > 0) {
+        struct pd_node_engine *e = &node->engines[--node->n_engines];
+        e->ops->destroy(e->engine);
+        pd_log_child_free(node->engine_logs[node->n_engines]);
+    }
+}
+
+static void node_free(struct pd_node *node)
+{
+    void (*closed)(void *) = node->closed;
+    void *closed_arg = node->closed_arg;
+    pd_node_endpoints_free(node);
+    pd_node_metrics_free(node);
+    pd_sched_destroy(node->sched);
+    pd_sched_plugins_destroy(node->plugins);
+    pd_reqs_destroy(node->reqs);
+    pd_api_destroy(node->api);
+    pd_metrics_destroy(node->metrics);
+    pd_conf_put(node->conf);
+    pd_free(node);
+    if (closed != NULL)
+        closed(closed_arg);
+}
+
+/* One asynchronous part per call; each calls close_next when it has ended. */
+static void close_step(struct pd_task *task, void *arg)
+{
+    struct pd_node *node = arg;
+    (void)task;
+    switch (node->close_step) {
+    case 0: /* roles, the last created first */
+        if (close_role(node))
+            return;
+        node->close_step++;
+        /* fall through */
+    case 1:
+        node->close_step++;
+        if (node->net.openai != NULL) {
+            pd_http_server_close(node->net.openai, close_next, node);
+            return;
+        }
+        /* fall through */
+    case 2:
+        node->close_step++;
+        if (node->net.admin != NULL) {
+            pd_http_server_close(node->net.admin, close_next, node);
+            return;
+        }
+        /* fall through */
+    case 3:
+        node->close_step++;
+        if (node->net.client != NULL) {
+            pd_http_client_close(node->net.client, close_next, node);
+            return;
+        }
+        /* fall through */
+    case 4:
+        node->close_step++;
+        if (node->kv != NULL) {
+            pd_kv_destroy(node->kv, close_next, node);
+            return;
+        }
+        /* fall through */
+    case 5:
+        node->close_step++;
+        if (node->peer_watch != NULL)
+            pd_peer_table()->unwatch(node->peer_watch);
+        if (node->peers != NULL) {
+            pd_peers_destroy(node->peers, close_next, node);
+            return;
+        }
+        /* fall through */
+    case 6:
+        if (close_transport(node))
+            return;
+        node->close_step++;
+        /* fall through */
+    default:
+        close_engines(node);
+        node_free(node);
+    }
+}
+
+void pd_node_destroy(struct pd_node *node, void (*closed)(void *arg), void *arg)
+{
+    node->closed = closed;
+    node->closed_arg = arg;
+    pd_task_init(&node->close_task, "node close", close_step, node);
+    pd_loop_defer(node->loop, &node->close_task);
+}

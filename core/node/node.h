@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One running node: everything that a configuration generation describes, built
+ * on one loop.  A process has one; the simulator's tests have many in one
+ * process.
+ *
+ * Life:  pd_node_create   builds all instances; nothing listens yet
+ *        pd_node_start    roles start, listeners open, peers are dialled
+ *        pd_node_drain    takes no new work, tells when the old is done
+ *        pd_node_destroy  ends and frees everything
+ *
+ * All functions: loop thread. */
+#ifndef PD_NODE_NODE_H
+#define PD_NODE_NODE_H
+
+#include <pdplane/node.h>
+
+#include "api/api.h"
+#include "conf/conf.h"
+#include "kv/kv.h"
+#include "log/log.h"
+#include "metric/metric.h"
+#include "mod/host.h"
+#include "mod/mod.h"
+#include "net/net.h"
+#include "node/sections.h"
+#include "peer/peer.h"
+#include "req/reqs.h"
+#include "sched/plugins.h"
+#include "sched/scheduler.h"
+
+#define PD_NODE_ENGINES_MAX PD_PEER_MAX_ENGINES
+#define PD_NODE_TRANSPORTS_MAX PD_PEER_MAX_TRANSPORTS
+#define PD_NODE_ROLES_MAX 16u
+#define PD_NODE_PARTS_MAX 16u
+
+struct pd_node_params {
+    struct pd_loop *loop;      /* borrowed until the node is gone */
+    struct pd_log *log;        /* borrowed likewise */
+    struct pd_mods *mods;      /* borrowed likewise; the units that conf names are loaded */
+    struct pd_conf *conf;      /* one reference is taken; its root is a struct pd_node_conf */
+    const char *name;          /* used when the configuration gives none */
+    const char *host_id;       /* names the machine and its boot; NULL: unknown */
+};
+
+struct pd_node_transport {
+    const char *name;
+    const struct pd_transport_ops *ops;
+    struct pd_transport *transport;
+    struct pd_log *log;
+};
+
+struct pd_node_role {
+    const char *name;
+    const struct pd_role_ops *ops;
+    struct pd_role *role;
+    struct pd_log *log;
+    bool is_started;
+};
+
+struct pd_node_part {
+    const char *name;          /* literal of the role */
+    bool is_ready;
+    char reason[96];
+};
+
+struct pd_node {
+    struct pd_loop *loop;
+    struct pd_log *log;
+    struct pd_mods *mods;
+    struct pd_conf *conf;
+    const struct pd_node_conf *root;
+    char name[64];
+    char host_id[64];
+    struct pd_node_id id;
+    pd_time started_at;
+    struct pd_host host;
+    struct pd_metrics *metrics;
+    struct pd_api *api;
+    struct pd_reqs *reqs;
+    struct pd_sched_plugins *plugins;
+    struct pd_sched *sched;
+    struct pd_net net;
+    struct pd_peers *peers;
+    struct pd_peer_watch *peer_watch;
+    struct pd_kv *kv;
+    struct pd_node_engine engines[PD_NODE_ENGINES_MAX];
+    struct pd_log *engine_logs[PD_NODE_ENGINES_MAX];
+    uint32_t n_engines;
+    struct pd_node_transport transports[PD_NODE_TRANSPORTS_MAX];
+    uint32_t n_transports;
+    struct pd_node_endpoint *endpoints;
+    struct pd_log **endpoint_logs;
+    uint32_t n_endpoints;
+    struct pd_node_role roles[PD_NODE_ROLES_MAX];
+    uint32_t n_roles;
+    struct pd_node_part parts[PD_NODE_PARTS_MAX];
+    uint32_t n_parts;
+    bool is_draining;
+    struct pd_node_meters *meters; /* see metrics.c */
+    uint32_t n_undrained;      /* roles that still have work */
+    void (*drained)(void *arg);
+    void *drained_arg;
+    void (*closed)(void *arg);
+    void *closed_arg;
+    struct pd_task close_task; /* the next step of destroy */
+    uint32_t close_step;
+};
+
+/* Builds the node.  PD_OK; otherwise err says what is wrong and everything that
+ * was built has been taken down again (asynchronous parts at the next turns of
+ * the loop, before which it must not be destroyed: *out then holds a node that
+ * is only good for pd_node_destroy). */
+pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **out, struct pd_err *err);
+/* PD_OK, or err says why not; pd_node_destroy then. */
+pd_status pd_node_start(struct pd_node *node, struct pd_err *err);
+/* done follows once no role has work left; may be called once. */
+void pd_node_drain(struct pd_node *node, void (*done)(void *arg), void *arg);
+/* closed is the last call; the node is gone before it. */
+void pd_node_destroy(struct pd_node *node, void (*closed)(void *arg), void *arg);
+
+/* Whether every part that ever spoke can do its work; reason (may be NULL) gets
+ * the first that cannot. */
+bool pd_node_is_ready(const struct pd_node *node, const struct pd_node_part **reason);
+
+/* The table of <pdplane/node.h>. */
+const struct pd_node_api *pd_node_functions(void);
+
+/* Private to core/node. */
+pd_status pd_node_build(struct pd_node *node, struct pd_err *err);
+pd_status pd_node_endpoints_build(struct pd_node *node, struct pd_err *err);
+void pd_node_endpoints_free(struct pd_node *node);
+pd_status pd_node_admin_routes(struct pd_node *node);
+pd_status pd_node_metrics_add(struct pd_node *node);
+void pd_node_metrics_free(struct pd_node *node);
+/* Brings figures that are kept elsewhere into the registry; before it is shown. */
+void pd_node_metrics_refresh(struct pd_node *node);
+
+#endif
