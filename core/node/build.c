@@ -54,7 +54,7 @@ static pd_status identity_get(struct pd_node *node, struct pd_err *err)
     pd_loop_random(node->loop, random, sizeof random);
     node->id.epoch = pd_loop_wall(node->loop) / PD_MS << 20 | (pd_loop_random_u64(node->loop) & 0xfffff);
     if (state == NULL) {
-        pd_uuid_v4(&node->id.uuid, random);
+        pd_uuid_v4(random, &node->id.uuid);
         return PD_OK;
     }
     snprintf(path, sizeof path, "%s/node.id", state);
@@ -66,7 +66,7 @@ static pd_status identity_get(struct pd_node *node, struct pd_err *err)
         if (status != PD_OK)
             pd_err_set(err, status, "%s does not hold a node's identity", path);
     } else if (status == PD_ENOENT) {
-        pd_uuid_v4(&node->id.uuid, random);
+        pd_uuid_v4(random, &node->id.uuid);
         pd_uuid_format(&node->id.uuid, id);
         status = pd_file_mkdir(state, 0750, err);
         if (status == PD_OK)
@@ -238,8 +238,11 @@ out:
 
 /* ---- the rest ------------------------------------------------------------------------------------ */
 
+/* Only a router schedules. */
 static pd_status sched_build(struct pd_node *node, struct pd_err *err)
 {
+    if ((roles_of(node) & PD_ROLE_ROUTER) == 0)
+        return PD_OK;
     struct pd_sched_plugins_params params = {
         .conf = &node->root->scheduler, .mods = node->mods, .loop = node->loop, .log = node->log,
         .metrics = node->metrics, .host = &node->host,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <pdplane/log.h>
+#include <pdplane/role.h>
 #include <pdplane/scheduler.h>
 
 static const struct pd_option_name role_names[] = {
@@ -34,28 +35,12 @@ static const struct pd_option_name format_names[] = {
     { NULL, 0 },
 };
 
-static const struct pd_option tls_rows[] = {
-    PD_OPT_STRING("certificate", struct pd_node_tls_conf, certificate, NULL,
-                  .flags = PD_OPT_REQUIRED | PD_OPT_PATH | PD_OPT_NONEMPTY,
-                  .help = "PEM file with the certificate and its chain."),
-    PD_OPT_STRING("key", struct pd_node_tls_conf, key, NULL,
-                  .flags = PD_OPT_REQUIRED | PD_OPT_PATH | PD_OPT_NONEMPTY,
-                  .help = "PEM file with the private key, of mode 0640 or less."),
-    PD_OPT_STRING("ca", struct pd_node_tls_conf, ca, NULL, .flags = PD_OPT_PATH | PD_OPT_NONEMPTY,
-                  .help = "PEM file with the authorities that sign the certificates of the other side; when "
-                          "given, the other side must have one."),
-    PD_OPT_PLACE(struct pd_node_tls_conf, place),
-    PD_OPT_END
-};
-
 static const struct pd_option listen_rows[] = {
     PD_OPT_STRING("address", struct pd_node_listen_conf, address, NULL,
                   .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY | PD_OPT_UNIQUE,
                   .help = "HOST:PORT, or [V6]:PORT."),
     PD_OPT_ENUM("api", struct pd_node_listen_conf, api, NULL, api_names, .flags = PD_OPT_REQUIRED,
                 .help = "What is served: openai for clients, admin for operators, peer for other nodes."),
-    PD_OPT_GROUP("tls", struct pd_node_listen_conf, tls, tls_rows, struct pd_node_tls_conf,
-                 .flags = PD_OPT_POINTER, .help = "Speak TLS here."),
     PD_OPT_PLACE(struct pd_node_listen_conf, place),
     PD_OPT_END
 };
@@ -85,6 +70,8 @@ static const struct pd_option endpoint_rows[] = {
                  .flags = PD_OPT_NONEMPTY, .help = "What the endpoint is used for."),
     PD_OPT_STRING("url", struct pd_node_endpoint_conf, url, NULL, .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY,
                   .help = "Where the server listens: http://HOST:PORT."),
+    PD_OPT_STRING_LIST("models", struct pd_node_endpoint_conf, models, NULL,
+                       .help = "Models that the server serves; when absent, those it lists itself."),
     PD_OPT_INT("weight", struct pd_node_endpoint_conf, weight, "100", .min = 1, .max = 10000,
                .help = "Share of requests compared with other endpoints."),
     PD_OPT_PLACE(struct pd_node_endpoint_conf, place),
@@ -116,13 +103,31 @@ static const struct pd_option link_rows[] = {
     PD_OPT_END
 };
 
+static const struct pd_option_name digest_names[] = {
+    { "full", PD_KV_DIGESTS_FULL },
+    { "none", PD_KV_DIGESTS_NONE },
+    { NULL, 0 },
+};
+
+static const struct pd_option kv_rows[] = {
+    PD_OPT_ENUM("digests", struct pd_node_kv_conf, digests, "full", digest_names,
+                .help = "Whether the digest of each block is compared before it is decoded from. Without "
+                        "digests damaged KV gives wrong text that nobody notices."),
+    PD_OPT_DURATION("lease", struct pd_node_kv_conf, lease, "5s", .min = 10 * (int64_t)PD_MS,
+                    .max = 60 * (int64_t)PD_SEC,
+                    .help = "Blocks that are lent to a prefill node are taken back when nothing was heard "
+                            "of it for so long."),
+    PD_OPT_DURATION("connect_timeout", struct pd_node_kv_conf, connect_timeout, "2s",
+                    .min = 10 * (int64_t)PD_MS, .max = 60 * (int64_t)PD_SEC,
+                    .help = "For connecting a transport; the next one is tried then."),
+    PD_OPT_SIZE("inflight", struct pd_node_kv_conf, inflight, "32m", .min = 65536,
+                .max = (int64_t)1 << 34, .help = "Bytes of one hand-over on their way at a time."),
+    PD_OPT_END
+};
+
 static const struct pd_option limits_rows[] = {
     PD_OPT_INT("connections", struct pd_node_limits_conf, connections, "16384", .min = 1, .max = 1 << 20,
                .unit = "connections", .help = "Most client connections at a time."),
-    PD_OPT_SIZE("body", struct pd_node_limits_conf, body, "64m", .min = 1024, .max = (int64_t)1 << 32,
-                .help = "Longest request body."),
-    PD_OPT_DURATION("deadline", struct pd_node_limits_conf, deadline, "10m", .min = (int64_t)PD_SEC,
-                    .help = "A request that has not ended by then is ended with an error."),
     PD_OPT_END
 };
 
@@ -150,8 +155,6 @@ static const struct pd_option sections[] = {
     PD_OPT_STRING_LIST("module_path", struct pd_node_conf, module_path, PD_MODULEDIR,
                        .flags = PD_OPT_NONEMPTY | PD_OPT_PATH, .min = 1, .max = 16,
                        .help = "Folders in which modules are looked for."),
-    PD_OPT_BOOL("manager", struct pd_node_conf, manager, "true",
-                .help = "Watch over the node from a process of its own, which starts it again when it dies."),
     PD_OPT_STRING("pid_file", struct pd_node_conf, pid_file, NULL, .flags = PD_OPT_PATH | PD_OPT_NONEMPTY,
                   .help = "File for the process id, which pdplane -s reads."),
     PD_OPT_DURATION("drain", struct pd_node_conf, drain, "30s", .max = 86400 * (int64_t)PD_SEC,
@@ -175,6 +178,8 @@ static const struct pd_option sections[] = {
     PD_OPT_UNIT_MAP("transport", struct pd_node_conf, transports, PD_KIND_BIT(PD_KIND_TRANSPORT),
                     .help = "Options of the loaded transports, each in a group of its own: transport = { tcp "
                             "= { }; };"),
+    PD_OPT_GROUP("kv", struct pd_node_conf, kv, kv_rows, struct pd_node_kv_conf,
+                 .help = "How KV moves between nodes."),
     PD_OPT_GROUP("scheduler", struct pd_node_conf, scheduler, pd_sched_options, struct pd_sched_conf,
                  .help = "How requests are given to endpoints."),
     PD_OPT_GROUP("requests", struct pd_node_conf, requests, pd_reqs_options, struct pd_reqs_conf,
@@ -223,6 +228,20 @@ void pd_node_conf_pid_file(const char *file, const struct pd_conf_source *src, s
     pd_conf_put(conf);
 }
 
+/* A router needs the plugins of the pipeline that holds when none is configured. */
+static void load_scheduler(struct pd_mods *mods, struct pd_conf_report *report)
+{
+    const struct pd_mod_unit *u;
+    bool is_router = false;
+    for (size_t i = 0; (u = pd_mods_unit_at(mods, PD_KIND_BIT(PD_KIND_ROLE), i)) != NULL; i++)
+        is_router |= (((const struct pd_role_ops *)(const void *)u->ops)->role & PD_ROLE_ROUTER) != 0;
+    for (size_t i = 0; is_router && pd_sched_default_modules[i] != NULL; i++) {
+        struct pd_err err = { 0 };
+        if (pd_mods_load(mods, pd_sched_default_modules[i], &err) != PD_OK)
+            pd_conf_report_add(report, &err, NULL, 0);
+    }
+}
+
 static void load_modules(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report)
 {
     struct pd_node_conf early;
@@ -236,6 +255,7 @@ static void load_modules(struct pd_conf *conf, struct pd_mods *mods, struct pd_c
         if (pd_mods_load(mods, early.load.items[i], &err) != PD_OK)
             pd_conf_report_add(report, &err, at.file, at.line);
     }
+    load_scheduler(mods, report);
 }
 
 pd_status pd_node_conf_read(const char *path, const struct pd_str *text, const struct pd_conf_source *src,

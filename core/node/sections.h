@@ -8,16 +8,10 @@
 #include <pdplane/conf.h>
 
 #include "conf/conf.h"
+#include "kv/kv.h"
 #include "mod/mod.h"
 #include "req/reqs.h"
 #include "sched/options.h"
-
-struct pd_node_tls_conf {
-    const char *certificate;
-    const char *key;            /* path; the file's mode is checked by whoever opens it */
-    const char *ca;             /* NULL: peers are not asked for certificates */
-    struct pd_conf_place place;
-};
 
 enum {
     PD_LISTEN_OPENAI = 1,       /* clients: /v1/... */
@@ -28,7 +22,6 @@ enum {
 struct pd_node_listen_conf {
     const char *address;        /* "host:port" or "[v6]:port" */
     uint32_t api;               /* PD_LISTEN_* */
-    const struct pd_node_tls_conf *tls;
     struct pd_conf_place place;
 };
 
@@ -45,6 +38,7 @@ struct pd_node_endpoint_conf {
     struct pd_conf_unit unit;   /* PD_KIND_ADAPTER */
     uint64_t roles;             /* PD_ROLE_* */
     const char *url;
+    struct pd_conf_strings models; /* none: what the server lists */
     int64_t weight;
     struct pd_conf_place place;
 };
@@ -62,10 +56,15 @@ struct pd_node_link_conf {
     pd_time connect_timeout;
 };
 
+struct pd_node_kv_conf {
+    uint32_t digests;           /* PD_KV_DIGESTS_* */
+    pd_time lease;
+    pd_time connect_timeout;
+    uint64_t inflight;          /* bytes */
+};
+
 struct pd_node_limits_conf {
     int64_t connections;
-    uint64_t body;              /* bytes */
-    pd_time deadline;           /* of a request that names none */
 };
 
 enum { PD_LOG_TEXT = 0, PD_LOG_JSON = 1 };
@@ -84,7 +83,6 @@ struct pd_node_self_conf {
 struct pd_node_conf {
     struct pd_conf_strings load;
     struct pd_conf_strings module_path;
-    bool manager;
     const char *pid_file;
     pd_time drain;
     struct pd_node_self_conf node;
@@ -95,6 +93,7 @@ struct pd_node_conf {
     struct pd_conf_list peers;      /* struct pd_node_peer_conf */
     struct pd_node_link_conf link;
     struct pd_conf_list transports; /* struct pd_conf_unit, one per loaded transport */
+    struct pd_node_kv_conf kv;
     struct pd_sched_conf scheduler;
     struct pd_reqs_conf requests;
     struct pd_node_limits_conf limits;

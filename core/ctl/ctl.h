@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control socket of a node: one command per line in, text or JSON out; what
+ * pdctl talks to.  Loop thread. */
+#ifndef PD_CTL_CTL_H
+#define PD_CTL_CTL_H
+
+#include "node/node.h"
+
+struct pd_ctl;
+
+struct pd_ctl_params {
+    struct pd_loop *loop;
+    struct pd_log *log;        /* levels are changed on it */
+    struct pd_node *node;      /* outlives the control socket */
+    const char *path;          /* of the unix socket, mode 0660 */
+    void (*on_drain)(void *arg);  /* the command drain */
+    void (*on_stop)(void *arg);   /* the command stop */
+    void *arg;
+};
+
+/* PD_OK, or err says why the socket cannot be opened. */
+pd_status pd_ctl_create(const struct pd_ctl_params *params, struct pd_ctl **out, struct pd_err *err);
+/* Closes the socket and open connections; closed is the last call. */
+void pd_ctl_destroy(struct pd_ctl *ctl, void (*closed)(void *arg), void *arg);
+
+#endif

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs a node until it is told to stop: loop, log, signals, the node itself.
+ * SIGTERM and SIGINT stop at once (open requests end with an honest error),
+ * SIGQUIT drains first, SIGUSR1 opens the log file again. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "ctl/ctl.h"
+#include "loop/uv.h"
+#include "main/main.h"
+#include "node/node.h"
+#include "os/fd.h"
+#include "os/file.h"
+#include "os/pidfile.h"
+#include "os/proc.h"
+#include "os/signal.h"
+
+struct run {
+    struct pd_loop *loop;
+    struct pd_log *log;
+    struct pd_node *node;
+    struct pd_ctl *ctl;
+    struct pd_pidfile *pidfile;
+    struct pd_timer drain_timer;
+    struct pd_loop_signal *signals[4];
+    uint64_t drain_ns;
+    bool is_stopping;
+    int rc;
+};
+
+static void err_print(const struct pd_err *err)
+{
+    if (err->file[0] != '\0')
+        fprintf(stderr, "%s:%u: ", err->file, err->line);
+    fprintf(stderr, "error: %s\n", err->text);
+    if (err->hint[0] != '\0')
+        fprintf(stderr, "  hint: %s\n", err->hint);
+}
+
+static void node_closed(void *arg)
+{
+    struct run *run = arg;
+    run->node = NULL;
+    pd_loop_stop(run->loop);
+}
+
+static void ctl_closed(void *arg)
+{
+    struct run *run = arg;
+    run->ctl = NULL;
+    if (run->node != NULL)
+        pd_node_destroy(run->node, node_closed, run);
+    else
+        pd_loop_stop(run->loop);
+}
+
+static void stop(struct run *run)
+{
+    if (run->is_stopping)
+        return;
+    run->is_stopping = true;
+    pd_timer_stop(&run->drain_timer);
+    for (size_t i = 0; i < sizeof run->signals / sizeof run->signals[0]; i++) {
+        if (run->signals[i] != NULL)
+            pd_loop_uv_signal_close(run->signals[i]);
+    }
+    if (run->ctl != NULL)
+        pd_ctl_destroy(run->ctl, ctl_closed, run);
+    else
+        ctl_closed(run);
+}
+
+static void drained(void *arg)
+{
+    stop(arg);
+}
+
+static void drain_timeout(struct pd_timer *timer, void *arg)
+{
+    struct run *run = arg;
+    (void)timer;
+    pd_log_warn(run->log, "drain time is over, what is open ends now");
+    stop(run);
+}
+
+static void drain(struct run *run)
+{
+    if (run->is_stopping || run->node->is_draining)
+        return;
+    pd_timer_start(&run->drain_timer, run->drain_ns);
+    pd_node_drain(run->node, drained, run);
+}
+
+static void on_signal(int signum, void *arg)
+{
+    struct run *run = arg;
+    struct pd_err err;
+    if (signum == SIGUSR1) {
+        if (pd_log_reopen(run->log, &err) != PD_OK)
+            pd_log_error(run->log, "%s", err.text);
+        return;
+    }
+    pd_log_notice(run->log, "signal %s", pd_signal_name(signum));
+    if (signum == SIGQUIT)
+        drain(run);
+    else
+        stop(run);
+}
+
+static void on_drain(void *arg)
+{
+    drain(arg);
+}
+
+static void on_stop(void *arg)
+{
+    stop(arg);
+}
+
+static uint64_t wall_now(void *arg)
+{
+    return pd_loop_wall(arg);
+}
+
+static void on_slow(void *arg, const char *handler, pd_time handler_ns, pd_time turn_ns)
+{
+    struct run *run = arg;
+    pd_log_warn(run->log, "a turn of the loop took %.0f ms, of which \"%s\" %.0f ms", (double)turn_ns / 1e6,
+                handler, (double)handler_ns / 1e6);
+}
+
+/* Machine and boot, so that two nodes know whether they share memory. */
+static void host_id_get(char *out, size_t size)
+{
+    struct pd_buf boot;
+    char name[64] = "";
+    pd_buf_init(&boot, 256);
+    pd_proc_hostname(name, sizeof name);
+    if (pd_file_read("/proc/sys/kernel/random/boot_id", 128, &boot, NULL) == PD_OK) {
+        struct pd_str id = pd_str_trim(pd_buf_str(&boot));
+        snprintf(out, size, "%.*s", PD_STR_ARG(id));
+    } else {
+        out[0] = '\0';
+    }
+    pd_buf_fini(&boot);
+}
+
+static pd_status signals_open(struct run *run)
+{
+    static const int numbers[] = { SIGTERM, SIGINT, SIGQUIT, SIGUSR1 };
+    pd_signal_ignore(SIGPIPE);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        pd_status status = pd_loop_uv_signal_open(run->loop, numbers[i], "signal", on_signal, run,
+                                                  &run->signals[i]);
+        if (status != PD_OK)
+            return status;
+    }
+    return PD_OK;
+}
+
+static pd_status ctl_open(struct run *run, const struct pd_node_conf *root, struct pd_err *err)
+{
+    if (root->control == NULL)
+        return PD_OK;
+    struct pd_ctl_params params = { .loop = run->loop, .log = run->log, .node = run->node,
+                                    .path = root->control, .on_drain = on_drain, .on_stop = on_stop,
+                                    .arg = run };
+    return pd_ctl_create(&params, &run->ctl, err);
+}
+
+static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mods, struct pd_err *err)
+{
+    const struct pd_node_conf *root = pd_conf_root(conf);
+    struct pd_loop_uv_opts opts = { .name = "main", .on_slow = on_slow, .arg = run };
+    char host[64] = "node", host_id[64];
+    pd_status status = pd_loop_uv_create(&opts, &run->loop);
+    if (status != PD_OK)
+        return pd_err_set(err, status, "cannot make an event loop: %s", pd_status_text(status));
+    struct pd_log_config log = {
+        .sink = root->log.file != NULL ? PD_LOG_FILE : PD_LOG_STDERR, .path = root->log.file,
+        .is_json = root->log.format == PD_LOG_JSON, .level = (int32_t)root->log.level,
+        .wall_ns = wall_now, .wall_arg = run->loop, .pid = (uint32_t)getpid(), .rate_lines = 100,
+    };
+    if ((status = pd_log_create(&log, err, &run->log)) != PD_OK)
+        return status;
+    if (root->pid_file != NULL && (status = pd_pidfile_open(root->pid_file, err, &run->pidfile)) != PD_OK)
+        return status;
+    pd_timer_init(&run->drain_timer, run->loop, "drain", drain_timeout, run);
+    run->drain_ns = root->drain;
+    pd_proc_hostname(host, sizeof host);
+    host_id_get(host_id, sizeof host_id);
+    struct pd_node_params params = { .loop = run->loop, .log = run->log, .mods = mods, .conf = conf,
+                                     .name = host, .host_id = host_id };
+    if ((status = pd_node_create(&params, &run->node, err)) != PD_OK ||
+        (status = ctl_open(run, root, err)) != PD_OK || (status = pd_node_start(run->node, err)) != PD_OK)
+        return status;
+    status = signals_open(run);
+    return status == PD_OK ? PD_OK : pd_err_set(err, status, "cannot watch signals");
+}
+
+int pd_main_run(struct pd_conf *conf, struct pd_mods *mods)
+{
+    struct run run;
+    struct pd_err err;
+    char open[256];
+    memset(&run, 0, sizeof run);
+    memset(&err, 0, sizeof err);
+    run.rc = PD_EXIT_OK;
+    pd_signal_report_crashes();
+    uint64_t descriptors;
+    pd_fd_raise_limit(&descriptors);
+    if (start(&run, conf, mods, &err) != PD_OK) {
+        err_print(&err);
+        run.rc = PD_EXIT_CONF;
+        if (run.node == NULL && run.loop != NULL)
+            pd_loop_destroy(run.loop, NULL, 0);
+        else
+            stop(&run);
+        if (run.node == NULL)
+            run.loop = NULL;
+    }
+    if (run.loop != NULL) {
+        pd_loop_run(run.loop);
+        if (pd_loop_destroy(run.loop, open, sizeof open) != PD_OK) {
+            pd_log_error(run.log, "handles are still open: %s", open);
+            run.rc = PD_EXIT_CONF;
+        } else if (run.rc == PD_EXIT_OK) {
+            /* The loop is gone, so the last line goes without its clock. */
+            fprintf(stderr, "pdplane: stopped, nothing left open\n");
+        }
+    }
+    pd_pidfile_close(run.pidfile);
+    if (run.log != NULL)
+        pd_log_destroy(run.log);
+    return run.rc;
+}
