@@ -121,6 +121,17 @@ static uint32_t drop_stale(struct pd_pipeline_scratch *s, struct pd_pipeline_run
     return compact(s, run, n, "stale load report", explained);
 }
 
+/* Whatever the profile filters by: nothing goes to an endpoint that is down or
+ * draining. */
+static uint32_t drop_closed(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run, uint32_t n,
+                            uint32_t *explained)
+{
+    for (uint32_t i = 0; i < n; i++)
+        s->keep[i] = s->views[i].state != PD_ENDPOINT_DOWN &&
+                     s->views[i].state != PD_ENDPOINT_DRAINING;
+    return compact(s, run, n, "down or draining", explained);
+}
+
 static uint32_t filter(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run)
 {
     const struct pd_profile *p = run->profile;
@@ -132,6 +143,7 @@ static uint32_t filter(struct pd_pipeline_scratch *s, struct pd_pipeline_run *ru
         p->filters[f].ops->apply(p->filters[f].instance, run->request, s->views, n, s->keep);
         n = compact(s, run, n, p->filters[f].name, &explained);
     }
+    n = drop_closed(s, run, n, &explained);
     return drop_stale(s, run, n, &explained);
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "metric/metric.h"
 #include "req/explain.h"
 #include "req/reqs.h"
 
@@ -251,12 +252,88 @@ static void scores_stay_with_their_candidate(void **state)
     assert_false(pd_explain_next(&e, &cursor, &got));
 }
 
+static void metrics(void **state)
+{
+    (void)state;
+    const struct pd_reqs_conf conf = { .live = 8, .finished = 8, .explain_bytes = 2048 };
+    struct pd_metrics *registry = NULL;
+    struct pd_reqs *reqs = NULL;
+    struct pd_err err = { 0 };
+    struct pd_req *req = NULL;
+    uint64_t allocations = 0;
+    assert_int_equal(pd_metrics_create(0, &registry), PD_OK);
+    assert_int_equal(pd_reqs_create(&conf, registry, &err, &reqs), PD_OK);
+    for (int i = 0; i < 20; i++) {
+        if (i == 15)
+            allocations = pd_mem_count();
+        assert_int_equal(pd_req_begin(reqs, PD_STR("r"), PD_ROLE_ROUTER, 1, &req), PD_OK);
+        strcpy(req->model, "tiny");
+        req->api = PD_REQ_API_CHAT;
+        req->remote = 1;
+        req->stream = 1;
+        req->attempts = 2;
+        pd_req_stage(reqs, req, PD_REQ_BODY, 2);
+        pd_req_stage(reqs, req, PD_REQ_DECODE_SENT, 3);
+        pd_req_tokens(reqs, req, 1, 10);
+        pd_req_tokens(reqs, req, 2, 20);
+        pd_req_finish(reqs, req, PD_REQ_OK, 200, PD_STR(""), 30);
+        /* A decode leg of the same node counts its transfer, not the client's times. */
+        assert_int_equal(pd_req_begin(reqs, PD_STR("r"), PD_ROLE_DECODE, 1, &req), PD_OK);
+        strcpy(req->model, "tiny");
+        strcpy(req->transport, "shm");
+        req->handover_ns = 5;
+        req->kv_bytes = 100;
+        pd_req_finish(reqs, req, PD_REQ_OK, 0, PD_STR(""), 30);
+    }
+    assert_int_equal(pd_mem_count(), allocations);
+    /* A name that no endpoint was found for makes no series. */
+    assert_int_equal(pd_req_begin(reqs, PD_STR("r"), PD_ROLE_ROUTER, 1, &req), PD_OK);
+    strcpy(req->model, "invented");
+    pd_req_finish(reqs, req, PD_REQ_CLIENT_ERROR, 404, PD_STR("model_not_found"), 30);
+
+    double v = 0;
+    static const char *const total[] = { "chat", "tiny", "200", "pd", "true" };
+    static const char *const missing[] = { "peer", "", "404", "decode_only", "false" };
+    static const char *const tiny[] = { "tiny" };
+    static const char *const invented[] = { "invented" };
+    assert_int_equal(pd_metrics_read(registry, "pdplane_requests_total", total, &v), PD_OK);
+    assert_true(v > 19.5 && v < 20.5);
+    assert_int_equal(pd_metrics_read(registry, "pdplane_requests_total", missing, &v), PD_OK);
+    assert_true(v > 0.5 && v < 1.5);
+    static const struct {
+        const char *name;
+        double n;
+    } counts[] = {
+        { "pdplane_ttft_seconds", 20 }, { "pdplane_request_duration_seconds", 20 },
+        { "pdplane_itl_seconds", 40 }, { "pdplane_tpot_seconds", 20 },
+        { "pdplane_queue_seconds", 20 }, { "pdplane_kv_transfer_seconds", 20 },
+        { "pdplane_output_tokens", 20 }, { "pdplane_prefill_seconds", 0 },
+    };
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        assert_int_equal(pd_metrics_read(registry, counts[i].name, tiny, &v), PD_OK);
+        if (v > counts[i].n + 0.5 || v < counts[i].n - 0.5)
+            fail_msg("%s counts %g", counts[i].name, v);
+    }
+    assert_int_equal(pd_metrics_read(registry, "pdplane_ttft_seconds", invented, &v), PD_ENOENT);
+    assert_int_equal(pd_metrics_read(registry, "pdplane_request_retries_total", NULL, &v), PD_OK);
+    assert_true(v > 19.5 && v < 20.5);
+    assert_int_equal(pd_metrics_read(registry, "pdplane_handover_bytes_total",
+                                     (const char *const[]){ "shm" }, &v), PD_OK);
+    assert_true(v > 1999 && v < 2001);
+    assert_int_equal(pd_metrics_read(registry, "pdplane_requests_running",
+                                     (const char *const[]){ "router" }, &v), PD_OK);
+    assert_true(v > -0.5 && v < 0.5);
+    pd_reqs_destroy(reqs);
+    pd_metrics_destroy(registry);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(life_of_a_request),
     cmocka_unit_test(ids),
     cmocka_unit_test(limits_shed),
     cmocka_unit_test(walk),
     cmocka_unit_test(books_hold_and_nothing_is_allocated),
+    cmocka_unit_test(metrics),
     cmocka_unit_test(explanations),
     cmocka_unit_test(scores_stay_with_their_candidate),
 };

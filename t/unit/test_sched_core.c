@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "metric/metric.h"
 #include "sched/endpoints.h"
 #include "sched/pipeline.h"
 #include "sched/scheduler.h"
@@ -412,6 +413,88 @@ static void stale_reports_fail_open(void **state)
     pd_sched_destroy(b.sched);
 }
 
+static void closed_endpoints_need_no_filter(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct pd_sched_plan plan;
+    bench_open(&b, 8);
+    decide_mode = PD_DECIDE_LOCAL;
+    b.pipeline.decode.filters_n = 1; /* role alone */
+    struct pd_endpoint_ref d0 = put(&b, "d0", PD_ROLE_DECODE, "m");
+    struct pd_endpoint_ref d1 = put(&b, "d1", PD_ROLE_DECODE, "m");
+    b.api->endpoint_state(b.sched, d0, PD_ENDPOINT_DOWN);
+    struct pd_sched_ask ask = ask_of(&b, 1);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    assert_int_equal(plan.decode.ref.serial, d1.serial);
+    assert_non_null(strstr(b.lines, "dropped d0 down or draining"));
+    b.api->endpoint_state(b.sched, d1, PD_ENDPOINT_DRAINING);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_EAGAIN);
+    b.api->endpoint_state(b.sched, d1, PD_ENDPOINT_SUSPECT);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    pd_sched_destroy(b.sched);
+}
+
+static void metrics(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct pd_sched_plan plan;
+    struct pd_dispatch d;
+    struct pd_metrics *registry = NULL;
+    struct pd_err err = { 0 };
+    double value = 0;
+    bench_open(&b, 8);
+    pd_sched_destroy(b.sched);
+    assert_int_equal(pd_metrics_create(0, &registry), PD_OK);
+    const struct pd_sched_conf conf = {
+        .prefix = { .block_tokens = 4, .blocks_per_endpoint = 10, .max_match_blocks = 4,
+                    .blocks = 100 },
+        .endpoints = 4, .load_stale = PD_SEC, .failures = 3,
+    };
+    assert_int_equal(pd_sched_create(&conf, &b.pipeline, registry, &err, &b.sched), PD_OK);
+    struct pd_sched_ask ask = ask_of(&b, 9 * PD_SEC);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_ENOENT);
+    struct pd_endpoint_ref e = put(&b, "d0", PD_ROLE_DECODE, "m");
+    report(&b, e, 1, 1);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    b.api->dispatch(b.sched, e, PD_ROLE_DECODE, NULL, 1, 1, &d);
+
+    static const struct {
+        const char *name;
+        const char *label;
+        double value;
+    } expected[] = {
+        { "pdplane_sched_decisions_total", "local", 1 },
+        { "pdplane_sched_decisions_total", "remote", 0 },
+        { "pdplane_sched_refused_total", "no_model", 1 },
+        { "pdplane_sched_refused_total", "no_endpoint", 0 },
+        { "pdplane_sched_stale_total", NULL, 1 },
+        { "pdplane_sched_fallback_total", NULL, 1 },
+        { "pdplane_endpoints", NULL, 1 },
+        { "pdplane_endpoint_inflight", "d0", 1 },
+    };
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        const char *values[1] = { expected[i].label };
+        assert_int_equal(pd_metrics_read(registry, expected[i].name,
+                                         expected[i].label == NULL ? NULL : values, &value), PD_OK);
+        if (fabs(value - expected[i].value) > 1e-9)
+            fail_msg("%s is %g", expected[i].name, value);
+    }
+    uint64_t allocations = pd_mem_count();
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+        b.api->dispatch(b.sched, e, PD_ROLE_DECODE, NULL, 1, 1, &d);
+        b.api->end(b.sched, &d, PD_DISPATCH_FAILED, 1);
+    }
+    assert_int_equal(pd_mem_count(), allocations);
+    b.api->endpoint_remove(b.sched, e);
+    assert_int_equal(pd_metrics_read(registry, "pdplane_endpoint_inflight",
+                                     (const char *const[]){ "d0" }, &value), PD_ENOENT);
+    pd_sched_destroy(b.sched);
+    pd_metrics_destroy(registry);
+}
+
 static void plugins_cannot_break_it(void **state)
 {
     (void)state;
@@ -674,6 +757,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(without_prefill_it_runs_aggregated),
     cmocka_unit_test(what_failed_comes_last),
     cmocka_unit_test(stale_reports_fail_open),
+    cmocka_unit_test(closed_endpoints_need_no_filter),
+    cmocka_unit_test(metrics),
     cmocka_unit_test(plugins_cannot_break_it),
     cmocka_unit_test(counts_in_flight),
     cmocka_unit_test(failures_make_suspect),
