@@ -36,8 +36,8 @@ static pd_status load(struct rig *r, const char *text)
     memset(r, 0, sizeof *r);
     assert_int_equal(pd_mods_create(&params, &r->mods), PD_OK);
     for (size_t i = 0; i < sizeof modules / sizeof modules[0]; i++) {
-        snprintf(path, sizeof path, "%s/modules/scheduler/%s/%s/.libs/%s.so", dir == NULL ? "." : dir,
-                 modules[i][0], modules[i][1], modules[i][1]);
+        snprintf(path, sizeof path, "%s/modules/scheduler/%s/%s/.libs/%s.so",
+                 dir == NULL ? "." : dir, modules[i][0], modules[i][1], modules[i][1]);
         if (pd_mods_load(r->mods, path, &r->err) != PD_OK)
             fail_msg("%s; %s", r->err.text, r->err.hint);
     }
@@ -126,16 +126,21 @@ static void named_plugins(void **state)
     good(&r,
          "decider = { module = \"pd_threshold\"; unit = \"chars\"; threshold = 100;\n"
          "            min_prompt_tokens = 0; when_no_index = \"local\"; };\n"
-         "filters = ( { name = \"p_only\"; module = \"role\"; allow = [ \"prefill\", \"both\" ]; },\n"
-         "            { name = \"d_only\"; module = \"role\"; allow = [ \"decode\", \"both\", \"unlabelled\" ]; } );\n"
+         "filters = ( { name = \"p_only\"; module = \"role\"; allow = [ \"prefill\", "
+         "\"both\" ]; },\n"
+         "            { name = \"d_only\"; module = \"role\"; allow = [ \"decode\", "
+         "\"both\", \"unlabelled\" ]; } );\n"
          "scorers = ( { name = \"prefix\"; module = \"prefix_lru\"; },\n"
-         "            { name = \"load\"; module = \"load_aware\"; queue_threshold = 128; ceiling = 0.5; } );\n"
+         "            { name = \"load\"; module = \"load_aware\"; "
+         "queue_threshold = 128; ceiling = 0.5; } );\n"
          "profiles = (\n"
          "  { name = \"prefill\"; filter = [ \"p_only\" ]; pick = \"max\";\n"
-         "    score = ( { use = \"prefix\"; weight = 2.0; }, { use = \"load\"; weight = 1.0; } ); },\n"
+         "    score = ( { use = \"prefix\"; weight = 2.0; }, { use = \"load\"; "
+         "weight = 1.0; } ); },\n"
          "  { name = \"decode\"; filter = [ \"d_only\" ]; pick = \"max\";\n"
          "    score = ( { use = \"prefix\"; weight = 2.0; }, { use = \"load\"; } ); } );\n"
-         "prefix = { block_tokens = 64; blocks_per_endpoint = 31250; max_match_blocks = 2048; };\n");
+         "prefix = { block_tokens = 64; blocks_per_endpoint = 31250; "
+         "max_match_blocks = 2048; };\n");
     shape_is(&r.pipeline->prefill, "p_only | prefix*2 load*1 | max_score");
     shape_is(&r.pipeline->decode, "d_only | prefix*2 load*1 | max_score");
     assert_int_equal(decides(&r, 99), PD_DECIDE_LOCAL);
@@ -186,8 +191,8 @@ static void short_forms(void **state)
     struct pd_endpoint_view view = { .size = sizeof view };
     struct pd_sched_request request = { .size = sizeof request };
     double score = 0;
-    r.pipeline->decode.scorers[1].ops->score(r.pipeline->decode.scorers[1].instance, &request, &view,
-                                             1, &score);
+    const struct pd_profile *decode = &r.pipeline->decode;
+    decode->scorers[1].ops->score(decode->scorers[1].instance, &request, &view, 1, &score);
     assert_true(score > 0.999);
     unload(&r);
 }
@@ -211,8 +216,8 @@ static void errors_name_the_place(void **state)
     bad("profiles = ( { name = \"decode\";\n score = (\n { use = \"max_score\"; } ); } );", 3,
         "there is no scorer \"max_score\"");
     bad("profiles = ( { name = \"decode\"; },\n { name = \"decode\"; } );", 2, "two profiles");
-    bad("profiles = ( { name = \"decode\"; pick = \"max\";\n plugins = ( { use = \"random\"; } ); } );",
-        1, "two pickers");
+    bad("profiles = ( { name = \"decode\"; pick = \"max\";\n"
+        "plugins = ( { use = \"random\"; } ); } );", 1, "two pickers");
     bad("decider = { module = \"pd_threshold\"; threshold = 100; };", 1, "unit");
     bad("decider = { module = \"pd_threshold\"; unit = \"chars\"; };", 1, "threshold");
     bad("decider = { module = \"pd_threshold\"; unit = \"chars\"; threshold = 1; };\nplugins = (\n"
