@@ -67,9 +67,9 @@ static pd_time next_due(const struct pd_http_conn *c, int *why)
             sooner(&due, why, c->since, o->idle_ns, DUE_IDLE);
         return due;
     }
-    if (!req->has_head)
+    if (!req->has_head && !req->is_ended)
         sooner(&due, why, c->since, o->head_ns, DUE_HEAD);
-    else if (!req->body_done && !req->is_paused && !req->is_ended)
+    else if (req->has_head && !req->body_done && !req->is_paused && !req->is_ended)
         sooner(&due, why, c->since, o->body_ns, DUE_BODY);
     if (req->out.n > 0)
         sooner(&due, why, req->progress, o->write_ns, DUE_WRITE);
@@ -647,18 +647,12 @@ static void on_task(struct pd_task *task, void *arg)
     }
 }
 
+/* Answers before anything was read, then lingers. */
 static void send_refusal(struct pd_http_conn *c)
 {
-    static const char answer[] =
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
-        "retry-after: 1\r\nconnection: close\r\ncontent-length: 101\r\n\r\n"
-        "{\"error\":{\"message\":\"Too many connections.\",\"type\":\"server_error\","
-        "\"param\":null,\"code\":\"overloaded\"}}\n";
-    size_t sent = 0;
-
-    (void)pd_stream_write(c->stream, answer, sizeof(answer) - 1, &sent);
-    c->server->stats.bytes_out += sent;
-    linger(c);
+    if (begin_req(c))
+        pd_http_req_fail(c->req, 503, "overloaded", "Too many connections.");
+    pd_http_conn_arm(c);
 }
 
 pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream, bool refuse)
