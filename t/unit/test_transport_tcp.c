@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tcp over the real loop: one lane, and three. */
+#include "transport_uv.h"
+
+#include "tcp.h"
+
+static struct pd_tcp_conf conf_with(uint32_t lanes, uint32_t queue, uint64_t frame, bool checksum)
+{
+    struct pd_tcp_conf c = { .listen = "127.0.0.1:0", .lanes = lanes, .queue = queue,
+                             .windows = 4096, .connections = 1024, .frame = frame,
+                             .timeout = PD_SEC, .connect_timeout = 5 * PD_SEC,
+                             .keepalive = 5 * PD_SEC, .checksum = checksum };
+    return c;
+}
+
+static void run_case(void (*fn)(struct tr_env *e), uint32_t lanes, bool checksum)
+{
+    struct pd_tcp_conf conf = conf_with(lanes, 1024, 1 << 20, checksum);
+    struct pd_tcp_conf tiny = conf_with(lanes, 4, 4096, checksum);
+    struct tr_env e;
+
+    uv_env(&e);
+    e.ops = (const struct pd_transport_ops *)uv_unit("modules/transport/tcp/.libs/tcp.so")->ops;
+    e.conf = &conf;
+    e.conf_tiny = &tiny;
+    fn(&e);
+    uv_env_end(&e);
+}
+
+#define X(name)                                                                \
+    static void one_##name(void **state)                                       \
+    {                                                                          \
+        (void)state;                                                           \
+        run_case(tr_case_##name, 0, true);                                     \
+    }                                                                          \
+    static void three_##name(void **state)                                     \
+    {                                                                          \
+        (void)state;                                                           \
+        run_case(tr_case_##name, 3, false);                                    \
+    }
+TRANSPORT_CASES(X)
+#undef X
+
+static void options(void **state)
+{
+    const struct pd_unit *unit = uv_unit("modules/transport/tcp/.libs/tcp.so");
+    struct pd_tcp_conf c = conf_with(0, 1, 4096, true);
+    static const char *const bad[] = { "", "1.2.3.4", "1.2.3.4:", "1.2.3.4:70000", "host:1", "[::1]",
+                                       "[::1", "1.2.3.4:1x", "::1:80" };
+    static const char *const good[] = { "0.0.0.0:0", "[::]:9000", "127.0.0.1:65535" };
+    struct pd_err err;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        c.listen = bad[i];
+        assert_int_equal(unit->check(&c, &err), PD_EINVAL);
+    }
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        c.listen = good[i];
+        assert_int_equal(unit->check(&c, &err), PD_OK);
+    }
+    c.advertise = "10.0.0.1";
+    assert_int_equal(unit->check(&c, &err), PD_OK);
+    c.advertise = "2001:db8::1";
+    assert_int_equal(unit->check(&c, &err), PD_OK);
+    c.advertise = "somewhere";
+    assert_int_equal(unit->check(&c, &err), PD_EINVAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define X(name) cmocka_unit_test(one_##name), cmocka_unit_test(three_##name),
+        TRANSPORT_CASES(X)
+#undef X
+        cmocka_unit_test(options),
+    };
+    const char *pattern = getenv("PD_TEST");
+
+    if (pattern != NULL)
+        cmocka_set_test_filter(pattern);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
