@@ -3,6 +3,8 @@
  * that by destroying the loops. */
 #include "loop_cases.h"
 
+#include "base/mem.h"
+
 /* ---- a peer: one end of a connection with the usual habits */
 
 enum { RING = 65536 };
@@ -31,10 +33,10 @@ static uint8_t pattern(uint64_t at)
 static void pump_send(struct peer *p)
 {
     uint8_t buf[16384];
+    pd_status st;
 
     while (p->sent < p->to_send) {
         size_t n = sizeof buf, sent;
-        pd_status st;
         if (n > p->to_send - p->sent)
             n = (size_t)(p->to_send - p->sent);
         for (size_t i = 0; i < n; i++)
@@ -52,7 +54,9 @@ static void pump_send(struct peer *p)
     }
     if (p->shutdown_when_sent && !p->did_shutdown) {
         p->did_shutdown = true;
-        assert_int_equal(pd_stream_shutdown_write(p->s), PD_OK);
+        st = pd_stream_shutdown_write(p->s);
+        if (st != PD_OK)
+            p->error = st;
     }
 }
 
@@ -1059,4 +1063,82 @@ void case_stats(struct env *e)
     end_pair(e, a, b);
     pd_loop_stats_get(e->server, &s);
     assert_int_equal(s.streams, 0);
+}
+
+/* ---- short of memory */
+
+struct short_of {
+    struct env *e;
+    struct peer *a, *b;
+    struct job job;
+    struct found found;
+    bool timed_out, has_job, has_lookup;
+};
+
+static bool short_done(void *arg)
+{
+    struct short_of *x = arg;
+    bool ok = x->a->is_ended || x->a->error != PD_OK || x->a->is_closed;
+
+    return x->timed_out ||
+           (ok && (!x->has_job || x->job.is_done) && (!x->has_lookup || x->found.is_done));
+}
+
+static void use_all(struct short_of *x, struct pd_workq **q)
+{
+    struct pd_workq_opts opts = { .size = sizeof opts, .name = "jobs", .threads = 2 };
+    struct pd_addr addr = x->e->addr;
+    struct pd_timer t;
+
+    x->found.r.cb = on_found;
+    x->found.r.arg = &x->found;
+    x->found.r.name = "lookup";
+    x->has_lookup = pd_resolve_start(x->e->client, "192.0.2.7", 80, &x->found.r) == PD_OK;
+    if (pd_workq_create(x->e->client, &opts, q) != PD_OK)
+        *q = NULL;
+    job_init(&x->job, 3, PD_MS);
+    x->has_job = *q != NULL && pd_work_submit(x->e->client, *q, &x->job.w) == PD_OK;
+    if (pd_listener_open(x->e->server, &addr, NULL, on_accept, x->b, &x->b->l) != PD_OK)
+        return;
+    assert_int_equal(pd_listener_addr(x->e->server, x->b->l, &addr), PD_OK);
+    if (pd_stream_connect(x->e->client, &addr, &peer_events, x->a, &x->a->s) != PD_OK)
+        return;
+    pd_timer_init(&t, x->e->client, "limit", set_true, &x->timed_out);
+    pd_timer_start(&t, PD_SEC);
+    assert_true(x->e->run(x->e, short_done, x));
+    pd_timer_stop(&t);
+}
+
+/* Whatever allocation fails, calls say so or connections end; nothing leaks and
+ * nothing stays open. */
+void case_no_memory(struct env *e)
+{
+    for (uint64_t n = 1; n <= 40; n++) {
+        struct short_of x = { .e = e, .a = peer_new(e), .b = peer_new(e) };
+        struct pd_workq *q = NULL;
+        bool closed = false;
+
+        x.b->echo = true;
+        x.a->to_send = 3000;
+        x.a->shutdown_when_sent = true;
+        pd_mem_fault_set(n);
+        use_all(&x, &q);
+        pd_mem_fault_set(0);
+        if (q != NULL) {
+            pd_workq_close(e->client, q, queue_closed, &closed);
+            assert_true(e->run(e, is_true, &closed));
+        }
+        pd_resolve_cancel(e->client, &x.found.r);
+        if (x.b->l != NULL)
+            pd_listener_close(e->server, x.b->l);
+        if (x.a->s != NULL && !x.a->is_closed)
+            pd_stream_close(x.a->s);
+        if (x.b->s != NULL && !x.b->is_closed)
+            pd_stream_close(x.b->s);
+        settle(e, 20 * PD_MS);
+        assert_true(x.a->s == NULL || x.a->is_closed);
+        assert_true(x.b->s == NULL || x.b->is_closed);
+        free(x.a);
+        free(x.b);
+    }
 }

@@ -25,7 +25,8 @@ struct env {
     X(timers_order) X(timers_stop) X(timers_self) X(deferred) X(post_order)    \
     X(work) X(work_cancel) X(close_in_callbacks) X(close_while_connecting)     \
     X(thousand) X(pause_resume) X(hangup) X(resolve) X(not_taken)              \
-    X(listener_pause) X(random) X(addresses) X(busy_destroy) X(stats)
+    X(listener_pause) X(random) X(addresses) X(busy_destroy) X(stats)     \
+    X(no_memory)
 
 #define X(name) void case_##name(struct env *e);
 LOOP_CASES(X)
