@@ -87,6 +87,25 @@ for my $case (@cases) {
 }
 
 {
+    my ($rc, $out, $err) = check_text(<<'EOT');
+load = [ "no_such_module" ];
+engine = ( { name = "x"; type = "nothing"; model = "m"; } );
+drain = 3;
+EOT
+    is scalar(() = $err =~ /error:/g), 2, 'a missing module is told once, what follows from it is not' or diag $err;
+    like $err, qr/^pd\.conf:3: error: option "drain"/m, 'other errors are told all the same';
+}
+{
+    my ($rc, $out, $err) = pdplane('-s', 'reload', '-c', spew('none.conf', ''));
+    is $rc, 1, 'a signal without a pid file: exit status';
+    like $err, qr/names no pid_file/, 'a signal without a pid file: told why';
+    unlink folder() . '/none.conf';
+    my $file = spew('run.conf', qq{load = [ "never_loaded" ];\npid_file = "run.pid";\n});
+    ($rc, $out, $err) = pdplane('-s', 'stop', '-c', $file);
+    is $rc, 1, 'a signal to no node: exit status';
+    like $err, qr/no node runs with pid file .*run\.pid/, 'a signal to no node: told why';
+}
+{
     my ($rc, $out, $err) = check_text(join '', map {"wrong$_ = $_;\n"} 1 .. 25);
     my @lines = $err =~ /^pd\.conf:\d+: error: /mg;
     is scalar @lines, 20, 'twenty errors are shown';

@@ -41,7 +41,8 @@ struct pd_conf_found {
 
 /* Who knows the units of loaded modules (core/mod gives one). */
 struct pd_conf_resolver {
-    /* PD_OK, or PD_ENOENT with err (text and hint) filled. */
+    /* PD_OK, or PD_ENOENT with err (text and hint) filled; an empty text: the
+     * reason stands in the report already. */
     pd_status (*find)(void *arg, uint64_t kinds, const char *name, struct pd_conf_found *out,
                       struct pd_err *err);
     /* The index-th unit of these kinds in the order of loading; false at the end. */
@@ -64,8 +65,8 @@ pd_status pd_conf_open_text(const char *name, struct pd_str text, const struct p
 pd_status pd_conf_peek(struct pd_conf *conf, const struct pd_option *row, void *base,
                        struct pd_conf_report *report);
 /* Checks everything against rows and fills a struct of `size` zero bytes, which
- * pd_conf_root then gives.  rows and resolver are borrowed as long as conf
- * lives; resolver may be NULL when rows name no units.  Once per conf. */
+ * pd_conf_root then gives.  rows are borrowed as long as conf
+ * lives, resolver during the call; it may be NULL when rows name no units.  Once per conf. */
 pd_status pd_conf_fill(struct pd_conf *conf, const struct pd_option *rows, size_t size,
                        const struct pd_conf_resolver *resolver, struct pd_conf_report *report);
 

@@ -226,7 +226,7 @@ static pd_status resolve(struct conf_ctx *ctx, uint64_t kinds, const char *name,
     if (ctx->resolver == NULL)
         return BAD(ctx, at, "\"%s\"%s cannot be looked up before modules are loaded", name, ctx->where);
     pd_status st = ctx->resolver->find(ctx->resolver->arg, kinds, name, found, &err);
-    if (st != PD_OK)
+    if (st != PD_OK && err.text[0] != '\0')
         pd_conf_report_add(ctx->report, &err, at.file, at.line);
     return st;
 }
@@ -412,42 +412,37 @@ static pd_status fill_secret(struct conf_ctx *ctx, const struct group *g, const 
     return conf_secret_file(ctx, row, file, base);
 }
 
-static void fill_row(struct conf_ctx *ctx, struct group *g, uint32_t table_index, const struct pd_option *row)
+static pd_status fill_row(struct conf_ctx *ctx, struct group *g, uint32_t table_index,
+                          const struct pd_option *row)
 {
     struct table *t = &g->tables[table_index];
     char *member = (char *)t->base + row->offset;
     if (row->type == PD_OPT_T_ALIAS)
-        return;
+        return PD_OK;
     if (row->type == PD_OPT_T_PLACE) {
         memcpy(member, &g->place, sizeof g->place);
-        return;
+        return PD_OK;
     }
     const struct pd_conf_node *node = row_node(ctx, g, t, row);
     pd_status st = PD_EDECLINED;
     if ((row->flags & PD_OPT_SECRET) != 0)
         st = fill_secret(ctx, g, row, &node, t->base);
-    if (node == NULL && (row->flags & PD_OPT_REQUIRED) != 0 && g->must) {
-        BAD(ctx, g->place, "option \"%s\" is missing%s\nit is %s", row->name,
-            ctx->where[0] != '\0' ? ctx->where : " at the top level", conf_type_expect(row));
-        return;
-    }
+    if (node == NULL && (row->flags & PD_OPT_REQUIRED) != 0 && g->must)
+        return BAD(ctx, g->place, "option \"%s\" is missing%s\nit is %s", row->name,
+                   ctx->where[0] != '\0' ? ctx->where : " at the top level", conf_type_expect(row));
     if (st != PD_EDECLINED)
-        return;
+        return st;
     switch (row->type) {
     case PD_OPT_T_GROUP:
-        fill_one_group(ctx, row, node, member);
-        break;
+        return fill_one_group(ctx, row, node, member);
     case PD_OPT_T_GROUP_LIST:
-        fill_list(ctx, row, node, (struct pd_conf_list *)(void *)member);
-        break;
+        return fill_list(ctx, row, node, (struct pd_conf_list *)(void *)member);
     case PD_OPT_T_UNIT:
-        fill_unit(ctx, g, row, node, (struct pd_conf_unit *)(void *)member);
-        break;
+        return fill_unit(ctx, g, row, node, (struct pd_conf_unit *)(void *)member);
     case PD_OPT_T_UNIT_MAP:
-        fill_unit_map(ctx, row, node, (struct pd_conf_list *)(void *)member);
-        break;
+        return fill_unit_map(ctx, row, node, (struct pd_conf_list *)(void *)member);
     default:
-        conf_value_set(ctx, row, node, t->base);
+        return conf_value_set(ctx, row, node, t->base);
     }
 }
 
@@ -457,10 +452,8 @@ static pd_status fill_group(struct conf_ctx *ctx, struct group *g)
     bool unit_failed = false;
     for (uint32_t t = 0; t < g->n_tables; t++) {
         for (const struct pd_option *r = g->tables[t].rows; r != NULL && r->name != NULL; r++) {
-            uint64_t errors = ctx->report->total_errors;
-            fill_row(ctx, g, t, r);
-            if (r->type == PD_OPT_T_UNIT && ctx->report->total_errors != errors)
-                unit_failed = true;
+            pd_status st = fill_row(ctx, g, t, r);
+            unit_failed = unit_failed || (r->type == PD_OPT_T_UNIT && st != PD_OK);
         }
     }
     for (const struct pd_conf_node *c = g->node != NULL ? g->node->first : NULL; c != NULL; c = c->next) {

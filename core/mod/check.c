@@ -116,9 +116,12 @@ static pd_status check_names(const struct pd_module *m, const struct pd_unit *u,
                               path, *a, u->name);
     }
     for (const struct pd_unit *o = m->units; o != u; o = pd_unit_next(o)) {
-        if (o->kind == u->kind && pd_mod_unit_is(o, u->name))
+        const char *twice = pd_mod_unit_is(o, u->name) ? u->name : NULL;
+        for (const char *const *a = u->aliases; twice == NULL && a != NULL && *a != NULL; a++)
+            twice = pd_mod_unit_is(o, *a) ? *a : NULL;
+        if (o->kind == u->kind && twice != NULL)
             return pd_err_set(err, PD_EEXIST, "cannot load module \"%s\": it provides the %s \"%s\" twice", path,
-                              pd_kind_name(u->kind), u->name);
+                              pd_kind_name(u->kind), twice);
     }
     return PD_OK;
 }

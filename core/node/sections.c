@@ -242,13 +242,15 @@ static void load_scheduler(struct pd_mods *mods, struct pd_conf_report *report)
     }
 }
 
-static void load_modules(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report)
+/* Returns whether all modules are there. */
+static bool load_modules(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report)
 {
     struct pd_node_conf early;
+    uint64_t before = report->total_errors;
     memset(&early, 0, sizeof early);
     pd_node_conf_module_path(conf, mods, report);
     if (pd_conf_peek(conf, row_of("load"), &early, report) != PD_OK)
-        return;
+        return false;
     for (uint64_t i = 0; i < early.load.count; i++) {
         struct pd_err err = { 0 };
         struct pd_conf_place at = pd_conf_item_place(conf, "load", i);
@@ -256,18 +258,42 @@ static void load_modules(struct pd_conf *conf, struct pd_mods *mods, struct pd_c
             pd_conf_report_add(report, &err, at.file, at.line);
     }
     load_scheduler(mods, report);
+    return report->total_errors == before;
+}
+
+/* When a module could not be loaded, units that are not found are no news. */
+struct quiet {
+    struct pd_conf_resolver inner;
+    bool all_loaded;
+};
+
+static pd_status quiet_find(void *arg, uint64_t kinds, const char *name, struct pd_conf_found *out,
+                            struct pd_err *err)
+{
+    struct quiet *q = arg;
+    pd_status st = q->inner.find(q->inner.arg, kinds, name, out, err);
+    if (st != PD_OK && !q->all_loaded)
+        err->text[0] = '\0';
+    return st;
+}
+
+static bool quiet_each(void *arg, uint64_t kinds, size_t index, struct pd_conf_found *out)
+{
+    struct quiet *q = arg;
+    return q->inner.each(q->inner.arg, kinds, index, out);
 }
 
 pd_status pd_node_conf_read(const char *path, const struct pd_str *text, const struct pd_conf_source *src,
                             struct pd_mods *mods, struct pd_conf_report *report, struct pd_conf **out)
 {
     struct pd_conf *conf;
-    struct pd_conf_resolver resolver = pd_mods_resolver(mods);
+    struct quiet quiet = { pd_mods_resolver(mods), true };
+    struct pd_conf_resolver resolver = { quiet_find, quiet_each, &quiet };
     pd_status st = text != NULL ? pd_conf_open_text(path, *text, src, report, &conf)
                                 : pd_conf_open(path, src, report, &conf);
     if (st != PD_OK)
         return st;
-    load_modules(conf, mods, report);
+    quiet.all_loaded = load_modules(conf, mods, report);
     st = pd_conf_fill(conf, sections, sizeof(struct pd_node_conf), &resolver, report);
     if (st == PD_OK && !pd_conf_report_ok(report))
         st = PD_EINVAL;
