@@ -16,7 +16,7 @@ sub check {
 }
 
 # Each file finds what it includes beside itself, whatever the current folder.
-spew 'a.conf', qq{drain = "1s";\n\@include "sub/b.conf"\nmanager = false;\n};
+spew 'a.conf', qq{drain = "1s";\n\@include "sub/b.conf"\ncontrol = "c";\n};
 spew 'sub/b.conf', qq{node = {\n  \@include "deep/c.conf"\n};\n  \@include   "d.conf"  # comment};
 spew 'sub/deep/c.conf', qq{name = "from c";\n};
 spew 'sub/d.conf', qq{\nlog = { level = "info"; };};
@@ -25,7 +25,7 @@ is $rc, 0, 'nested files in other folders' or diag $err;
 like $out, qr/^drain = "1s";\s+# a\.conf:1$/m, 'place in the first file';
 like $out, qr/^  name = "from c";\s+# sub\/deep\/c\.conf:1$/m, 'place in the innermost file';
 like $out, qr/^  level = "info";\s+# sub\/d\.conf:2$/m, 'place in a later file';
-like $out, qr/^manager = false;\s+# a\.conf:3$/m, 'place behind an included file';
+like $out, qr/^control = "c";\s+# a\.conf:3$/m, 'place behind an included file';
 like $out, qr/^# effective configuration, read from a\.conf sub\/b\.conf sub\/deep\/c\.conf sub\/d\.conf$/m,
     'all files are named';
 

@@ -36,13 +36,13 @@ my $text = <<'EOT';
 # a comment
 node : { name = "n1" /* inner */ }
 drain = "1m30s"; // to the end
-manager = FALSE;
 listen = (
   { address = "127.0.0.1:8000"; api = "openai"; },
   { address = "[::1]:9090"; api = "admin" },
 );
 log = { level = "debug", format = "json" };
-limits = { connections = 0x10; body = "1.5m"; };
+limits = { connections = 0x10; };
+requests = { explain = "1.5k"; };
 link = { heartbeat = "500ms"; suspect = "1h"; };
 peers = ( { address = "p" "1" ":7000"; } );
 EOT
@@ -52,12 +52,11 @@ my $dump = dump_of($text);
 my $v = values_of($dump);
 is $v->{'node.name'}, '"n1"', 'a string';
 is $v->{drain}, '"90s"', 'a duration in its shortest form';
-is $v->{manager}, 'false', 'false in capitals';
 is $v->{'listen.0.address'}, '"127.0.0.1:8000"', 'a list';
 is $v->{'listen.1.api'}, '"admin"', 'a trailing comma';
 is $v->{'log.level'}, '"debug"', 'a word';
 is $v->{'limits.connections'}, '16', 'a hexadecimal number';
-is $v->{'limits.body'}, '"1536k"', 'a size';
+is $v->{'requests.explain'}, '"1536"', 'a size';
 is $v->{'link.heartbeat'}, '"500ms"', 'milliseconds';
 is $v->{'link.dead'}, '"4s"', 'a default';
 is $v->{'peers.0.address'}, '"p1:7000"', 'strings that follow each other are one';
@@ -104,15 +103,16 @@ is dump_of($text), $dump, 'the same file gives the same dump';
 }
 SKIP: {
     my $dir = test_module_dir();
-    skip 'test modules are not built', 4 unless -e "$dir/good.so";
+    skip 'test modules are not built', 1 unless -e "$dir/good.so";
     mkdir folder() . '/m', 0755;
     require File::Copy;
     File::Copy::copy("$dir/good.so", folder() . '/m/good.so');
     chmod 0755, folder() . '/m/good.so';
     my $head = "module_path = [ \"m\" ]; load = [ \"good\" ];\n";
-    my $d = dump_of($head . 'scheduler = { pickers = ( { module = "good-picker"; start = 3; } ); };');
+    my $d = dump_of($head . 'scheduler = { pickers = ( { module = "good-picker"; start = 3; flag = FALSE; } ); };');
     is values_of($d)->{'scheduler.pickers.0.module'}, '"good"', 'an alias of a unit';
     is values_of($d)->{'scheduler.pickers.0.start'}, '3', "a unit's option";
+    is values_of($d)->{'scheduler.pickers.0.flag'}, 'false', 'false in capitals';
     is values_of($d)->{'scheduler.pickers.0.window'}, '"4k"', "a unit's default";
     is_deeply values_of(dump_of($d)), values_of($d), 'read back';
     my ($rc, $out, $err) = check_text($head . "scheduler = { pickers = (\n { module = \"good\"; strat = 3; } ); };");
@@ -120,6 +120,10 @@ SKIP: {
         "a misspelt option of a unit";
     ($rc, $out, $err) = check_text($head . "scheduler = { pickers = (\n { module = \"good\"; start = 13; } ); };");
     like $err, qr/^pd\.conf:3: error: picker "good" does not start at 13$/m, "a unit's own check";
+    for my $value ('1', '"yes"') {
+        ($rc, $out, $err) = check_text($head . "scheduler = { pickers = ( { module = \"good\"; flag = $value; } ); };");
+        like $err, qr/option "flag" in pickers number 1 of "scheduler" must be true or false, not an? \w+/, "no boolean: $value";
+    }
     ($rc, $out, $err) = check_text($head . 'scheduler = { scorers = ( { module = "good"; } ); };');
     like $err, qr/"good" is no scorer, module "good" provides it as picker/, 'a unit of another kind';
 }

@@ -11,6 +11,7 @@ struct good_conf {
     const char *label;
     const char *token;
     double ratio;
+    bool flag;
 };
 
 static const struct pd_option good_options[] = {
@@ -20,6 +21,7 @@ static const struct pd_option good_options[] = {
     PD_OPT_DURATION("pause", struct good_conf, pause, "250ms", .help = "Time between two looks."),
     PD_OPT_STRING("label", struct good_conf, label, NULL, .help = "Shown in tables."),
     PD_OPT_STRING("token", struct good_conf, token, NULL, .flags = PD_OPT_SECRET, .help = "For the other side."),
+    PD_OPT_BOOL("flag", struct good_conf, flag, "true", .help = "Whether to do it."),
     PD_OPT_NUMBER("ratio", struct good_conf, ratio, "0.5", .hi = 1, .help = "Part of all."),
     PD_OPT_END
 };

@@ -36,14 +36,14 @@ static void test_module(void **state)
     OFFSET(pd_unit, ops, 16);
     OFFSET(pd_unit, conf_size, 32);
     OFFSET(pd_unit, check, 56);
-    SIZE(pd_instance_ctx, 48);
+    SIZE(pd_instance_ctx, 72);
     OFFSET(pd_instance_ctx, host, 40);
 }
 
 static void test_conf(void **state)
 {
     (void)state;
-    SIZE(pd_option, 160);
+    SIZE(pd_option, 144);
     OFFSET(pd_option, def, 24);
     OFFSET(pd_option, min, 48);
     OFFSET(pd_option, names, 80);

@@ -117,7 +117,7 @@ sub public_includes {
     return @bad;
 }
 
-# A module knows public headers and its own folder.
+# A module knows public headers, its own folder and modules/KIND/common.
 sub module_includes {
     my ($root) = @_;
     my @bad;
@@ -126,8 +126,9 @@ sub module_includes {
         for my $include (includes_of($root, $path)) {
             my ($line, $kind, $name) = @$include;
             next if $kind eq '<' || $name eq 'config.h';
+            my ($kind_folder) = $folder =~ m{^(modules/[^/]+)};
             push @bad, "$path:$line: \"$name\" is not in the module's own folder"
-                if $name =~ /\.\./ || !-e "$root/$folder/$name";
+                if $name =~ /\.\./ || !(-e "$root/$folder/$name" || -e "$root/$kind_folder/common/$name");
         }
     }
     return @bad;
