@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The KV plane of a node: transports and regions, the digest queue, and what
+ * both ends of a hand-over have in common. */
+#include "kv/priv.h"
+
+#include <stdio.h>
+
+#include "base/compiler.h"
+#include "base/mem.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "base/uuid.h"
+
+/* ---- digest queue: one slice per turn of the loop, shared fairly */
+
+static void on_jobs(struct pd_task *task, void *arg)
+{
+    struct pd_kv *kv = (struct pd_kv *)arg;
+    uint64_t budget = PD_KV_SLICE;
+    (void)task;
+    while (budget > 0 && !pd_list_is_empty(&kv->jobs)) {
+        struct pd_list *l = pd_list_pop(&kv->jobs);
+        struct pd_kv_job *job = PD_LIST_ENTRY(l, struct pd_kv_job, node);
+        if (!job->run(job, &budget))
+            pd_list_append(&kv->jobs, &job->node);
+    }
+    if (!pd_list_is_empty(&kv->jobs))
+        pd_loop_defer(kv->loop, &kv->job_task);
+}
+
+void pd_kv_job_start(struct pd_kv *kv, struct pd_kv_job *job)
+{
+    if (!pd_list_is_empty(&job->node))
+        return;
+    pd_list_append(&kv->jobs, &job->node);
+    pd_loop_defer(kv->loop, &kv->job_task);
+}
+
+void pd_kv_job_stop(struct pd_kv_job *job)
+{
+    pd_list_remove(&job->node);
+}
+
+/* ---- both ends */
+
+pd_status pd_kv_end_init(struct pd_kv_end *e, struct pd_kv *kv, struct pd_kv_region *region,
+                         const struct pd_peer_info *peer, struct pd_str request_id)
+{
+    e->kv = kv;
+    e->region = region;
+    e->peer_id = peer->desc->id;
+    e->peer = peer->ref;
+    memcpy(e->peer_name, peer->desc->name, sizeof e->peer_name);
+    (void)pd_str_copy(request_id, e->request_id, sizeof e->request_id);
+    pd_list_init(&e->node);
+    pd_list_init(&e->job.node);
+    e->opened_at = pd_loop_now(kv->loop);
+    pd_gauge_add(kv->metric_inflight, 1);
+    pd_status st = pd_kv_digester_init(&e->digester, region->base);
+    e->has_digester = st == PD_OK;
+    return st;
+}
+
+pd_status pd_kv_end_keys(struct pd_kv_end *e, const int32_t *tokens, bool digests, uint64_t *tag)
+{
+    e->n_wire = pd_kv_wire_blocks(e->from, e->to, e->wire_tokens);
+    e->bytes_expected = (e->to - e->from) * pd_kv_layout_token_bytes(&e->region->layout);
+    uint64_t *keys = (uint64_t *)pd_calloc(e->n_wire, sizeof *keys);
+    if (keys == NULL)
+        return PD_ENOMEM;
+    *tag = pd_kv_digest_keys(e->region->layout.model, tokens, e->from, e->to, e->wire_tokens, keys);
+    if (!digests) {
+        pd_free(keys);
+        return PD_OK;
+    }
+    e->keys = keys;
+    e->digests = (uint64_t *)pd_calloc(e->n_wire, sizeof *e->digests);
+    return e->digests == NULL ? PD_ENOMEM : PD_OK;
+}
+
+void pd_kv_end_fini(struct pd_kv_end *e)
+{
+    pd_task_cancel(e->kv->loop, &e->task);
+    pd_list_remove(&e->job.node);
+    if (e->has_digester)
+        pd_kv_digester_fini(&e->digester);
+    pd_gauge_add(e->kv->metric_inflight, -1);
+    pd_free(e->keys);
+    pd_free(e->digests);
+}
+
+void pd_kv_end_decide(struct pd_kv_end *e, uint32_t verdict, pd_status status, const char *reason)
+{
+    if (e->verdict != 0)
+        return;
+    e->verdict = verdict;
+    e->status = status;
+    (void)pd_str_copy(pd_str_from(reason), e->reason, sizeof e->reason);
+}
+
+void pd_kv_end_moved(struct pd_kv_end *e)
+{
+    e->last_at = pd_loop_clock(e->kv->loop);
+    if (e->first_at == 0)
+        e->first_at = e->last_at;
+}
+
+void pd_kv_end_row(const struct pd_kv_end *e, bool outbound, const char *state,
+                   struct pd_kv_transfer_row *row)
+{
+    memset(row, 0, sizeof *row);
+    row->xid = e->xid;
+    row->outbound = outbound;
+    row->verdict = e->verdict;
+    row->bytes = e->bytes;
+    row->bytes_expected = e->bytes_expected;
+    row->age_ns = pd_loop_now(e->kv->loop) - e->opened_at;
+    row->tokens = e->to - e->from;
+    row->verified = e->is_verified;
+    (void)pd_str_copy(pd_str_from(state), row->state, sizeof row->state);
+    memcpy(row->transport, e->transport, sizeof row->transport);
+    memcpy(row->peer, e->peer_name, sizeof row->peer);
+    memcpy(row->request_id, e->request_id, sizeof row->request_id);
+    memcpy(row->reason, e->reason, sizeof row->reason);
+}
+
+static void note_speed(struct pd_kv *kv, pd_peer_ref peer, uint64_t bytes, pd_time ns)
+{
+    if (ns < PD_US || bytes == 0)
+        return;
+    uint64_t speed = (uint64_t)((double)bytes * 1e9 / (double)ns);
+    for (uint32_t i = 0; i < PD_KV_SPEEDS; i++)
+        if (kv->speeds[i].peer == peer) {
+            kv->speeds[i].bytes_per_s = (kv->speeds[i].bytes_per_s * 7 + speed) / 8;
+            return;
+        }
+    kv->speeds[kv->next_speed] = (struct pd_kv_speed){ peer, speed };
+    kv->next_speed = (kv->next_speed + 1) % PD_KV_SPEEDS;
+}
+
+static void count_end(struct pd_kv_end *e, bool outbound, pd_time total)
+{
+    struct pd_kv *kv = e->kv;
+    kv->results[outbound][e->verdict]++;
+    pd_histogram_observe_ns(kv->metric_seconds, total);
+    for (uint32_t i = 0; i < kv->n_transports; i++) {
+        struct pd_kv_transport *t = &kv->transports[i];
+        /* One that never moved a byte is booked with the first. */
+        if (strcmp(t->name, e->transport) == 0 || (e->transport[0] == '\0' && i == 0)) {
+            pd_counter_add(t->metric_bytes, e->bytes);
+            pd_counter_inc(t->metric_result[e->verdict]);
+        }
+    }
+    if (e->verdict == PD_KV_VALID)
+        note_speed(kv, e->peer, e->bytes, e->last_at - e->opened_at);
+}
+
+void pd_kv_end_report(struct pd_kv_end *e, bool outbound, struct pd_kv_result *out)
+{
+    struct pd_kv *kv = e->kv;
+    pd_time now = pd_loop_now(kv->loop);
+    struct pd_str req = pd_str_from(e->request_id);
+    memset(out, 0, sizeof *out);
+    out->size = sizeof *out;
+    out->verdict = e->verdict;
+    out->status = e->status;
+    out->blocks = e->is_verified ? e->n_wire : e->at_block;
+    out->xid = e->xid;
+    out->bytes = e->bytes;
+    out->bytes_expected = e->bytes_expected;
+    out->first_byte_ns = e->first_at == 0 ? 0 : PD_MAX(e->first_at - e->opened_at, (pd_time)1);
+    out->transfer_ns = e->last_at - e->first_at;
+    out->verify_ns = e->verify_ns;
+    out->total_ns = now - e->opened_at;
+    out->verified = e->is_verified;
+    out->fenced = e->is_fenced;
+    memcpy(out->transport, e->transport, sizeof out->transport);
+    memcpy(out->reason, e->reason, sizeof out->reason);
+    struct pd_kv_transfer_row *row = &kv->history[kv->history_next];
+    pd_kv_end_row(e, outbound, "ended", row);
+    row->took_ns = out->total_ns;
+    kv->history_next = (kv->history_next + 1) % kv->conf.history;
+    kv->history_n = PD_MIN(kv->history_n + 1, kv->conf.history);
+    count_end(e, outbound, out->total_ns);
+    if (e->verdict == PD_KV_VALID || e->verdict == PD_KV_ABORTED || e->verdict == PD_KV_PEER_ABORTED)
+        pd_log_req(kv->log, PD_LOG_DEBUG, req, "kv %s peer \"%s\" by \"%s\": %llu bytes, %s",
+                   outbound ? "to" : "from", e->peer_name, e->transport, (unsigned long long)e->bytes,
+                   pd_kv_verdict_text(e->verdict));
+    else
+        pd_log_req(kv->log, PD_LOG_WARN, req, "kv %s peer \"%s\" by \"%s\" is %s: %s",
+                   outbound ? "to" : "from", e->peer_name, e->transport, pd_kv_verdict_text(e->verdict),
+                   e->reason);
+}
+
+/* ---- transports and regions */
+
+const struct pd_peer_transport *pd_kv_peer_transport(const struct pd_peer_info *peer, const char *name)
+{
+    for (uint32_t i = 0; i < peer->desc->n_transports; i++)
+        if (strcmp(peer->desc->transports[i].name, name) == 0)
+            return &peer->desc->transports[i];
+    return NULL;
+}
+
+uint32_t pd_kv_choose(struct pd_kv *kv, const struct pd_kv_region *region,
+                      const struct pd_peer_info *peer, uint32_t out[PD_KV_MAX_TRANSPORTS])
+{
+    bool same_host = (peer->flags & PD_PEER_SAME_HOST) != 0;
+    uint32_t n = 0;
+    for (int local = 1; local >= 0; local--)
+        for (uint32_t i = 0; i < kv->n_transports; i++) {
+            const struct pd_kv_transport *t = &kv->transports[i];
+            bool is_local = (t->info.flags & PD_TRANSPORT_SAME_HOST) != 0;
+            if (is_local != (local == 1) || (is_local && !same_host) || region->memory[i] == NULL ||
+                (t->info.flags & PD_TRANSPORT_WRITE) == 0 || pd_kv_peer_transport(peer, t->name) == NULL)
+                continue;
+            out[n++] = i;
+        }
+    return n;
+}
+
+static void transport_metrics(struct pd_kv *kv, struct pd_kv_transport *t)
+{
+    static const char *const one[] = { "transport" }, *const two[] = { "transport", "result" };
+    static const struct pd_metric_desc bytes = {
+        .size = sizeof bytes, .name = "pdplane_kv_transfer_bytes_total",
+        .help = "Bytes of KV moved from or to other nodes.", .labels = one, .n_labels = 1,
+    };
+    static const struct pd_metric_desc results = {
+        .size = sizeof results, .name = "pdplane_kv_transfers_total",
+        .help = "Hand-overs of KV by how they ended.", .labels = two, .n_labels = 2,
+    };
+    struct pd_metrics *m = kv->conf.metrics;
+    struct pd_metric_family *f = NULL;
+    if (m == NULL)
+        return;
+    if (pd_metrics_family(m, PD_METRIC_COUNTER, &bytes, NULL, &f) == PD_OK)
+        t->metric_bytes = pd_metrics_counter(m, f, &t->name);
+    if (pd_metrics_family(m, PD_METRIC_COUNTER, &results, NULL, &f) != PD_OK)
+        return;
+    for (uint32_t v = 1; v < PD_KV_VERDICTS; v++) {
+        const char *values[] = { t->name, pd_kv_verdict_text(v) };
+        t->metric_result[v] = pd_metrics_counter(m, f, values);
+    }
+}
+
+pd_status pd_kv_transport_add(struct pd_kv *kv, const char *name, const struct pd_transport_ops *ops,
+                              struct pd_transport *instance)
+{
+    if (kv->n_transports == PD_KV_MAX_TRANSPORTS || strlen(name) > 31)
+        return PD_ELIMIT;
+    for (uint32_t i = 0; i < kv->n_transports; i++)
+        if (strcmp(kv->transports[i].name, name) == 0)
+            return PD_EEXIST;
+    struct pd_kv_transport *t = &kv->transports[kv->n_transports++];
+    memset(t, 0, sizeof *t);
+    t->name = name;
+    t->ops = ops;
+    t->instance = instance;
+    t->info.size = sizeof t->info;
+    ops->info(instance, &t->info);
+    t->info.max_segments = PD_MAX(t->info.max_segments, 1u);
+    t->info.max_bytes = PD_MAX(t->info.max_bytes, (uint64_t)1);
+    transport_metrics(kv, t);
+    return PD_OK;
+}
+
+uint32_t pd_kv_transports(struct pd_kv *kv, struct pd_peer_transport *out)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < kv->n_transports; i++) {
+        const struct pd_kv_transport *t = &kv->transports[i];
+        struct pd_peer_transport *p = &out[n];
+        size_t len = 0;
+        memset(p, 0, sizeof *p);
+        if (t->ops->address(t->instance, p->address, sizeof p->address, &len) != PD_OK) {
+            pd_log_warn(kv->log, "transport \"%s\" has no address to tell peers", t->name);
+            continue;
+        }
+        snprintf(p->name, sizeof p->name, "%s", t->name);
+        p->flags = t->info.flags;
+        p->address_len = (uint32_t)len;
+        n++;
+    }
+    return n;
+}
+
+pd_status pd_kv_region_add(struct pd_kv *kv, const char *engine, const struct pd_engine_info *info,
+                           struct pd_kv_region **out, struct pd_err *err)
+{
+    pd_status st = pd_kv_layout_check(&info->layout, err);
+    uint32_t registered = 0;
+    if (st != PD_OK)
+        return st;
+    if (kv->n_regions == PD_KV_MAX_REGIONS || strlen(engine) > 63)
+        return pd_err_set(err, PD_ELIMIT, "too many engines, or a name too long");
+    if (info->region == NULL || info->blocks == 0 ||
+        info->region_bytes / info->blocks < info->layout.block_bytes)
+        return pd_err_set(err, PD_EINVAL, "the pool of engine \"%s\" is smaller than its blocks", engine);
+    struct pd_kv_region *r = (struct pd_kv_region *)pd_calloc(1, sizeof *r);
+    if (r == NULL)
+        return pd_err_set(err, PD_ENOMEM, "out of memory");
+    snprintf(r->engine, sizeof r->engine, "%s", engine);
+    r->layout = info->layout;
+    r->layout.size = sizeof r->layout;
+    r->blocks = info->blocks;
+    r->base = (uint8_t *)info->region;
+    r->bytes = info->region_bytes;
+    struct pd_memory_desc desc = { .size = sizeof desc, .fd = info->region_fd, .base = info->region,
+                                   .bytes = info->region_bytes };
+    for (uint32_t i = 0; i < kv->n_transports; i++) {
+        struct pd_kv_transport *t = &kv->transports[i];
+        struct pd_err why = { 0 };
+        if ((t->info.flags & PD_TRANSPORT_NEEDS_FD) != 0 && info->region_fd < 0) {
+            pd_log_warn(kv->log, "transport \"%s\" cannot move KV of engine \"%s\": its pool is not shared memory",
+                        t->name, engine);
+            continue;
+        }
+        if (t->ops->memory_add(t->instance, &desc, &r->memory[i], &why) != PD_OK) {
+            r->memory[i] = NULL;
+            pd_log_warn(kv->log, "transport \"%s\" cannot move KV of engine \"%s\": %s", t->name, engine,
+                        why.text);
+            continue;
+        }
+        registered++;
+    }
+    if (registered == 0 && kv->n_transports > 0)
+        pd_log_warn(kv->log, "KV of engine \"%s\" cannot be moved by any transport", engine);
+    kv->regions[kv->n_regions++] = r;
+    *out = r;
+    return PD_OK;
+}
+
+/* ---- life */
+
+pd_status pd_kv_create(const struct pd_kv_conf *conf, struct pd_kv **out, struct pd_err *err)
+{
+    struct pd_kv *kv = (struct pd_kv *)pd_calloc(1, sizeof *kv);
+    if (kv == NULL)
+        return pd_err_set(err, PD_ENOMEM, "out of memory");
+    kv->conf = *conf;
+#define PD_DEFAULT(member, value)                                              \
+    do {                                                                       \
+        if (kv->conf.member == 0)                                              \
+            kv->conf.member = (value);                                         \
+    } while (0)
+    PD_DEFAULT(max_handovers, 4096);
+    PD_DEFAULT(lease_ttl, 5 * PD_SEC);
+    PD_DEFAULT(lease_max, 60 * PD_SEC);
+    PD_DEFAULT(connect_timeout, 2 * PD_SEC);
+    PD_DEFAULT(idle, 60 * PD_SEC);
+    PD_DEFAULT(inflight_bytes, 32u << 20);
+    PD_DEFAULT(post_bytes, 8u << 20);
+    PD_DEFAULT(history, 256);
+#undef PD_DEFAULT
+    kv->history = (struct pd_kv_transfer_row *)pd_calloc(kv->conf.history, sizeof *kv->history);
+    if (kv->history == NULL) {
+        pd_free(kv);
+        return pd_err_set(err, PD_ENOMEM, "out of memory");
+    }
+    kv->loop = conf->loop;
+    kv->log = pd_log_child(conf->log, "kv");
+    pd_list_init(&kv->ways);
+    pd_list_init(&kv->dests);
+    pd_list_init(&kv->sources);
+    pd_list_init(&kv->jobs);
+    pd_task_init(&kv->job_task, "kv digests", on_jobs, kv);
+    pd_leases_init(&kv->leases, kv->loop, conf->metrics, kv->conf.max_handovers);
+    if (conf->metrics != NULL) {
+        static const double bounds[] = PD_METRIC_BOUNDS_SECONDS;
+        static const struct pd_metric_desc seconds = {
+            .size = sizeof seconds, .name = "pdplane_kv_transfer_seconds",
+            .help = "Hand-overs of KV from open to end.", .bounds = bounds, .n_bounds = PD_ARRAY_LEN(bounds),
+        };
+        struct pd_metric_family *f = NULL;
+        if (pd_metrics_family(conf->metrics, PD_METRIC_HISTOGRAM, &seconds, NULL, &f) == PD_OK)
+            kv->metric_seconds = pd_metrics_histogram(conf->metrics, f, NULL);
+        kv->metric_digest_failures = pd_metrics_simple_counter(
+            conf->metrics, "pdplane_kv_digest_failures_total", "Blocks whose bytes did not match their digest.");
+        kv->metric_inflight = pd_metrics_simple_gauge(conf->metrics, "pdplane_kv_transfer_inflight",
+                                                      "Hand-overs of KV in progress.");
+    }
+    *out = kv;
+    return PD_OK;
+}
+
+static void on_close_task(struct pd_task *task, void *arg)
+{
+    struct pd_kv *kv = (struct pd_kv *)arg;
+    (void)task;
+    if (kv->n_dests > 0 || kv->n_sources > 0)
+        return;
+    if (kv->n_ways > 0) {
+        PD_LIST_EACH_SAFE(&kv->ways, l)
+            pd_kv_way_fence(PD_LIST_ENTRY(l, struct pd_kv_way, node));
+        return;
+    }
+    for (uint32_t i = 0; i < kv->n_regions; i++) {
+        for (uint32_t t = 0; t < kv->n_transports; t++)
+            if (kv->regions[i]->memory[t] != NULL)
+                (void)kv->transports[t].ops->memory_remove(kv->regions[i]->memory[t]);
+        pd_free(kv->regions[i]);
+    }
+    void (*closed)(void *) = kv->on_closed;
+    void *closed_arg = kv->on_closed_arg;
+    pd_task_cancel(kv->loop, &kv->job_task);
+    pd_leases_fini(&kv->leases);
+    pd_log_child_free(kv->log);
+    pd_free(kv->history);
+    pd_free(kv);
+    closed(closed_arg);
+}
+
+void pd_kv_check_closed(struct pd_kv *kv)
+{
+    if (kv->is_closing)
+        pd_loop_defer(kv->loop, &kv->close_task);
+}
+
+void pd_kv_destroy(struct pd_kv *kv, void (*on_closed)(void *arg), void *arg)
+{
+    kv->is_closing = true;
+    kv->on_closed = on_closed;
+    kv->on_closed_arg = arg;
+    pd_task_init(&kv->close_task, "kv close", on_close_task, kv);
+    PD_LIST_EACH(&kv->dests, d)
+        pd_kv_dest_abort(PD_LIST_ENTRY(d, struct pd_kv_dest, e.node), false);
+    PD_LIST_EACH(&kv->sources, s)
+        pd_kv_source_abort(PD_LIST_ENTRY(s, struct pd_kv_source, e.node), false);
+    pd_loop_defer(kv->loop, &kv->close_task);
+}
+
+/* ---- the table */
+
+static struct pd_kv_region *region_find(struct pd_kv *kv, const char *engine)
+{
+    for (uint32_t i = 0; i < kv->n_regions; i++)
+        if (strcmp(kv->regions[i]->engine, engine) == 0)
+            return kv->regions[i];
+    return NULL;
+}
+
+static const struct pd_layout *region_layout(const struct pd_kv_region *region)
+{
+    return &region->layout;
+}
+
+static pd_status can_receive(struct pd_kv *kv, pd_peer_ref peer, const struct pd_kv_region *region)
+{
+    struct pd_peer_info info;
+    uint32_t chosen[PD_KV_MAX_TRANSPORTS];
+    pd_status st = kv->conf.peer_api->info(kv->conf.peers, peer, &info);
+    if (st != PD_OK)
+        return st;
+    if (pd_kv_choose(kv, region, &info, chosen) == 0)
+        return PD_ENOENT;
+    for (uint32_t i = 0; i < info.desc->n_engines; i++)
+        if (pd_kv_layout_compatible(&region->layout, &info.desc->engines[i].layout, NULL) == PD_OK)
+            return PD_OK;
+    return PD_ENOENT;
+}
+
+static pd_status grant_read(struct pd_str bytes, struct pd_kv_grant *out)
+{
+    struct pd_kv_grant_full f;
+    pd_status st = pd_kv_grant_parse(bytes, &f);
+    if (st == PD_OK)
+        *out = f.g;
+    return st;
+}
+
+static uint32_t transfers(struct pd_kv *kv, struct pd_kv_transfer_row *out, uint32_t cap)
+{
+    uint32_t n = 0;
+    PD_LIST_EACH(&kv->dests, l) {
+        struct pd_kv_dest *d = PD_LIST_ENTRY(l, struct pd_kv_dest, e.node);
+        if (n < cap)
+            pd_kv_end_row(&d->e, false, pd_kv_dest_state_text(d), &out[n]);
+        n++;
+    }
+    PD_LIST_EACH(&kv->sources, l) {
+        struct pd_kv_source *s = PD_LIST_ENTRY(l, struct pd_kv_source, e.node);
+        if (n < cap)
+            pd_kv_end_row(&s->e, true, pd_kv_source_state_text(s), &out[n]);
+        n++;
+    }
+    for (uint32_t i = 0; i < kv->history_n; i++) {
+        uint32_t at = (kv->history_next + kv->conf.history - 1 - i) % kv->conf.history;
+        if (n < cap)
+            out[n] = kv->history[at];
+        n++;
+    }
+    return n;
+}
+
+static uint32_t leases(struct pd_kv *kv, struct pd_kv_lease_row *out, uint32_t cap)
+{
+    return pd_leases_list(&kv->leases, out, cap);
+}
+
+static uint64_t bandwidth(struct pd_kv *kv, pd_peer_ref peer)
+{
+    for (uint32_t i = 0; i < PD_KV_SPEEDS; i++)
+        if (kv->speeds[i].peer == peer)
+            return kv->speeds[i].bytes_per_s;
+    return 0;
+}
+
+const struct pd_kv_api *pd_kv_table(void)
+{
+    static const struct pd_kv_api table = {
+        .size = sizeof table,
+        .version = PD_KV_VERSION,
+        .region = region_find,
+        .region_layout = region_layout,
+        .layout_compatible = pd_kv_layout_compatible,
+        .token_bytes = pd_kv_layout_token_bytes,
+        .can_receive = can_receive,
+        .dest_open = pd_kv_dest_open,
+        .dest_grant = pd_kv_dest_grant,
+        .dest_message = pd_kv_dest_message,
+        .dest_renew = pd_kv_dest_renew,
+        .dest_abort = pd_kv_dest_abort,
+        .grant_read = grant_read,
+        .source_open = pd_kv_source_open,
+        .source_push = pd_kv_source_push,
+        .source_message = pd_kv_source_message,
+        .source_abort = pd_kv_source_abort,
+        .transfers = transfers,
+        .leases = leases,
+        .bandwidth = bandwidth,
+        .verdict_text = pd_kv_verdict_text,
+    };
+    return &table;
+}
