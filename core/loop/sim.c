@@ -15,8 +15,8 @@
 
 /* ---- the queue */
 
-void sim_schedule(struct pd_sim *sim, struct pd_loop_node *n, uint32_t kind,
-                  struct sim_loop *l, pd_time due)
+void pd_loop_sim_schedule(struct pd_sim *sim, struct pd_loop_node *n, uint32_t kind,
+                          struct sim_loop *l, pd_time due)
 {
     n->kind = kind;
     n->loop = l != NULL ? &l->base : NULL;
@@ -25,7 +25,7 @@ void sim_schedule(struct pd_sim *sim, struct pd_loop_node *n, uint32_t kind,
     pd_loop_queue_add(&sim->queue, n);
 }
 
-void sim_unschedule(struct pd_sim *sim, struct pd_loop_node *n)
+void pd_loop_sim_unschedule(struct pd_sim *sim, struct pd_loop_node *n)
 {
     if ((n->kind & SIM_HELD) != 0)
         pd_loop_queue_remove(&sim_of(n->loop)->held, n);
@@ -47,9 +47,9 @@ static void network_event(struct pd_sim *sim, struct pd_loop_node *n, uint32_t k
     void *arg;
 
     if (kind == SIM_PACKET) {
-        sim_packet_arrive(sim, n);
+        pd_loop_sim_packet_arrive(sim, n);
     } else if (kind == SIM_RETRY) {
-        sim_retry(sim, n);
+        pd_loop_sim_retry(sim, n);
     } else {
         e = pd_container_of(n, struct at_event, node);
         fn = e->fn;
@@ -82,7 +82,7 @@ bool pd_sim_step(struct pd_sim *sim, pd_time until)
         n->kind = 0;
         if (l != NULL) {
             l->st.timers -= kind == SIM_TIMER;
-            sim_loop_event(l, n, kind);
+            pd_loop_sim_loop_event(l, n, kind);
         } else {
             network_event(sim, n, kind);
         }
@@ -129,7 +129,7 @@ pd_time pd_sim_now(const struct pd_sim *sim)
 
 uint64_t pd_sim_random(struct pd_sim *sim)
 {
-    return sim_rng_next(&sim->faults);
+    return pd_loop_sim_rng_next(&sim->faults);
 }
 
 pd_status pd_sim_at(struct pd_sim *sim, pd_time when, void (*fn)(void *arg), void *arg)
@@ -140,7 +140,7 @@ pd_status pd_sim_at(struct pd_sim *sim, pd_time when, void (*fn)(void *arg), voi
         return PD_ENOMEM;
     e->fn = fn;
     e->arg = arg;
-    sim_schedule(sim, &e->node, SIM_AT, NULL, PD_MAX(when, sim->now));
+    pd_loop_sim_schedule(sim, &e->node, SIM_AT, NULL, PD_MAX(when, sim->now));
     return PD_OK;
 }
 
@@ -164,8 +164,8 @@ static void mix_text(struct pd_sim *sim, const char *s)
     mix(sim, h);
 }
 
-void sim_log(struct pd_sim *sim, const struct sim_host *host, const char *what, const char *name,
-             uint64_t a, uint64_t b)
+void pd_loop_sim_log(struct pd_sim *sim, const struct sim_host *host, const char *what,
+                     const char *name, uint64_t a, uint64_t b)
 {
     char line[512];
 
@@ -290,11 +290,11 @@ pd_status pd_sim_loop_create(struct pd_sim *sim, const char *name, const char *i
         return PD_EINVAL;
     }
     h->life++;
-    st = sim_loop_make(h, out);
+    st = pd_loop_sim_loop_make(h, out);
     if (st != PD_OK)
         return st;
     h->is_silent = false;
-    sim_log(sim, h, "up", NULL, h->life, 0);
+    pd_loop_sim_log(sim, h, "up", NULL, h->life, 0);
     return PD_OK;
 }
 
@@ -344,13 +344,13 @@ void pd_sim_crash(struct pd_loop *loop, bool tell_peers)
     struct sim_host *h = l->host;
 
     pd_assert(!l->in_turn);
-    sim_log(l->sim, h, tell_peers ? "crash" : "vanish", NULL, 0, 0);
+    pd_loop_sim_log(l->sim, h, tell_peers ? "crash" : "vanish", NULL, 0, 0);
     forget_events(l);
-    sim_net_forget_host(h, tell_peers);
-    sim_streams_drop(l);
-    sim_work_drop(l);
+    pd_loop_sim_net_forget_host(h, tell_peers);
+    pd_loop_sim_streams_drop(l);
+    pd_loop_sim_work_drop(l);
     h->is_silent = !tell_peers;
-    sim_loop_free(l);
+    pd_loop_sim_loop_free(l);
 }
 
 void pd_sim_stop(struct pd_loop *loop, bool stopped)
@@ -360,7 +360,7 @@ void pd_sim_stop(struct pd_loop *loop, bool stopped)
 
     if (l->is_stopped == stopped)
         return;
-    sim_log(l->sim, l->host, stopped ? "stop" : "continue", NULL, 0, 0);
+    pd_loop_sim_log(l->sim, l->host, stopped ? "stop" : "continue", NULL, 0, 0);
     l->is_stopped = stopped;
     while (!stopped && (n = pd_loop_queue_pop(&l->held)) != NULL) {
         n->kind &= ~(uint32_t)SIM_HELD;
@@ -405,8 +405,8 @@ pd_status pd_sim_create(uint64_t seed, const struct pd_sim_opts *opts, struct pd
         sim->opts = *opts;
     set_defaults(&sim->opts);
     sim->now = PD_SEC;
-    sim_rng_seed(&sim->net, seed);
-    sim_rng_seed(&sim->faults, ~seed);
+    pd_loop_sim_rng_seed(&sim->net, seed);
+    pd_loop_sim_rng_seed(&sim->faults, ~seed);
     pd_list_init(&sim->conns);
     *out = sim;
     return PD_OK;
@@ -424,12 +424,12 @@ pd_status pd_sim_destroy(struct pd_sim *sim)
     }
     while ((n = pd_loop_queue_pop(&sim->queue)) != NULL) {
         if (n->kind == SIM_PACKET)
-            sim_packet_free(sim, n);
+            pd_loop_sim_packet_free(sim, n);
         else if (n->kind == SIM_AT)
             pd_free(pd_container_of(n, struct at_event, node));
     }
     while ((link = pd_list_first(&sim->conns)) != NULL)
-        sim_conn_free(PD_LIST_ENTRY(link, struct sim_conn, link));
+        pd_loop_sim_conn_free(PD_LIST_ENTRY(link, struct sim_conn, link));
     while ((p = sim->free_packets) != NULL) {
         sim->free_packets = p->next_free;
         pd_free(p);

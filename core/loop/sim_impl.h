@@ -29,13 +29,13 @@ enum {
 struct sim_rng {
     uint64_t s[4];
 };
-void sim_rng_seed(struct sim_rng *r, uint64_t seed);
-uint64_t sim_rng_next(struct sim_rng *r);
+void pd_loop_sim_rng_seed(struct sim_rng *r, uint64_t seed);
+uint64_t pd_loop_sim_rng_next(struct sim_rng *r);
 /* 0 to n - 1; n at least 1. */
-uint64_t sim_rng_below(struct sim_rng *r, uint64_t n);
+uint64_t pd_loop_sim_rng_below(struct sim_rng *r, uint64_t n);
 static inline bool sim_rng_ppm(struct sim_rng *r, uint32_t ppm)
 {
-    return ppm > 0 && sim_rng_below(r, 1000000) < ppm;
+    return ppm > 0 && pd_loop_sim_rng_below(r, 1000000) < ppm;
 }
 
 /* ---- a byte ring that grows up to what is put in */
@@ -44,15 +44,15 @@ struct sim_ring {
     uint8_t *p;
     size_t size, head, fill;
 };
-pd_status sim_ring_put(struct sim_ring *r, const void *data, size_t n);
+pd_status pd_loop_sim_ring_put(struct sim_ring *r, const void *data, size_t n);
 /* Copies n bytes from `at` bytes behind the head; they must be there. */
-void sim_ring_peek(const struct sim_ring *r, size_t at, void *out, size_t n);
-void sim_ring_drop(struct sim_ring *r, size_t n);
-void sim_ring_free(struct sim_ring *r);
+void pd_loop_sim_ring_peek(const struct sim_ring *r, size_t at, void *out, size_t n);
+void pd_loop_sim_ring_drop(struct sim_ring *r, size_t n);
+void pd_loop_sim_ring_free(struct sim_ring *r);
 /* Moves n bytes from `at` of one ring to the end of another; flip: one byte
  * of them is changed. */
-pd_status sim_ring_copy(struct sim_ring *to, const struct sim_ring *from, size_t at, size_t n,
-                        bool flip, struct sim_rng *rng);
+pd_status pd_loop_sim_ring_copy(struct sim_ring *to, const struct sim_ring *from, size_t at,
+                                size_t n, bool flip, struct sim_rng *rng);
 
 /* ---- hosts and links */
 
@@ -204,83 +204,84 @@ struct pd_sim {
 static inline struct sim_loop *sim_of(struct pd_loop *loop) { return (struct sim_loop *)loop; }
 
 /* Queues a node; loop NULL for the network's. */
-void sim_schedule(struct pd_sim *sim, struct pd_loop_node *n, uint32_t kind,
-                  struct sim_loop *l, pd_time due);
+void pd_loop_sim_schedule(struct pd_sim *sim, struct pd_loop_node *n, uint32_t kind,
+                          struct sim_loop *l, pd_time due);
 /* Takes it out again, wherever it stands. */
-void sim_unschedule(struct pd_sim *sim, struct pd_loop_node *n);
+void pd_loop_sim_unschedule(struct pd_sim *sim, struct pd_loop_node *n);
 /* Sees to it that the loop has a turn soon. */
-void sim_wake(struct sim_loop *l);
+void pd_loop_sim_wake(struct sim_loop *l);
 /* Runs fn's effects as part of a turn of l. */
-void sim_turn_begin(struct sim_loop *l);
-void sim_turn_end(struct sim_loop *l);
+void pd_loop_sim_turn_begin(struct sim_loop *l);
+void pd_loop_sim_turn_end(struct sim_loop *l);
 
 /* One event of the log: who (a host or NULL), what happened, to which
  * thing, and two numbers. */
-void sim_log(struct pd_sim *sim, const struct sim_host *host, const char *what, const char *name,
-             uint64_t a, uint64_t b);
+void pd_loop_sim_log(struct pd_sim *sim, const struct sim_host *host, const char *what,
+                     const char *name, uint64_t a, uint64_t b);
 
 /* sim_net.c */
-struct sim_host *sim_host_by_ip(struct pd_sim *sim, struct sim_host *from,
-                                const struct pd_addr *ip);
-void sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n);
-void sim_packet_free(struct pd_sim *sim, struct pd_loop_node *n);
-void sim_retry(struct pd_sim *sim, struct pd_loop_node *n);
-struct sim_conn *sim_conn_open(struct sim_stream *s, const struct pd_addr *to);
-void sim_conn_unref(struct sim_conn *c);
-void sim_conn_free(struct sim_conn *c);
+struct sim_host *pd_loop_sim_host_by_ip(struct pd_sim *sim, struct sim_host *from,
+                                        const struct pd_addr *ip);
+void pd_loop_sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n);
+void pd_loop_sim_packet_free(struct pd_sim *sim, struct pd_loop_node *n);
+void pd_loop_sim_retry(struct pd_sim *sim, struct pd_loop_node *n);
+struct sim_conn *pd_loop_sim_conn_open(struct sim_stream *s, const struct pd_addr *to);
+void pd_loop_sim_conn_unref(struct sim_conn *c);
+void pd_loop_sim_conn_free(struct sim_conn *c);
 /* Sends what may be sent of what end i has written. */
-void sim_conn_pump(struct sim_conn *c, uint8_t i);
+void pd_loop_sim_conn_pump(struct sim_conn *c, uint8_t i);
 /* The owner of end i has read: tells the peer when its window grew enough. */
-void sim_conn_has_read(struct sim_conn *c, uint8_t i);
+void pd_loop_sim_conn_has_read(struct sim_conn *c, uint8_t i);
 /* The owner of end i closes; is_reset: with a reset. */
-void sim_conn_close(struct sim_conn *c, uint8_t i, bool is_reset);
+void pd_loop_sim_conn_close(struct sim_conn *c, uint8_t i, bool is_reset);
 /* Ends end i with an error for its owner; tells the peer nothing. */
-void sim_conn_fail(struct sim_conn *c, uint8_t i, pd_status st);
-void sim_conn_send_reset(struct sim_conn *c, uint8_t i);
+void pd_loop_sim_conn_fail(struct sim_conn *c, uint8_t i, pd_status st);
+void pd_loop_sim_conn_send_reset(struct sim_conn *c, uint8_t i);
 /* The host's kernel forgets all its connections; tell_peers: with resets. */
-void sim_net_forget_host(struct sim_host *h, bool tell_peers);
+void pd_loop_sim_net_forget_host(struct sim_host *h, bool tell_peers);
 
 /* sim_stream.c */
-pd_status sim_connect(struct pd_loop *loop, const struct pd_addr *to,
-                      const struct pd_stream_events *ev, void *arg, struct pd_stream **out);
-pd_status sim_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev, void *arg,
-                    struct pd_stream **out);
-pd_status sim_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
-                            const struct pd_listener_opts *opts, pd_accept_cb on_accept,
-                            void *arg, struct pd_listener **out);
-pd_status sim_listener_addr(struct pd_loop *loop, struct pd_listener *s, struct pd_addr *out);
-void sim_listener_pause(struct pd_loop *loop, struct pd_listener *s, bool paused);
-void sim_listener_close(struct pd_loop *loop, struct pd_listener *s);
-struct pd_listener *sim_listener_find(struct sim_loop *l, const struct pd_addr *addr);
+pd_status pd_loop_sim_connect(struct pd_loop *loop, const struct pd_addr *to,
+                              const struct pd_stream_events *ev, void *arg, struct pd_stream **out);
+pd_status pd_loop_sim_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev,
+                            void *arg, struct pd_stream **out);
+pd_status pd_loop_sim_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
+                                    const struct pd_listener_opts *opts, pd_accept_cb on_accept,
+                                    void *arg, struct pd_listener **out);
+pd_status pd_loop_sim_listener_addr(struct pd_loop *loop, struct pd_listener *s,
+                                    struct pd_addr *out);
+void pd_loop_sim_listener_pause(struct pd_loop *loop, struct pd_listener *s, bool paused);
+void pd_loop_sim_listener_close(struct pd_loop *loop, struct pd_listener *s);
+struct pd_listener *pd_loop_sim_listener_find(struct sim_loop *l, const struct pd_addr *addr);
 /* Something about the stream changed that its owner may want to hear. */
-void sim_stream_ready(struct sim_stream *s);
+void pd_loop_sim_stream_ready(struct sim_stream *s);
 /* Accepts and delivers what is ready; part of a turn. */
-void sim_streams_turn(struct sim_loop *l);
+void pd_loop_sim_streams_turn(struct sim_loop *l);
 /* Frees streams and listeners without a word. */
-void sim_streams_drop(struct sim_loop *l);
+void pd_loop_sim_streams_drop(struct sim_loop *l);
 
 /* sim_work.c */
-pd_status sim_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opts,
-                           struct pd_workq **out);
-void sim_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)(void *arg),
-                     void *arg);
-pd_status sim_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_work *work);
-bool sim_work_cancel(struct pd_loop *loop, struct pd_work *work);
-void sim_work_run(struct sim_loop *l, struct pd_loop_node *n);
-void sim_work_done(struct sim_loop *l, struct pd_loop_node *n);
-pd_status sim_resolve(struct pd_loop *loop, const char *host, uint16_t port,
-                      struct pd_resolve *r);
-void sim_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r);
+pd_status pd_loop_sim_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opts,
+                                   struct pd_workq **out);
+void pd_loop_sim_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)(void *arg),
+                             void *arg);
+pd_status pd_loop_sim_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_work *work);
+bool pd_loop_sim_work_cancel(struct pd_loop *loop, struct pd_work *work);
+void pd_loop_sim_work_run(struct sim_loop *l, struct pd_loop_node *n);
+void pd_loop_sim_work_done(struct sim_loop *l, struct pd_loop_node *n);
+pd_status pd_loop_sim_resolve(struct pd_loop *loop, const char *host, uint16_t port,
+                              struct pd_resolve *r);
+void pd_loop_sim_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r);
 /* Names of open queues and lookups; count of them. */
-uint64_t sim_work_names(struct sim_loop *l, char *names, size_t size);
-void sim_work_drop(struct sim_loop *l);
+uint64_t pd_loop_sim_work_names(struct sim_loop *l, char *names, size_t size);
+void pd_loop_sim_work_drop(struct sim_loop *l);
 
 /* sim_loop.c */
 /* Gives a loop for the host, which is up from then on. */
-pd_status sim_loop_make(struct sim_host *h, struct pd_loop **out);
+pd_status pd_loop_sim_loop_make(struct sim_host *h, struct pd_loop **out);
 /* The event that n is happens on its loop. */
-void sim_loop_event(struct sim_loop *l, struct pd_loop_node *n, uint32_t kind);
+void pd_loop_sim_loop_event(struct sim_loop *l, struct pd_loop_node *n, uint32_t kind);
 /* Frees the loop and all it has, without callbacks. */
-void sim_loop_free(struct sim_loop *l);
+void pd_loop_sim_loop_free(struct sim_loop *l);
 
 #endif

@@ -46,7 +46,7 @@ static bool queue_task(struct sim_loop *l, struct pd_task *head, struct pd_task 
     head->prev = t;
     l->tasks++;
     if (!l->in_turn || head == &l->posted)
-        sim_wake(l);
+        pd_loop_sim_wake(l);
     return true;
 }
 
@@ -92,22 +92,22 @@ static void run_list(struct sim_loop *l, struct pd_task *from)
 
 /* ---- turns */
 
-void sim_wake(struct sim_loop *l)
+void pd_loop_sim_wake(struct sim_loop *l)
 {
     pd_time due = PD_MAX(l->sim->now, l->last_turn + TURN_NS);
 
     if (l->turn.kind == 0)
-        sim_schedule(l->sim, &l->turn, SIM_TURN, l, due);
+        pd_loop_sim_schedule(l->sim, &l->turn, SIM_TURN, l, due);
 }
 
-void sim_turn_begin(struct sim_loop *l)
+void pd_loop_sim_turn_begin(struct sim_loop *l)
 {
     l->base.now = l->sim->now;
     l->in_turn = true;
     l->turn_cost = 0;
 }
 
-void sim_turn_end(struct sim_loop *l)
+void pd_loop_sim_turn_end(struct sim_loop *l)
 {
     uint32_t i = 0;
 
@@ -122,33 +122,33 @@ void sim_turn_end(struct sim_loop *l)
     l->st.slow_max_ns = PD_MAX(l->st.slow_max_ns, l->turn_cost);
     l->st.slow_turns += l->turn_cost > SLOW_NS;
     if (!is_empty(&l->deferred) || !pd_list_is_empty(&l->ready))
-        sim_wake(l);
+        pd_loop_sim_wake(l);
 }
 
-void sim_loop_event(struct sim_loop *l, struct pd_loop_node *n, uint32_t kind)
+void pd_loop_sim_loop_event(struct sim_loop *l, struct pd_loop_node *n, uint32_t kind)
 {
     struct pd_timer *t;
 
-    sim_turn_begin(l);
+    pd_loop_sim_turn_begin(l);
     switch (kind) {
     case SIM_TIMER:
         t = pd_container_of(n, struct pd_timer, node);
-        sim_log(l->sim, l->host, "timer", t->name, 0, 0);
+        pd_loop_sim_log(l->sim, l->host, "timer", t->name, 0, 0);
         l->st.timers_fired++;
         t->cb(t, t->arg);
         break;
     case SIM_TURN:
         run_list(l, &l->posted);
-        sim_streams_turn(l);
+        pd_loop_sim_streams_turn(l);
         break;
     case SIM_WORK_RUN:
-        sim_work_run(l, n);
+        pd_loop_sim_work_run(l, n);
         break;
     default:
-        sim_work_done(l, n);
+        pd_loop_sim_work_done(l, n);
         break;
     }
-    sim_turn_end(l);
+    pd_loop_sim_turn_end(l);
 }
 
 void pd_sim_busy(struct pd_loop *loop, pd_time ns)
@@ -179,7 +179,7 @@ static void loop_random(struct pd_loop *loop, void *buf, size_t n)
     uint8_t *p = buf;
 
     while (n > 0) {
-        uint64_t v = sim_rng_next(&l->rng);
+        uint64_t v = pd_loop_sim_rng_next(&l->rng);
         size_t part = PD_MIN(n, sizeof v);
         /* Byte by byte: the same on machines of either byte order. */
         for (size_t i = 0; i < part; i++)
@@ -193,12 +193,13 @@ static void loop_random(struct pd_loop *loop, void *buf, size_t n)
 static void timer_start(struct pd_timer *t, pd_time due)
 {
     struct sim_loop *l = sim_of(t->loop);
+    pd_time earliest = l->sim->now + (l->in_turn ? 1 : 0);
 
     if (t->node.kind != 0)
-        sim_unschedule(l->sim, &t->node);
+        pd_loop_sim_unschedule(l->sim, &t->node);
     else
         l->st.timers++;
-    sim_schedule(l->sim, &t->node, SIM_TIMER, l, PD_MAX(due, l->sim->now + (l->in_turn ? 1 : 0)));
+    pd_loop_sim_schedule(l->sim, &t->node, SIM_TIMER, l, PD_MAX(due, earliest));
 }
 
 static void timer_stop(struct pd_timer *t)
@@ -206,7 +207,7 @@ static void timer_stop(struct pd_timer *t)
     struct sim_loop *l = sim_of(t->loop);
 
     l->st.timers--;
-    sim_unschedule(l->sim, &t->node);
+    pd_loop_sim_unschedule(l->sim, &t->node);
 }
 
 static void loop_stats(struct pd_loop *loop, struct pd_loop_stats *out, size_t size)
@@ -220,7 +221,7 @@ static void loop_stats(struct pd_loop *loop, struct pd_loop_stats *out, size_t s
 
 static void loop_note(struct pd_loop *loop, const char *line)
 {
-    sim_log(sim_of(loop)->sim, sim_of(loop)->host, "note", line, 0, 0);
+    pd_loop_sim_log(sim_of(loop)->sim, sim_of(loop)->host, "note", line, 0, 0);
 }
 
 /* ---- what the simulator does not have */
@@ -288,7 +289,7 @@ static void name_timer(struct pd_loop_node *n, void *arg)
 static uint64_t name_all(struct sim_loop *l, char *buf, size_t size)
 {
     struct names to = { l, buf, size };
-    uint64_t n = sim_work_names(l, buf, size) + l->st.timers + l->tasks;
+    uint64_t n = pd_loop_sim_work_names(l, buf, size) + l->st.timers + l->tasks;
 
     PD_LIST_EACH(&l->streams, link) {
         struct sim_stream *s = PD_LIST_ENTRY(link, struct sim_stream, link);
@@ -309,7 +310,7 @@ static uint64_t name_all(struct sim_loop *l, char *buf, size_t size)
     return n;
 }
 
-void sim_loop_free(struct sim_loop *l)
+void pd_loop_sim_loop_free(struct sim_loop *l)
 {
     l->host->loop = NULL;
     pd_free(l);
@@ -324,17 +325,17 @@ static pd_status loop_destroy(struct pd_loop *loop, char *names, size_t size)
     if (names != NULL && size > 0)
         names[0] = '\0';
     for (int i = 0; i < 16 && (l->closing > 0 || l->tasks > 0); i++) {
-        sim_turn_begin(l);
+        pd_loop_sim_turn_begin(l);
         run_list(l, &l->posted);
-        sim_streams_turn(l);
-        sim_turn_end(l);
+        pd_loop_sim_streams_turn(l);
+        pd_loop_sim_turn_end(l);
     }
     if (name_all(l, names, size) > 0 || l->closing > 0)
         return PD_EBUSY;
     if (l->turn.kind != 0)
-        sim_unschedule(l->sim, &l->turn);
-    sim_log(l->sim, l->host, "down", NULL, 0, 0);
-    sim_loop_free(l);
+        pd_loop_sim_unschedule(l->sim, &l->turn);
+    pd_loop_sim_log(l->sim, l->host, "down", NULL, 0, 0);
+    pd_loop_sim_loop_free(l);
     return PD_OK;
 }
 
@@ -348,21 +349,21 @@ static const struct pd_loop_ops sim_ops = {
     .post = loop_post,
     .defer = loop_defer,
     .task_cancel = loop_task_cancel,
-    .workq_create = sim_workq_create,
-    .workq_close = sim_workq_close,
-    .work_submit = sim_work_submit,
-    .work_cancel = sim_work_cancel,
-    .connect = sim_connect,
-    .adopt = sim_adopt,
-    .listener_open = sim_listener_open,
-    .listener_addr = sim_listener_addr,
-    .listener_pause = sim_listener_pause,
-    .listener_close = sim_listener_close,
+    .workq_create = pd_loop_sim_workq_create,
+    .workq_close = pd_loop_sim_workq_close,
+    .work_submit = pd_loop_sim_work_submit,
+    .work_cancel = pd_loop_sim_work_cancel,
+    .connect = pd_loop_sim_connect,
+    .adopt = pd_loop_sim_adopt,
+    .listener_open = pd_loop_sim_listener_open,
+    .listener_addr = pd_loop_sim_listener_addr,
+    .listener_pause = pd_loop_sim_listener_pause,
+    .listener_close = pd_loop_sim_listener_close,
     .watch_open = watch_open,
     .watch_set = watch_set,
     .watch_close = watch_close,
-    .resolve = sim_resolve,
-    .resolve_cancel = sim_resolve_cancel,
+    .resolve = pd_loop_sim_resolve,
+    .resolve_cancel = pd_loop_sim_resolve_cancel,
     .addr_parse = addr_parse,
     .addr_format = pd_loop_addr_format,
     .stats = loop_stats,
@@ -372,7 +373,7 @@ static const struct pd_loop_ops sim_ops = {
     .destroy = loop_destroy,
 };
 
-pd_status sim_loop_make(struct sim_host *h, struct pd_loop **out)
+pd_status pd_loop_sim_loop_make(struct sim_host *h, struct pd_loop **out)
 {
     struct sim_loop *l = pd_calloc(1, sizeof *l);
     uint64_t seed = h->sim->seed ^ ((uint64_t)h->life << 32) ^ (h->index + 1);
@@ -385,7 +386,7 @@ pd_status sim_loop_make(struct sim_host *h, struct pd_loop **out)
     l->sim = h->sim;
     l->host = h;
     l->turn.loop = &l->base;
-    sim_rng_seed(&l->rng, seed * 0x9e3779b97f4a7c15u);
+    pd_loop_sim_rng_seed(&l->rng, seed * 0x9e3779b97f4a7c15u);
     tasks_init(&l->posted);
     tasks_init(&l->deferred);
     tasks_init(&l->running);

@@ -29,8 +29,8 @@ static bool is_loopback(const struct pd_addr *a)
            (a->family == PD_AF_IPV6 && memcmp(a->ip, v6, 16) == 0);
 }
 
-struct sim_host *sim_host_by_ip(struct pd_sim *sim, struct sim_host *from,
-                                const struct pd_addr *ip)
+struct sim_host *pd_loop_sim_host_by_ip(struct pd_sim *sim, struct sim_host *from,
+                                        const struct pd_addr *ip)
 {
     if (is_loopback(ip))
         return from;
@@ -76,14 +76,14 @@ static struct sim_packet *packet_alloc(struct pd_sim *sim)
     return pd_calloc(1, sizeof *p);
 }
 
-void sim_packet_free(struct pd_sim *sim, struct pd_loop_node *n)
+void pd_loop_sim_packet_free(struct pd_sim *sim, struct pd_loop_node *n)
 {
     struct sim_packet *p = pd_container_of(n, struct sim_packet, node);
     struct sim_conn *c = p->c;
 
     p->next_free = sim->free_packets;
     sim->free_packets = p;
-    sim_conn_unref(c);
+    pd_loop_sim_conn_unref(c);
 }
 
 /* When a packet sent now arrives.  Data takes the link's time; all packets of
@@ -105,7 +105,7 @@ static pd_time arrival(struct sim_conn *c, uint8_t from, uint8_t type, uint32_t 
     }
     t += conf->latency_ns;
     if (conf->jitter_ns > 0)
-        t += sim_rng_below(&sim->net, conf->jitter_ns + 1);
+        t += pd_loop_sim_rng_below(&sim->net, conf->jitter_ns + 1);
     if (type == SIM_DATA && sim_rng_ppm(&sim->net, conf->loss_ppm))
         t += conf->retransmit_ns;
     if (type != SIM_ACK) {
@@ -133,7 +133,7 @@ static struct sim_packet *send_packet(struct sim_conn *c, uint8_t from, uint8_t 
     p->from = from;
     p->len = len;
     c->refs++;
-    sim_schedule(c->sim, &p->node, SIM_PACKET, NULL, arrival(c, from, type, len));
+    pd_loop_sim_schedule(c->sim, &p->node, SIM_PACKET, NULL, arrival(c, from, type, len));
     return p;
 }
 
@@ -144,7 +144,7 @@ static uint32_t buffer_bytes(const struct sim_conn *c)
 
 /* ---- connections: making and ending */
 
-struct sim_conn *sim_conn_open(struct sim_stream *s, const struct pd_addr *to)
+struct sim_conn *pd_loop_sim_conn_open(struct sim_stream *s, const struct pd_addr *to)
 {
     struct sim_loop *l = sim_of(s->base.loop);
     struct pd_sim *sim = l->sim;
@@ -163,7 +163,7 @@ struct sim_conn *sim_conn_open(struct sim_stream *s, const struct pd_addr *to)
     c->end[0].addr.port = to->family == PD_AF_UNIX ? 0 : l->host->next_port++;
     if (l->host->next_port < 32768)
         l->host->next_port = 32768;
-    c->end[1].host = sim_host_by_ip(sim, l->host, to);
+    c->end[1].host = pd_loop_sim_host_by_ip(sim, l->host, to);
     c->end[1].addr = *to;
     for (int i = 0; i < 2; i++) {
         c->dir[i].edge = c->dir[i].advertised = buffer_bytes(c);
@@ -176,33 +176,33 @@ struct sim_conn *sim_conn_open(struct sim_stream *s, const struct pd_addr *to)
     send_packet(c, 0, SIM_SYN, 0);
     c->dir[0].armed_at = sim->now;
     c->refs++;
-    sim_schedule(sim, &c->dir[0].retry, SIM_RETRY, NULL,
-                 sim->now + PD_MIN(SYN_RTO, sim->opts.connect_timeout_ns));
+    pd_loop_sim_schedule(sim, &c->dir[0].retry, SIM_RETRY, NULL,
+                         sim->now + PD_MIN(SYN_RTO, sim->opts.connect_timeout_ns));
     return c;
 }
 
-void sim_conn_free(struct sim_conn *c)
+void pd_loop_sim_conn_free(struct sim_conn *c)
 {
     pd_list_remove(&c->link);
     for (int i = 0; i < 2; i++) {
-        sim_ring_free(&c->dir[i].snd);
-        sim_ring_free(&c->dir[i].rcv);
+        pd_loop_sim_ring_free(&c->dir[i].snd);
+        pd_loop_sim_ring_free(&c->dir[i].rcv);
     }
     pd_free(c);
 }
 
-void sim_conn_unref(struct sim_conn *c)
+void pd_loop_sim_conn_unref(struct sim_conn *c)
 {
     if (--c->refs == 0)
-        sim_conn_free(c);
+        pd_loop_sim_conn_free(c);
 }
 
 static void cancel_retry(struct sim_conn *c, uint8_t i)
 {
     if (c->dir[i].retry.kind == 0)
         return;
-    sim_unschedule(c->sim, &c->dir[i].retry);
-    sim_conn_unref(c);
+    pd_loop_sim_unschedule(c->sim, &c->dir[i].retry);
+    pd_loop_sim_conn_unref(c);
 }
 
 /* The kernel of end i forgets it. */
@@ -220,30 +220,30 @@ static void end_gone(struct sim_conn *c, uint8_t i)
     }
     c->refs++;
     cancel_retry(c, i);
-    sim_conn_unref(c);
-    sim_conn_unref(c);
+    pd_loop_sim_conn_unref(c);
+    pd_loop_sim_conn_unref(c);
 }
 
-void sim_conn_fail(struct sim_conn *c, uint8_t i, pd_status st)
+void pd_loop_sim_conn_fail(struct sim_conn *c, uint8_t i, pd_status st)
 {
     struct sim_end *e = &c->end[i];
     struct sim_stream *s = e->s;
 
     if (!e->is_open)
         return;
-    sim_log(c->sim, e->host, st == PD_ETIMEDOUT ? "timeout" : "reset", s != NULL && s->ev != NULL
-            ? s->ev->name : NULL, c->id, i);
+    pd_loop_sim_log(c->sim, e->host, st == PD_ETIMEDOUT ? "timeout" : "reset",
+                    s != NULL && s->ev != NULL ? s->ev->name : NULL, c->id, i);
     e->failure = st;
     if (s != NULL && s->state == SIM_CONNECTING) {
         s->tell_connected = true;
         s->connect_status = st;
     }
     if (s != NULL)
-        sim_stream_ready(s);
+        pd_loop_sim_stream_ready(s);
     end_gone(c, i);
 }
 
-void sim_conn_send_reset(struct sim_conn *c, uint8_t i)
+void pd_loop_sim_conn_send_reset(struct sim_conn *c, uint8_t i)
 {
     send_packet(c, i, SIM_RST, 0);
 }
@@ -257,7 +257,7 @@ static void maybe_finished(struct sim_conn *c, uint8_t i)
         end_gone(c, i);
 }
 
-void sim_conn_close(struct sim_conn *c, uint8_t i, bool is_reset)
+void pd_loop_sim_conn_close(struct sim_conn *c, uint8_t i, bool is_reset)
 {
     struct sim_end *e = &c->end[i];
     struct sim_dir *in = &c->dir[1 - i];
@@ -269,19 +269,19 @@ void sim_conn_close(struct sim_conn *c, uint8_t i, bool is_reset)
     if (!c->is_established && i == 0) {
         end_gone(c, i);
     } else if (is_reset || in->rcv.fill > 0) {
-        sim_ring_free(&in->rcv);
-        sim_conn_send_reset(c, i);
+        pd_loop_sim_ring_free(&in->rcv);
+        pd_loop_sim_conn_send_reset(c, i);
         end_gone(c, i);
     } else {
         c->dir[i].fin = true;
         c->refs++;
-        sim_conn_pump(c, i);
+        pd_loop_sim_conn_pump(c, i);
         maybe_finished(c, i);
-        sim_conn_unref(c);
+        pd_loop_sim_conn_unref(c);
     }
 }
 
-void sim_net_forget_host(struct sim_host *h, bool tell_peers)
+void pd_loop_sim_net_forget_host(struct sim_host *h, bool tell_peers)
 {
     PD_LIST_EACH_SAFE(&h->sim->conns, link) {
         struct sim_conn *c = PD_LIST_ENTRY(link, struct sim_conn, link);
@@ -290,11 +290,11 @@ void sim_net_forget_host(struct sim_host *h, bool tell_peers)
             if (c->end[i].host != h || !c->end[i].is_open)
                 continue;
             if (tell_peers && c->is_established)
-                sim_conn_send_reset(c, i);
+                pd_loop_sim_conn_send_reset(c, i);
             end_gone(c, i);
         }
         link_next = link->next;
-        sim_conn_unref(c);
+        pd_loop_sim_conn_unref(c);
     }
 }
 
@@ -309,7 +309,7 @@ static void arm_retry(struct sim_conn *c, uint8_t i)
         return;
     d->armed_at = c->sim->now;
     c->refs++;
-    sim_schedule(c->sim, &d->retry, SIM_RETRY, NULL, from + d->rto);
+    pd_loop_sim_schedule(c->sim, &d->retry, SIM_RETRY, NULL, from + d->rto);
 }
 
 static pd_time base_rto(struct sim_conn *c)
@@ -366,7 +366,7 @@ static void pump(struct sim_conn *c, uint8_t i, bool at_least_one)
         arm_retry(c, i);
 }
 
-void sim_conn_pump(struct sim_conn *c, uint8_t i)
+void pd_loop_sim_conn_pump(struct sim_conn *c, uint8_t i)
 {
     struct sim_dir *d = &c->dir[i];
 
@@ -384,13 +384,13 @@ static void retry_syn(struct sim_conn *c)
     pd_time limit = c->began + c->sim->opts.connect_timeout_ns;
 
     if (c->sim->now >= limit) {
-        sim_conn_fail(c, 0, PD_ETIMEDOUT);
+        pd_loop_sim_conn_fail(c, 0, PD_ETIMEDOUT);
         return;
     }
     send_packet(c, 0, SIM_SYN, 0);
     d->rto = PD_MIN(d->rto * 2, RTO_MAX);
     c->refs++;
-    sim_schedule(c->sim, &d->retry, SIM_RETRY, NULL, PD_MIN(c->sim->now + d->rto, limit));
+    pd_loop_sim_schedule(c->sim, &d->retry, SIM_RETRY, NULL, PD_MIN(c->sim->now + d->rto, limit));
 }
 
 static void retry_data(struct sim_conn *c, uint8_t i)
@@ -405,7 +405,7 @@ static void retry_data(struct sim_conn *c, uint8_t i)
     if (d->heard > d->armed_at) {
         d->rto = base_rto(c);
     } else if (c->sim->now - d->heard >= limit) {
-        sim_conn_fail(c, i, PD_ETIMEDOUT);
+        pd_loop_sim_conn_fail(c, i, PD_ETIMEDOUT);
         return;
     } else {
         d->next = d->acked;
@@ -414,7 +414,7 @@ static void retry_data(struct sim_conn *c, uint8_t i)
     pump(c, i, true);
 }
 
-void sim_retry(struct pd_sim *sim, struct pd_loop_node *n)
+void pd_loop_sim_retry(struct pd_sim *sim, struct pd_loop_node *n)
 {
     struct sim_dir *d = pd_container_of(n, struct sim_dir, retry);
     uint8_t i = (uint8_t)n->reserved;
@@ -427,7 +427,7 @@ void sim_retry(struct pd_sim *sim, struct pd_loop_node *n)
         retry_data(c, i);
     else if (c->end[i].is_open)
         retry_syn(c);
-    sim_conn_unref(c);
+    pd_loop_sim_conn_unref(c);
 }
 
 static void send_ack(struct sim_conn *c, uint8_t receiver)
@@ -443,7 +443,7 @@ static void send_ack(struct sim_conn *c, uint8_t receiver)
     }
 }
 
-void sim_conn_has_read(struct sim_conn *c, uint8_t i)
+void pd_loop_sim_conn_has_read(struct sim_conn *c, uint8_t i)
 {
     struct sim_dir *d = &c->dir[1 - i];
     uint64_t edge = d->got + buffer_bytes(c) - d->rcv.fill;
@@ -464,14 +464,14 @@ static void arrive_syn(struct sim_conn *c)
         send_packet(c, 1, SIM_SYNACK, 0);
         return;
     }
-    s = h->loop != NULL ? sim_listener_find(h->loop, &e->addr) : NULL;
+    s = h->loop != NULL ? pd_loop_sim_listener_find(h->loop, &e->addr) : NULL;
     if (s == NULL) {
-        sim_log(c->sim, h, "refuse", NULL, c->id, e->addr.port);
-        sim_conn_send_reset(c, 1);
+        pd_loop_sim_log(c->sim, h, "refuse", NULL, c->id, e->addr.port);
+        pd_loop_sim_conn_send_reset(c, 1);
         return;
     }
     if (s->waiting_count >= s->backlog) {
-        sim_log(c->sim, h, "backlog full", s->name, c->id, e->addr.port);
+        pd_loop_sim_log(c->sim, h, "backlog full", s->name, c->id, e->addr.port);
         return;
     }
     e->is_open = true;
@@ -481,7 +481,7 @@ static void arrive_syn(struct sim_conn *c)
     pd_list_append(&s->waiting, &e->waiting);
     send_packet(c, 1, SIM_SYNACK, 0);
     if (!s->is_paused)
-        sim_wake(s->l);
+        pd_loop_sim_wake(s->l);
 }
 
 static void arrive_synack(struct sim_conn *c)
@@ -495,10 +495,10 @@ static void arrive_synack(struct sim_conn *c)
     if (s != NULL && s->state == SIM_CONNECTING) {
         s->tell_connected = true;
         s->connect_status = PD_OK;
-        sim_stream_ready(s);
+        pd_loop_sim_stream_ready(s);
     }
-    sim_conn_pump(c, 0);
-    sim_conn_pump(c, 1);
+    pd_loop_sim_conn_pump(c, 0);
+    pd_loop_sim_conn_pump(c, 1);
 }
 
 /* Takes the new part of the packet's bytes, as far as there is room. */
@@ -519,11 +519,11 @@ static void take_bytes(struct sim_conn *c, struct sim_packet *p)
             k->flips--;
             flip = true;
         }
-        if (sim_ring_copy(&d->rcv, &d->snd, (size_t)(d->got - d->acked), (size_t)n, flip,
-                          &c->sim->net) != PD_OK)
+        if (pd_loop_sim_ring_copy(&d->rcv, &d->snd, (size_t)(d->got - d->acked), (size_t)n, flip,
+                                  &c->sim->net) != PD_OK)
             return;
         if (flip)
-            sim_log(c->sim, b, "flip", NULL, c->id, n);
+            pd_loop_sim_log(c->sim, b, "flip", NULL, c->id, n);
         d->got += n;
     }
     if (p->fin && d->got == p->off + p->len) {
@@ -541,16 +541,16 @@ static void arrive_data(struct sim_conn *c, struct sim_packet *p)
 
     if (e->is_orphan && p->off + p->len > d->got) {
         /* Nobody will read it. */
-        sim_conn_send_reset(c, to);
-        sim_conn_fail(c, to, PD_EPEER);
+        pd_loop_sim_conn_send_reset(c, to);
+        pd_loop_sim_conn_fail(c, to, PD_EPEER);
         return;
     }
     if (p->off <= d->got)
         take_bytes(c, p);
-    sim_log(c->sim, e->host, p->fin ? "data end" : "data", NULL, c->id, d->got);
+    pd_loop_sim_log(c->sim, e->host, p->fin ? "data end" : "data", NULL, c->id, d->got);
     send_ack(c, to);
     if (d->got != before && e->s != NULL)
-        sim_stream_ready(e->s);
+        pd_loop_sim_stream_ready(e->s);
     maybe_finished(c, to);
 }
 
@@ -564,18 +564,18 @@ static void arrive_ack(struct sim_conn *c, struct sim_packet *p)
         d->edge = p->edge;
     if (p->off > d->acked) {
         uint64_t bytes = PD_MIN(p->off, d->written) - PD_MIN(d->acked, d->written);
-        sim_ring_drop(&d->snd, (size_t)bytes);
+        pd_loop_sim_ring_drop(&d->snd, (size_t)bytes);
         d->acked = p->off;
         if (d->next < d->acked)
             d->next = d->acked;
     }
     pump(c, i, false);
     if (c->end[i].s != NULL && c->end[i].s->wants_write)
-        sim_stream_ready(c->end[i].s);
+        pd_loop_sim_stream_ready(c->end[i].s);
     maybe_finished(c, i);
 }
 
-void sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n)
+void pd_loop_sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n)
 {
     struct sim_packet *p = pd_container_of(n, struct sim_packet, node);
     struct sim_conn *c = p->c;
@@ -584,12 +584,12 @@ void sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n)
     struct sim_host *h = e->host;
 
     if (is_blocked(c, c->end[p->from].host, h) || (h->loop == NULL && h->is_silent)) {
-        sim_packet_free(sim, n);
+        pd_loop_sim_packet_free(sim, n);
         return;
     }
     if (p->type == SIM_RST) {
         if (e->is_open)
-            sim_conn_fail(c, to, PD_EPEER);
+            pd_loop_sim_conn_fail(c, to, PD_EPEER);
     } else if (p->type == SIM_SYN) {
         arrive_syn(c);
     } else if (!e->is_open && c->dir[p->from].got_fin) {
@@ -597,7 +597,7 @@ void sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n)
         if (p->type == SIM_DATA)
             send_ack(c, to);
     } else if (!e->is_open) {
-        sim_conn_send_reset(c, to);
+        pd_loop_sim_conn_send_reset(c, to);
     } else if (p->type == SIM_SYNACK) {
         arrive_synack(c);
     } else if (p->type == SIM_DATA) {
@@ -605,7 +605,7 @@ void sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n)
     } else {
         arrive_ack(c, p);
     }
-    sim_packet_free(sim, n);
+    pd_loop_sim_packet_free(sim, n);
 }
 
 /* ---- controls */
@@ -650,7 +650,7 @@ pd_status pd_sim_link_set(struct pd_sim *sim, const char *from, const char *to,
 {
     if (from == NULL && to == NULL)
         sim->opts.link = *link;
-    sim_log(sim, NULL, "link", from, link->latency_ns, link->bytes_per_s);
+    pd_loop_sim_log(sim, NULL, "link", from, link->latency_ns, link->bytes_per_s);
     return each_link(sim, from, to, set_conf, link);
 }
 
@@ -672,8 +672,8 @@ static void set_cut(struct sim_link *k, const void *arg)
 
 pd_status pd_sim_partition(struct pd_sim *sim, const char *from, const char *to, bool on)
 {
-    sim_log(sim, NULL, on ? "partition from" : "join from", from, 0, 0);
-    sim_log(sim, NULL, on ? "partition to" : "join to", to, 0, 0);
+    pd_loop_sim_log(sim, NULL, on ? "partition from" : "join from", from, 0, 0);
+    pd_loop_sim_log(sim, NULL, on ? "partition to" : "join to", to, 0, 0);
     return each_link(sim, from, to, set_cut, &on);
 }
 
@@ -681,7 +681,7 @@ void pd_sim_heal(struct pd_sim *sim)
 {
     bool off = false;
 
-    sim_log(sim, NULL, "heal", NULL, 0, 0);
+    pd_loop_sim_log(sim, NULL, "heal", NULL, 0, 0);
     each_link(sim, NULL, NULL, set_cut, &off);
     for (uint32_t i = 0; i < sim->host_count; i++)
         sim->hosts[i]->links[i].is_cut = false;
@@ -709,10 +709,10 @@ uint32_t pd_sim_reset(struct pd_sim *sim, const char *a, const char *b)
         if (!is_between(c, x, y) || !c->is_established)
             continue;
         c->refs++;
-        sim_conn_fail(c, 0, PD_EPEER);
-        sim_conn_fail(c, 1, PD_EPEER);
+        pd_loop_sim_conn_fail(c, 0, PD_EPEER);
+        pd_loop_sim_conn_fail(c, 1, PD_EPEER);
         link_next = link->next;
-        sim_conn_unref(c);
+        pd_loop_sim_conn_unref(c);
         n++;
     }
     return n;
@@ -727,7 +727,7 @@ uint32_t pd_sim_half_open(struct pd_sim *sim, const char *a, const char *b)
     PD_LIST_EACH(&sim->conns, link) {
         struct sim_conn *c = PD_LIST_ENTRY(link, struct sim_conn, link);
         if (is_between(c, x, y) && !c->is_half_open) {
-            sim_log(sim, c->end[0].host, "half open", NULL, c->id, 0);
+            pd_loop_sim_log(sim, c->end[0].host, "half open", NULL, c->id, 0);
             c->is_half_open = true;
             n++;
         }

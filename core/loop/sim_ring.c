@@ -13,7 +13,7 @@ static uint64_t rotl(uint64_t x, int k)
     return (x << k) | (x >> (64 - k));
 }
 
-void sim_rng_seed(struct sim_rng *r, uint64_t seed)
+void pd_loop_sim_rng_seed(struct sim_rng *r, uint64_t seed)
 {
     for (int i = 0; i < 4; i++) {
         uint64_t z = seed += 0x9e3779b97f4a7c15u;
@@ -23,7 +23,7 @@ void sim_rng_seed(struct sim_rng *r, uint64_t seed)
     }
 }
 
-uint64_t sim_rng_next(struct sim_rng *r)
+uint64_t pd_loop_sim_rng_next(struct sim_rng *r)
 {
     uint64_t *s = r->s, result = rotl(s[1] * 5, 7) * 9, t = s[1] << 17;
 
@@ -36,12 +36,12 @@ uint64_t sim_rng_next(struct sim_rng *r)
     return result;
 }
 
-uint64_t sim_rng_below(struct sim_rng *r, uint64_t n)
+uint64_t pd_loop_sim_rng_below(struct sim_rng *r, uint64_t n)
 {
     uint64_t limit = UINT64_MAX - UINT64_MAX % n, v;
 
     do
-        v = sim_rng_next(r);
+        v = pd_loop_sim_rng_next(r);
     while (v >= limit);
     return v % n;
 }
@@ -57,7 +57,7 @@ static pd_status grow(struct sim_ring *r, size_t need)
     if (p == NULL)
         return PD_ENOMEM;
     if (r->fill > 0)
-        sim_ring_peek(r, 0, p, r->fill);
+        pd_loop_sim_ring_peek(r, 0, p, r->fill);
     pd_free(r->p);
     r->p = p;
     r->size = size;
@@ -65,7 +65,7 @@ static pd_status grow(struct sim_ring *r, size_t need)
     return PD_OK;
 }
 
-pd_status sim_ring_put(struct sim_ring *r, const void *data, size_t n)
+pd_status pd_loop_sim_ring_put(struct sim_ring *r, const void *data, size_t n)
 {
     size_t at, first;
 
@@ -81,7 +81,7 @@ pd_status sim_ring_put(struct sim_ring *r, const void *data, size_t n)
     return PD_OK;
 }
 
-void sim_ring_peek(const struct sim_ring *r, size_t at, void *out, size_t n)
+void pd_loop_sim_ring_peek(const struct sim_ring *r, size_t at, void *out, size_t n)
 {
     size_t from, first;
 
@@ -94,7 +94,7 @@ void sim_ring_peek(const struct sim_ring *r, size_t at, void *out, size_t n)
     memcpy((uint8_t *)out + first, r->p, n - first);
 }
 
-void sim_ring_drop(struct sim_ring *r, size_t n)
+void pd_loop_sim_ring_drop(struct sim_ring *r, size_t n)
 {
     pd_assert(n <= r->fill);
     if (n == 0)
@@ -104,30 +104,30 @@ void sim_ring_drop(struct sim_ring *r, size_t n)
     if (r->fill == 0) {
         r->head = 0;
         if (r->size > RING_KEEP)
-            sim_ring_free(r);
+            pd_loop_sim_ring_free(r);
     }
 }
 
-void sim_ring_free(struct sim_ring *r)
+void pd_loop_sim_ring_free(struct sim_ring *r)
 {
     pd_free(r->p);
     memset(r, 0, sizeof *r);
 }
 
-pd_status sim_ring_copy(struct sim_ring *to, const struct sim_ring *from, size_t at, size_t n,
-                        bool flip, struct sim_rng *rng)
+pd_status pd_loop_sim_ring_copy(struct sim_ring *to, const struct sim_ring *from, size_t at,
+                                size_t n, bool flip, struct sim_rng *rng)
 {
     uint8_t buf[4096];
-    size_t victim = flip && n > 0 ? (size_t)sim_rng_below(rng, n) : n;
+    size_t victim = flip && n > 0 ? (size_t)pd_loop_sim_rng_below(rng, n) : n;
 
     if (to->fill + n > to->size && grow(to, to->fill + n) != PD_OK)
         return PD_ENOMEM;
     for (size_t done = 0; done < n;) {
         size_t part = PD_MIN(n - done, sizeof buf);
-        sim_ring_peek(from, at + done, buf, part);
+        pd_loop_sim_ring_peek(from, at + done, buf, part);
         if (victim >= done && victim < done + part)
-            buf[victim - done] ^= (uint8_t)(1u << sim_rng_below(rng, 8));
-        sim_ring_put(to, buf, part);
+            buf[victim - done] ^= (uint8_t)(1u << pd_loop_sim_rng_below(rng, 8));
+        pd_loop_sim_ring_put(to, buf, part);
         done += part;
     }
     return PD_OK;

@@ -22,13 +22,13 @@ static const char *name_of(const struct sim_stream *s)
     return s->ev != NULL ? s->ev->name : NULL;
 }
 
-void sim_stream_ready(struct sim_stream *s)
+void pd_loop_sim_stream_ready(struct sim_stream *s)
 {
     struct sim_loop *l = loop_of(s);
 
     if (pd_list_is_empty(&s->ready))
         pd_list_append(&l->ready, &s->ready);
-    sim_wake(l);
+    pd_loop_sim_wake(l);
 }
 
 /* ---- reading and writing */
@@ -45,9 +45,9 @@ static size_t iov_bytes(const struct pd_iov *iov, size_t n)
 /* How much of n bytes is moved this time. */
 static size_t cut(struct pd_sim *sim, size_t n)
 {
-    if (sim->opts.whole_io != 0 || n < 2 || sim_rng_below(&sim->net, 4) == 0)
+    if (sim->opts.whole_io != 0 || n < 2 || pd_loop_sim_rng_below(&sim->net, 4) == 0)
         return n;
-    return 1 + (size_t)sim_rng_below(&sim->net, n);
+    return 1 + (size_t)pd_loop_sim_rng_below(&sim->net, n);
 }
 
 static bool has_news(const struct sim_stream *s)
@@ -88,13 +88,13 @@ static pd_status stream_readv(struct pd_stream *base, const struct pd_iov *iov, 
     want = cut(l->sim, PD_MIN(want, in->rcv.fill));
     for (size_t i = 0; i < n && done < want; i++) {
         size_t part = PD_MIN(iov[i].len, want - done);
-        sim_ring_peek(&in->rcv, 0, iov[i].base, part);
-        sim_ring_drop(&in->rcv, part);
+        pd_loop_sim_ring_peek(&in->rcv, 0, iov[i].base, part);
+        pd_loop_sim_ring_drop(&in->rcv, part);
         done += part;
     }
     *got = done;
     l->st.read_bytes += done;
-    sim_conn_has_read(s->c, s->side);
+    pd_loop_sim_conn_has_read(s->c, s->side);
     return PD_OK;
 }
 
@@ -137,7 +137,7 @@ static pd_status stream_writev(struct pd_stream *base, const struct pd_iov *iov,
     want = cut(l->sim, want);
     for (size_t i = 0; i < n && done < want; i++) {
         size_t part = PD_MIN(iov[i].len, want - done);
-        if (sim_ring_put(&out->snd, iov[i].base, part) != PD_OK)
+        if (pd_loop_sim_ring_put(&out->snd, iov[i].base, part) != PD_OK)
             break;
         done += part;
     }
@@ -147,11 +147,11 @@ static pd_status stream_writev(struct pd_stream *base, const struct pd_iov *iov,
     if (done < asked) {
         s->wants_write = true;
         if (is_writable(s))
-            sim_stream_ready(s);
+            pd_loop_sim_stream_ready(s);
     }
     if (done > 0) {
-        sim_log(l->sim, l->host, "write", name_of(s), s->c->id, done);
-        sim_conn_pump(s->c, s->side);
+        pd_loop_sim_log(l->sim, l->host, "write", name_of(s), s->c->id, done);
+        pd_loop_sim_conn_pump(s->c, s->side);
     }
     return done > 0 || asked == 0 ? PD_OK : PD_EAGAIN;
 }
@@ -169,7 +169,7 @@ static void stream_resume_read(struct pd_stream *base)
         return;
     s->is_paused = false;
     if (s->state == SIM_OPEN && has_news(s))
-        sim_stream_ready(s);
+        pd_loop_sim_stream_ready(s);
 }
 
 static pd_status stream_shutdown_write(struct pd_stream *base)
@@ -182,8 +182,8 @@ static pd_status stream_shutdown_write(struct pd_stream *base)
         return PD_OK;
     s->did_shutdown = true;
     out_of(s)->fin = true;
-    sim_log(loop_of(s)->sim, loop_of(s)->host, "shutdown", name_of(s), s->c->id, 0);
-    sim_conn_pump(s->c, s->side);
+    pd_loop_sim_log(loop_of(s)->sim, loop_of(s)->host, "shutdown", name_of(s), s->c->id, 0);
+    pd_loop_sim_conn_pump(s->c, s->side);
     return PD_OK;
 }
 
@@ -196,14 +196,14 @@ static void stream_close(struct pd_stream *base)
         return;
     s->state = SIM_CLOSED;
     s->did_shutdown = true;
-    sim_log(l->sim, l->host, "close", name_of(s), s->c->id, 0);
+    pd_loop_sim_log(l->sim, l->host, "close", name_of(s), s->c->id, 0);
     pd_list_remove(&s->link);
     l->st.streams--;
     l->closing++;
-    sim_conn_close(s->c, s->side, s->lingers_reset);
-    sim_conn_unref(s->c);
+    pd_loop_sim_conn_close(s->c, s->side, s->lingers_reset);
+    pd_loop_sim_conn_unref(s->c);
     s->c = NULL;
-    sim_stream_ready(s);
+    pd_loop_sim_stream_ready(s);
 }
 
 static void stream_set_events(struct pd_stream *base, const struct pd_stream_events *ev,
@@ -336,8 +336,8 @@ static struct sim_stream *stream_make(struct sim_loop *l, uint8_t side, uint8_t 
     return s;
 }
 
-pd_status sim_connect(struct pd_loop *loop, const struct pd_addr *to,
-                      const struct pd_stream_events *ev, void *arg, struct pd_stream **out)
+pd_status pd_loop_sim_connect(struct pd_loop *loop, const struct pd_addr *to,
+                              const struct pd_stream_events *ev, void *arg, struct pd_stream **out)
 {
     struct sim_loop *l = sim_of(loop);
     struct sim_stream *s;
@@ -350,20 +350,20 @@ pd_status sim_connect(struct pd_loop *loop, const struct pd_addr *to,
         return PD_ENOMEM;
     s->ev = ev;
     s->arg = arg;
-    s->c = sim_conn_open(s, to);
+    s->c = pd_loop_sim_conn_open(s, to);
     if (s->c == NULL) {
         pd_list_remove(&s->link);
         l->st.streams--;
         pd_free(s);
         return PD_ENOMEM;
     }
-    sim_log(l->sim, l->host, "connect", ev->name, s->c->id, to->port);
+    pd_loop_sim_log(l->sim, l->host, "connect", ev->name, s->c->id, to->port);
     *out = &s->base;
     return PD_OK;
 }
 
-pd_status sim_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev, void *arg,
-                    struct pd_stream **out)
+pd_status pd_loop_sim_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev,
+                            void *arg, struct pd_stream **out)
 {
     (void)loop;
     (void)fd;
@@ -384,7 +384,7 @@ static bool is_any(const struct pd_addr *a)
     return true;
 }
 
-struct pd_listener *sim_listener_find(struct sim_loop *l, const struct pd_addr *addr)
+struct pd_listener *pd_loop_sim_listener_find(struct sim_loop *l, const struct pd_addr *addr)
 {
     PD_LIST_EACH(&l->listeners, link) {
         struct pd_listener *s = PD_LIST_ENTRY(link, struct pd_listener, link);
@@ -396,9 +396,9 @@ struct pd_listener *sim_listener_find(struct sim_loop *l, const struct pd_addr *
     return NULL;
 }
 
-pd_status sim_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
-                            const struct pd_listener_opts *opts, pd_accept_cb on_accept,
-                            void *arg, struct pd_listener **out)
+pd_status pd_loop_sim_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
+                                    const struct pd_listener_opts *opts, pd_accept_cb on_accept,
+                                    void *arg, struct pd_listener **out)
 {
     struct sim_loop *l = sim_of(loop);
     struct pd_addr at;
@@ -410,16 +410,16 @@ pd_status sim_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
         return PD_EINVAL;
     at = *addr;
     if (at.family != PD_AF_UNIX && !is_any(&at) &&
-        sim_host_by_ip(l->sim, l->host, &at) != l->host)
+        pd_loop_sim_host_by_ip(l->sim, l->host, &at) != l->host)
         return PD_EINVAL;
     while (at.family != PD_AF_UNIX && at.port == 0) {
         at.port = l->host->next_port++;
-        if (at.port < 32768 || sim_listener_find(l, &at) != NULL)
+        if (at.port < 32768 || pd_loop_sim_listener_find(l, &at) != NULL)
             at.port = 0;
         if (l->host->next_port < 32768)
             l->host->next_port = 32768;
     }
-    if (sim_listener_find(l, &at) != NULL && (opts == NULL || opts->reuseport == 0))
+    if (pd_loop_sim_listener_find(l, &at) != NULL && (opts == NULL || opts->reuseport == 0))
         return PD_EBUSY;
     s = pd_calloc(1, sizeof *s);
     if (s == NULL)
@@ -434,23 +434,24 @@ pd_status sim_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
     pd_list_init(&s->link);
     pd_list_append(&l->listeners, &s->link);
     l->st.listeners++;
-    sim_log(l->sim, l->host, "listen", s->name, at.port, 0);
+    pd_loop_sim_log(l->sim, l->host, "listen", s->name, at.port, 0);
     *out = s;
     return PD_OK;
 }
 
-pd_status sim_listener_addr(struct pd_loop *loop, struct pd_listener *s, struct pd_addr *out)
+pd_status pd_loop_sim_listener_addr(struct pd_loop *loop, struct pd_listener *s,
+                                    struct pd_addr *out)
 {
     (void)loop;
     *out = s->addr;
     return PD_OK;
 }
 
-void sim_listener_pause(struct pd_loop *loop, struct pd_listener *s, bool paused)
+void pd_loop_sim_listener_pause(struct pd_loop *loop, struct pd_listener *s, bool paused)
 {
     s->is_paused = paused;
     if (!paused && s->waiting_count > 0)
-        sim_wake(sim_of(loop));
+        pd_loop_sim_wake(sim_of(loop));
 }
 
 static struct sim_conn *conn_of_server_end(struct sim_end *e)
@@ -458,7 +459,7 @@ static struct sim_conn *conn_of_server_end(struct sim_end *e)
     return pd_container_of(e, struct sim_conn, end[1]);
 }
 
-void sim_listener_close(struct pd_loop *loop, struct pd_listener *s)
+void pd_loop_sim_listener_close(struct pd_loop *loop, struct pd_listener *s)
 {
     struct sim_loop *l = sim_of(loop);
     struct pd_list *link;
@@ -466,17 +467,17 @@ void sim_listener_close(struct pd_loop *loop, struct pd_listener *s)
     if (s->is_closed)
         return;
     s->is_closed = true;
-    sim_log(l->sim, l->host, "unlisten", s->name, s->addr.port, 0);
+    pd_loop_sim_log(l->sim, l->host, "unlisten", s->name, s->addr.port, 0);
     while ((link = pd_list_first(&s->waiting)) != NULL) {
         struct sim_conn *c = conn_of_server_end(PD_LIST_ENTRY(link, struct sim_end, waiting));
         /* Closing takes it off the list. */
-        sim_conn_close(c, 1, true);
+        pd_loop_sim_conn_close(c, 1, true);
     }
     pd_list_remove(&s->link);
     pd_list_append(&l->dead_listeners, &s->link);
     l->st.listeners--;
     l->closing++;
-    sim_wake(l);
+    pd_loop_sim_wake(l);
 }
 
 static void accept_one(struct pd_listener *p)
@@ -490,18 +491,18 @@ static void accept_one(struct pd_listener *p)
     e->listener = NULL;
     l->st.accepts++;
     if (s == NULL) {
-        sim_conn_close(c, 1, true);
+        pd_loop_sim_conn_close(c, 1, true);
         return;
     }
     s->c = c;
     c->refs++;
     e->s = s;
-    sim_log(l->sim, l->host, "accept", p->name, c->id, p->addr.port);
+    pd_loop_sim_log(l->sim, l->host, "accept", p->name, c->id, p->addr.port);
     p->on_accept(p, &s->base, p->arg);
     if (s->state == SIM_OPEN && s->ev == NULL)
         stream_close(&s->base);
     else if (s->state == SIM_OPEN && has_news(s))
-        sim_stream_ready(s);
+        pd_loop_sim_stream_ready(s);
 }
 
 /* ---- turns */
@@ -521,8 +522,8 @@ static void deliver_connected(struct sim_stream *s)
     s->tell_connected = false;
     if (s->connect_status == PD_OK)
         s->state = SIM_OPEN;
-    sim_log(loop_of(s)->sim, loop_of(s)->host, "connected", name_of(s), s->c->id,
-            (uint64_t)(int64_t)s->connect_status);
+    pd_loop_sim_log(loop_of(s)->sim, loop_of(s)->host, "connected", name_of(s), s->c->id,
+                    (uint64_t)(int64_t)s->connect_status);
     if (s->ev->on_connected != NULL)
         s->ev->on_connected(&s->base, s->connect_status, s->arg);
 }
@@ -550,7 +551,7 @@ static void deliver(struct sim_stream *s)
     }
     if (s->state == SIM_OPEN && !s->is_paused && !s->read_ended && has_news(s) &&
         s->ev != NULL && s->ev->on_readable != NULL)
-        sim_stream_ready(s);
+        pd_loop_sim_stream_ready(s);
 }
 
 static struct pd_listener *first_to_accept(struct sim_loop *l)
@@ -571,7 +572,7 @@ static void free_listeners(struct pd_list *list)
         pd_free(PD_LIST_ENTRY(link, struct pd_listener, link));
 }
 
-void sim_streams_turn(struct sim_loop *l)
+void pd_loop_sim_streams_turn(struct sim_loop *l)
 {
     struct pd_list batch, *link;
     struct pd_listener *p;
@@ -591,7 +592,7 @@ void sim_streams_turn(struct sim_loop *l)
     free_listeners(&l->dead_listeners);
 }
 
-void sim_streams_drop(struct sim_loop *l)
+void pd_loop_sim_streams_drop(struct sim_loop *l)
 {
     struct pd_list *link;
 
@@ -599,7 +600,7 @@ void sim_streams_drop(struct sim_loop *l)
         struct sim_stream *s = PD_LIST_ENTRY(link, struct sim_stream, link);
         pd_list_remove(&s->ready);
         s->c->end[s->side].s = NULL;
-        sim_conn_unref(s->c);
+        pd_loop_sim_conn_unref(s->c);
         pd_free(s);
     }
     while ((link = pd_list_pop(&l->ready)) != NULL)     /* closed, and not yet told */

@@ -59,7 +59,7 @@ static void start_works(struct pd_workq *q)
         take_out(q, w);
         q->busy++;
         w->state = STARTING;
-        sim_schedule(q->l->sim, &w->node, SIM_WORK_RUN, q->l, q->l->sim->now);
+        pd_loop_sim_schedule(q->l->sim, &w->node, SIM_WORK_RUN, q->l, q->l->sim->now);
     }
 }
 
@@ -108,8 +108,8 @@ static void cancel(struct pd_workq *q, struct pd_work *w)
     pd_loop_defer(&q->l->base, &q->tell);
 }
 
-pd_status sim_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opts,
-                           struct pd_workq **out)
+pd_status pd_loop_sim_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opts,
+                                   struct pd_workq **out)
 {
     struct sim_loop *l = sim_of(loop);
     struct pd_workq *q;
@@ -131,8 +131,8 @@ pd_status sim_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opt
     return PD_OK;
 }
 
-void sim_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)(void *arg),
-                     void *arg)
+void pd_loop_sim_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)(void *arg),
+                             void *arg)
 {
     struct sim_loop *l = sim_of(loop);
 
@@ -151,7 +151,7 @@ void sim_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)
     pd_loop_defer(loop, &q->tell);
 }
 
-pd_status sim_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_work *w)
+pd_status pd_loop_sim_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_work *w)
 {
     struct sim_loop *l = sim_of(loop);
 
@@ -161,7 +161,7 @@ pd_status sim_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_wo
         return PD_ESTALE;
     if (q->waiting_count >= q->limit)
         return PD_ELIMIT;
-    sim_log(l->sim, l->host, "work", w->name, q->waiting_count, q->busy);
+    pd_loop_sim_log(l->sim, l->host, "work", w->name, q->waiting_count, q->busy);
     w->queue = q;
     w->state = WAITING;
     append(q, w);
@@ -169,7 +169,7 @@ pd_status sim_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_wo
     return PD_OK;
 }
 
-bool sim_work_cancel(struct pd_loop *loop, struct pd_work *w)
+bool pd_loop_sim_work_cancel(struct pd_loop *loop, struct pd_work *w)
 {
     struct pd_workq *q = w->queue;
 
@@ -179,7 +179,7 @@ bool sim_work_cancel(struct pd_loop *loop, struct pd_work *w)
     if (w->state == WAITING) {
         take_out(q, w);
     } else {
-        sim_unschedule(q->l->sim, &w->node);
+        pd_loop_sim_unschedule(q->l->sim, &w->node);
         q->busy--;
         start_works(q);
     }
@@ -187,21 +187,21 @@ bool sim_work_cancel(struct pd_loop *loop, struct pd_work *w)
     return true;
 }
 
-void sim_work_run(struct sim_loop *l, struct pd_loop_node *n)
+void pd_loop_sim_work_run(struct sim_loop *l, struct pd_loop_node *n)
 {
     struct pd_work *w = pd_container_of(n, struct pd_work, node);
 
     w->state = RUNNING;
     w->run(w, w->arg);
-    sim_schedule(l->sim, n, SIM_WORK_DONE, l, l->sim->now + w->sim_cost_ns);
+    pd_loop_sim_schedule(l->sim, n, SIM_WORK_DONE, l, l->sim->now + w->sim_cost_ns);
 }
 
-void sim_work_done(struct sim_loop *l, struct pd_loop_node *n)
+void pd_loop_sim_work_done(struct sim_loop *l, struct pd_loop_node *n)
 {
     struct pd_work *w = pd_container_of(n, struct pd_work, node);
     struct pd_workq *q = w->queue;
 
-    sim_log(l->sim, l->host, "work done", w->name, w->sim_cost_ns, 0);
+    pd_loop_sim_log(l->sim, l->host, "work done", w->name, w->sim_cost_ns, 0);
     w->state = IDLE;
     w->queue = NULL;
     l->st.works_run++;
@@ -265,14 +265,14 @@ static void on_lookup(struct pd_timer *t, void *arg)
     size_t n = find_all(k->l->sim, k, addrs);
 
     (void)t;
-    sim_log(k->l->sim, k->l->host, "resolve", k->host, n, 0);
+    pd_loop_sim_log(k->l->sim, k->l->host, "resolve", k->host, n, 0);
     free_lookup(k);
     r->priv = NULL;
     r->cb(r, n > 0 ? PD_OK : PD_ENOENT, addrs, n, r->arg);
 }
 
-pd_status sim_resolve(struct pd_loop *loop, const char *host, uint16_t port,
-                      struct pd_resolve *r)
+pd_status pd_loop_sim_resolve(struct pd_loop *loop, const char *host, uint16_t port,
+                              struct pd_resolve *r)
 {
     struct sim_loop *l = sim_of(loop);
     size_t len = strlen(host);
@@ -299,7 +299,7 @@ pd_status sim_resolve(struct pd_loop *loop, const char *host, uint16_t port,
     return PD_OK;
 }
 
-void sim_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r)
+void pd_loop_sim_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r)
 {
     struct lookup *k = r->priv;
 
@@ -313,7 +313,7 @@ void sim_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r)
 
 /* ---- ends */
 
-uint64_t sim_work_names(struct sim_loop *l, char *names, size_t size)
+uint64_t pd_loop_sim_work_names(struct sim_loop *l, char *names, size_t size)
 {
     uint64_t n = 0;
 
@@ -330,7 +330,7 @@ uint64_t sim_work_names(struct sim_loop *l, char *names, size_t size)
     return n;
 }
 
-void sim_work_drop(struct sim_loop *l)
+void pd_loop_sim_work_drop(struct sim_loop *l)
 {
     struct pd_list *link;
 

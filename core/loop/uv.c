@@ -30,7 +30,7 @@ static pd_time read_clock(clockid_t id)
     return (pd_time)ts.tv_sec * PD_SEC + (pd_time)ts.tv_nsec;
 }
 
-pd_time uvl_clock(void)
+pd_time pd_loop_uvl_clock(void)
 {
     return read_clock(CLOCK_MONOTONIC);
 }
@@ -38,7 +38,7 @@ pd_time uvl_clock(void)
 static pd_time loop_clock(struct pd_loop *loop)
 {
     (void)loop;
-    return uvl_clock();
+    return pd_loop_uvl_clock();
 }
 
 static uint64_t loop_wall(struct pd_loop *loop)
@@ -81,19 +81,19 @@ static void loop_random(struct pd_loop *loop, void *buf, size_t n)
 
 /* ---- turns */
 
-void uvl_enter(struct uvl *l)
+void pd_loop_uvl_enter(struct uvl *l)
 {
     if (l->in_turn)
         return;
     l->in_turn = true;
-    l->base.now = l->turn_start = l->mark = uvl_clock();
+    l->base.now = l->turn_start = l->mark = pd_loop_uvl_clock();
     l->worst_ns = 0;
     l->worst_name = NULL;
 }
 
-void uvl_leave(struct uvl *l, const char *name)
+void pd_loop_uvl_leave(struct uvl *l, const char *name)
 {
-    pd_time t = uvl_clock(), took = t - l->mark;
+    pd_time t = pd_loop_uvl_clock(), took = t - l->mark;
 
     l->mark = t;
     if (took >= l->worst_ns) {
@@ -128,7 +128,7 @@ static void end_turn(struct uvl *l)
 
 /* ---- handles */
 
-void uvl_handle_add(struct uvl *l, struct uvl_handle *h, const char *what, const char *name)
+void pd_loop_uvl_handle_add(struct uvl *l, struct uvl_handle *h, const char *what, const char *name)
 {
     h->what = what;
     h->name = name;
@@ -136,7 +136,7 @@ void uvl_handle_add(struct uvl *l, struct uvl_handle *h, const char *what, const
     pd_list_append(&l->handles, &h->link);
 }
 
-void uvl_handle_remove(struct uvl_handle *h)
+void pd_loop_uvl_handle_remove(struct uvl_handle *h)
 {
     pd_list_remove(&h->link);
 }
@@ -189,8 +189,8 @@ static void on_timer_fd(uv_poll_t *h, int status, int events)
 
     (void)status;
     (void)events;
-    uvl_enter(l);
-    now = uvl_clock();
+    pd_loop_uvl_enter(l);
+    now = pd_loop_uvl_clock();
     if (l->timers.root == NULL || l->timers.root->due > now) {
         /* The timer that this was for is stopped. */
         ssize_t got = read(l->timer_fd, &expirations, sizeof expirations);
@@ -204,7 +204,7 @@ static void on_timer_fd(uv_poll_t *h, int status, int events)
         n->kind = 0;
         l->st.timers_fired++;
         t->cb(t, t->arg);
-        uvl_leave(l, name);
+        pd_loop_uvl_leave(l, name);
     }
     if (l->timers.root == NULL) {
         ssize_t got = read(l->timer_fd, &expirations, sizeof expirations);
@@ -239,7 +239,7 @@ static bool is_loop_thread(struct uvl *l)
     return __atomic_load_n(&l->thread, __ATOMIC_RELAXED) == (uintptr_t)pthread_self();
 }
 
-bool uvl_post(struct pd_loop *loop, struct pd_task *task)
+bool pd_loop_uvl_post(struct pd_loop *loop, struct pd_task *task)
 {
     struct uvl *l = uvl_of(loop);
     bool was_empty = false, is_new;
@@ -259,7 +259,7 @@ bool uvl_post(struct pd_loop *loop, struct pd_task *task)
     return is_new;
 }
 
-void uvl_defer(struct pd_loop *loop, struct pd_task *task)
+void pd_loop_uvl_defer(struct pd_loop *loop, struct pd_task *task)
 {
     struct uvl *l = uvl_of(loop);
 
@@ -268,7 +268,7 @@ void uvl_defer(struct pd_loop *loop, struct pd_task *task)
     list_append(&l->deferred, task);
 }
 
-void uvl_task_cancel(struct pd_loop *loop, struct pd_task *task)
+void pd_loop_uvl_task_cancel(struct pd_loop *loop, struct pd_task *task)
 {
     struct uvl *l = uvl_of(loop);
 
@@ -285,12 +285,12 @@ static void run_list(struct uvl *l, struct pd_task *head)
     while (head->next != head) {
         struct pd_task *t = head->next;
         const char *name = t->name;
-        uvl_enter(l);
+        pd_loop_uvl_enter(l);
         list_remove(t);
         (void)__atomic_exchange_n(&t->state, 0, __ATOMIC_ACQ_REL);
         l->st.tasks_run++;
         t->cb(t, t->arg);
-        uvl_leave(l, name);
+        pd_loop_uvl_leave(l, name);
     }
 }
 
@@ -358,7 +358,7 @@ static pd_status loop_run(struct pd_loop *loop)
     struct uvl *l = uvl_of(loop);
 
     claim_thread(l);
-    l->base.now = uvl_clock();
+    l->base.now = pd_loop_uvl_clock();
     while (__atomic_exchange_n(&l->stop, 0, __ATOMIC_ACQ_REL) == 0)
         turn(l, true);
     leave_thread(l);
@@ -507,24 +507,24 @@ static const struct pd_loop_ops uv_ops = {
     .random = loop_random,
     .timer_start = timer_start,
     .timer_stop = timer_stop,
-    .post = uvl_post,
-    .defer = uvl_defer,
-    .task_cancel = uvl_task_cancel,
-    .workq_create = uvl_workq_create,
-    .workq_close = uvl_workq_close,
-    .work_submit = uvl_work_submit,
-    .work_cancel = uvl_work_cancel,
-    .connect = uvl_connect,
-    .adopt = uvl_adopt,
-    .listener_open = uvl_listener_open,
-    .listener_addr = uvl_listener_addr,
-    .listener_pause = uvl_listener_pause,
-    .listener_close = uvl_listener_close,
-    .watch_open = uvl_watch_open,
-    .watch_set = uvl_watch_set,
-    .watch_close = uvl_watch_close,
-    .resolve = uvl_resolve,
-    .resolve_cancel = uvl_resolve_cancel,
+    .post = pd_loop_uvl_post,
+    .defer = pd_loop_uvl_defer,
+    .task_cancel = pd_loop_uvl_task_cancel,
+    .workq_create = pd_loop_uvl_workq_create,
+    .workq_close = pd_loop_uvl_workq_close,
+    .work_submit = pd_loop_uvl_work_submit,
+    .work_cancel = pd_loop_uvl_work_cancel,
+    .connect = pd_loop_uvl_connect,
+    .adopt = pd_loop_uvl_adopt,
+    .listener_open = pd_loop_uvl_listener_open,
+    .listener_addr = pd_loop_uvl_listener_addr,
+    .listener_pause = pd_loop_uvl_listener_pause,
+    .listener_close = pd_loop_uvl_listener_close,
+    .watch_open = pd_loop_uvl_watch_open,
+    .watch_set = pd_loop_uvl_watch_set,
+    .watch_close = pd_loop_uvl_watch_close,
+    .resolve = pd_loop_uvl_resolve,
+    .resolve_cancel = pd_loop_uvl_resolve_cancel,
     .addr_parse = addr_parse,
     .addr_format = pd_loop_addr_format,
     .stats = loop_stats,
@@ -538,7 +538,7 @@ static void init_state(struct uvl *l, const struct pd_loop_uv_opts *opts)
 {
     l->base.ops = &uv_ops;
     l->base.name = "loop";
-    l->base.now = uvl_clock();
+    l->base.now = pd_loop_uvl_clock();
     l->slow_ns = 50 * PD_MS;
     l->timer_armed = PD_TIME_NEVER;
     if (opts != NULL) {

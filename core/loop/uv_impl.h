@@ -59,50 +59,52 @@ static inline struct uvl *uvl_of(struct pd_loop *loop) { return (struct uvl *)lo
 
 /* Around each handler that a libuv callback runs: begins the turn when it has
  * not begun, and charges the time to `name`. */
-void uvl_enter(struct uvl *l);
-void uvl_leave(struct uvl *l, const char *name);
-pd_time uvl_clock(void);
+void pd_loop_uvl_enter(struct uvl *l);
+void pd_loop_uvl_leave(struct uvl *l, const char *name);
+pd_time pd_loop_uvl_clock(void);
 
-void uvl_handle_add(struct uvl *l, struct uvl_handle *h, const char *what, const char *name);
-void uvl_handle_remove(struct uvl_handle *h);
+void pd_loop_uvl_handle_add(struct uvl *l, struct uvl_handle *h, const char *what,
+                            const char *name);
+void pd_loop_uvl_handle_remove(struct uvl_handle *h);
 
-bool uvl_post(struct pd_loop *loop, struct pd_task *task);
-void uvl_defer(struct pd_loop *loop, struct pd_task *task);
-void uvl_task_cancel(struct pd_loop *loop, struct pd_task *task);
+bool pd_loop_uvl_post(struct pd_loop *loop, struct pd_task *task);
+void pd_loop_uvl_defer(struct pd_loop *loop, struct pd_task *task);
+void pd_loop_uvl_task_cancel(struct pd_loop *loop, struct pd_task *task);
 
 /* uv_stream.c */
-pd_status uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
-                      const struct pd_stream_events *ev, void *arg, struct pd_stream **out);
-pd_status uvl_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev, void *arg,
-                    struct pd_stream **out);
+pd_status pd_loop_uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
+                              const struct pd_stream_events *ev, void *arg, struct pd_stream **out);
+pd_status pd_loop_uvl_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev,
+                            void *arg, struct pd_stream **out);
 /* A stream of an accepted, non-blocking socket, without handlers yet; takes fd.
- * uvl_stream_begin makes it live if handlers came, and closes it otherwise. */
-struct pd_stream *uvl_stream_accepted(struct uvl *l, int fd, uint16_t family);
-void uvl_stream_begin(struct pd_stream *s);
+ * pd_loop_uvl_stream_begin makes it live if handlers came, and closes it otherwise. */
+struct pd_stream *pd_loop_uvl_stream_accepted(struct uvl *l, int fd, uint16_t family);
+void pd_loop_uvl_stream_begin(struct pd_stream *s);
 
 /* uv_listen.c */
-pd_status uvl_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
-                            const struct pd_listener_opts *opts, pd_accept_cb on_accept,
-                            void *arg, struct pd_listener **out);
-pd_status uvl_listener_addr(struct pd_loop *loop, struct pd_listener *l, struct pd_addr *out);
-void uvl_listener_pause(struct pd_loop *loop, struct pd_listener *l, bool paused);
-void uvl_listener_close(struct pd_loop *loop, struct pd_listener *l);
+pd_status pd_loop_uvl_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
+                                    const struct pd_listener_opts *opts, pd_accept_cb on_accept,
+                                    void *arg, struct pd_listener **out);
+pd_status pd_loop_uvl_listener_addr(struct pd_loop *loop, struct pd_listener *l,
+                                    struct pd_addr *out);
+void pd_loop_uvl_listener_pause(struct pd_loop *loop, struct pd_listener *l, bool paused);
+void pd_loop_uvl_listener_close(struct pd_loop *loop, struct pd_listener *l);
 
 /* uv_work.c */
-pd_status uvl_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opts,
-                           struct pd_workq **out);
-void uvl_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)(void *arg),
-                     void *arg);
-pd_status uvl_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_work *work);
-bool uvl_work_cancel(struct pd_loop *loop, struct pd_work *work);
+pd_status pd_loop_uvl_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opts,
+                                   struct pd_workq **out);
+void pd_loop_uvl_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)(void *arg),
+                             void *arg);
+pd_status pd_loop_uvl_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_work *work);
+bool pd_loop_uvl_work_cancel(struct pd_loop *loop, struct pd_work *work);
 
 /* uv_misc.c */
-pd_status uvl_watch_open(struct pd_loop *loop, int fd, uint32_t events, const char *name,
-                         pd_watch_cb cb, void *arg, struct pd_watch **out);
-pd_status uvl_watch_set(struct pd_loop *loop, struct pd_watch *w, uint32_t events);
-void uvl_watch_close(struct pd_loop *loop, struct pd_watch *w);
-pd_status uvl_resolve(struct pd_loop *loop, const char *host, uint16_t port,
-                      struct pd_resolve *r);
-void uvl_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r);
+pd_status pd_loop_uvl_watch_open(struct pd_loop *loop, int fd, uint32_t events, const char *name,
+                                 pd_watch_cb cb, void *arg, struct pd_watch **out);
+pd_status pd_loop_uvl_watch_set(struct pd_loop *loop, struct pd_watch *w, uint32_t events);
+void pd_loop_uvl_watch_close(struct pd_loop *loop, struct pd_watch *w);
+pd_status pd_loop_uvl_resolve(struct pd_loop *loop, const char *host, uint16_t port,
+                              struct pd_resolve *r);
+void pd_loop_uvl_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r);
 
 #endif

@@ -79,13 +79,13 @@ static bool accept_one(struct pd_listener *s)
             return true;        /* that one connection failed before it was ours */
         return false;
     }
-    stream = uvl_stream_accepted(s->l, fd, s->family);
+    stream = pd_loop_uvl_stream_accepted(s->l, fd, s->family);
     if (stream == NULL) {
         rest(s);
         return false;
     }
     s->on_accept(s, stream, s->arg);
-    uvl_stream_begin(stream);
+    pd_loop_uvl_stream_begin(stream);
     return true;
 }
 
@@ -96,7 +96,7 @@ static void on_poll(uv_poll_t *h, int status, int events)
     const char *name = s->handle.name;
 
     (void)events;
-    uvl_enter(l);
+    pd_loop_uvl_enter(l);
     if (status < 0) {
         rest(s);
     } else {
@@ -105,7 +105,7 @@ static void on_poll(uv_poll_t *h, int status, int events)
                 break;
         }
     }
-    uvl_leave(l, name);
+    pd_loop_uvl_leave(l, name);
 }
 
 /* ---- opening */
@@ -219,15 +219,15 @@ static pd_status start(struct uvl *l, struct pd_listener *s, uint32_t backlog, c
         return pd_status_from_errno(-err);
     s->poll.data = s;
     pd_timer_init(&s->rest, &l->base, "listener rest", on_rested, s);
-    uvl_handle_add(l, &s->handle, "listener", name);
+    pd_loop_uvl_handle_add(l, &s->handle, "listener", name);
     l->st.listeners++;
     update(s);
     return PD_OK;
 }
 
-pd_status uvl_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
-                            const struct pd_listener_opts *opts, pd_accept_cb on_accept,
-                            void *arg, struct pd_listener **out)
+pd_status pd_loop_uvl_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
+                                    const struct pd_listener_opts *opts, pd_accept_cb on_accept,
+                                    void *arg, struct pd_listener **out)
 {
     static const struct pd_listener_opts no_opts = { .size = sizeof no_opts };
     struct uvl *l = uvl_of(loop);
@@ -268,7 +268,8 @@ pd_status uvl_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
     return PD_OK;
 }
 
-pd_status uvl_listener_addr(struct pd_loop *loop, struct pd_listener *s, struct pd_addr *out)
+pd_status pd_loop_uvl_listener_addr(struct pd_loop *loop, struct pd_listener *s,
+                                    struct pd_addr *out)
 {
     struct sockaddr_storage ss;
     socklen_t len = sizeof ss;
@@ -279,7 +280,7 @@ pd_status uvl_listener_addr(struct pd_loop *loop, struct pd_listener *s, struct 
     return pd_loop_addr_from_system((struct sockaddr *)&ss, len, out);
 }
 
-void uvl_listener_pause(struct pd_loop *loop, struct pd_listener *s, bool paused)
+void pd_loop_uvl_listener_pause(struct pd_loop *loop, struct pd_listener *s, bool paused)
 {
     (void)loop;
     if (s->paused == paused)
@@ -296,7 +297,7 @@ static void on_poll_closed(uv_handle_t *h)
     pd_free(s);
 }
 
-void uvl_listener_close(struct pd_loop *loop, struct pd_listener *s)
+void pd_loop_uvl_listener_close(struct pd_loop *loop, struct pd_listener *s)
 {
     struct uvl *l = uvl_of(loop);
     struct stat st;
@@ -305,7 +306,7 @@ void uvl_listener_close(struct pd_loop *loop, struct pd_listener *s)
         return;
     s->closed = true;
     pd_timer_stop(&s->rest);
-    uvl_handle_remove(&s->handle);
+    pd_loop_uvl_handle_remove(&s->handle);
     l->st.listeners--;
     l->closing++;
     if (s->path[0] != '\0' && stat(s->path, &st) == 0 && st.st_ino == s->path_inode &&

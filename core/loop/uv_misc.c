@@ -52,16 +52,16 @@ static void on_watch(uv_poll_t *h, int status, int events)
         bits |= PD_WATCH_READ;
     if (events & UV_WRITABLE)
         bits |= PD_WATCH_WRITE;
-    uvl_enter(l);
+    pd_loop_uvl_enter(l);
     w->cb(w, bits, w->arg);
     /* libuv stops a poll that saw an error; the owner decides when to end. */
     if (status < 0 && !w->closed)
         apply(w);
-    uvl_leave(l, name);
+    pd_loop_uvl_leave(l, name);
 }
 
-pd_status uvl_watch_open(struct pd_loop *loop, int fd, uint32_t events, const char *name,
-                         pd_watch_cb cb, void *arg, struct pd_watch **out)
+pd_status pd_loop_uvl_watch_open(struct pd_loop *loop, int fd, uint32_t events, const char *name,
+                                 pd_watch_cb cb, void *arg, struct pd_watch **out)
 {
     struct uvl *l = uvl_of(loop);
     struct pd_watch *w;
@@ -82,14 +82,14 @@ pd_status uvl_watch_open(struct pd_loop *loop, int fd, uint32_t events, const ch
         return pd_status_from_errno(-err);
     }
     w->poll.data = w;
-    uvl_handle_add(l, &w->handle, "watch", name);
+    pd_loop_uvl_handle_add(l, &w->handle, "watch", name);
     l->st.watches++;
     apply(w);
     *out = w;
     return PD_OK;
 }
 
-pd_status uvl_watch_set(struct pd_loop *loop, struct pd_watch *w, uint32_t events)
+pd_status pd_loop_uvl_watch_set(struct pd_loop *loop, struct pd_watch *w, uint32_t events)
 {
     (void)loop;
     if (w->events == events)
@@ -106,14 +106,14 @@ static void on_watch_closed(uv_handle_t *h)
     pd_free(w);
 }
 
-void uvl_watch_close(struct pd_loop *loop, struct pd_watch *w)
+void pd_loop_uvl_watch_close(struct pd_loop *loop, struct pd_watch *w)
 {
     struct uvl *l = uvl_of(loop);
 
     if (w->closed)
         return;
     w->closed = true;
-    uvl_handle_remove(&w->handle);
+    pd_loop_uvl_handle_remove(&w->handle);
     l->st.watches--;
     l->closing++;
     uv_close((uv_handle_t *)&w->poll, on_watch_closed);
@@ -141,7 +141,7 @@ static void answer(struct lookup *k, pd_status st, const struct pd_addr *addrs, 
         return;
     }
     r->priv = NULL;
-    uvl_handle_remove(&k->handle);
+    pd_loop_uvl_handle_remove(&k->handle);
     l->st.resolves--;
     r->cb(r, st, addrs, n, r->arg);
     pd_free(k);
@@ -177,7 +177,7 @@ static void on_lookup(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
     size_t n = 0;
     pd_status st = PD_OK;
 
-    uvl_enter(l);
+    pd_loop_uvl_enter(l);
     l->closing--;
     if (status == 0)
         n = collect(res, k->port, addrs);
@@ -191,7 +191,7 @@ static void on_lookup(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
         st = PD_ENOENT;
     uv_freeaddrinfo(res);
     answer(k, st, addrs, n);
-    uvl_leave(l, "resolve");
+    pd_loop_uvl_leave(l, "resolve");
 }
 
 static pd_status start_lookup(struct lookup *k, const char *host)
@@ -212,8 +212,8 @@ static pd_status start_lookup(struct lookup *k, const char *host)
     return PD_OK;
 }
 
-pd_status uvl_resolve(struct pd_loop *loop, const char *host, uint16_t port,
-                      struct pd_resolve *r)
+pd_status pd_loop_uvl_resolve(struct pd_loop *loop, const char *host, uint16_t port,
+                              struct pd_resolve *r)
 {
     struct uvl *l = uvl_of(loop);
     struct lookup *k;
@@ -231,7 +231,7 @@ pd_status uvl_resolve(struct pd_loop *loop, const char *host, uint16_t port,
     k->port = port;
     pd_task_init(&k->task, r->name, on_numeric, k);
     if (pd_loop_addr_parse_ip(host, port, &k->addr) == PD_OK)
-        uvl_defer(loop, &k->task);
+        pd_loop_uvl_defer(loop, &k->task);
     else
         st = start_lookup(k, host);
     if (st != PD_OK) {
@@ -239,12 +239,12 @@ pd_status uvl_resolve(struct pd_loop *loop, const char *host, uint16_t port,
         return st;
     }
     r->priv = k;
-    uvl_handle_add(l, &k->handle, "resolve", r->name);
+    pd_loop_uvl_handle_add(l, &k->handle, "resolve", r->name);
     l->st.resolves++;
     return PD_OK;
 }
 
-void uvl_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r)
+void pd_loop_uvl_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r)
 {
     struct uvl *l = uvl_of(loop);
     struct lookup *k = r->priv;
@@ -253,10 +253,10 @@ void uvl_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r)
         return;
     r->priv = NULL;
     k->r = NULL;
-    uvl_handle_remove(&k->handle);
+    pd_loop_uvl_handle_remove(&k->handle);
     l->st.resolves--;
     if (k->addr.family != PD_AF_NONE) {
-        uvl_task_cancel(loop, &k->task);
+        pd_loop_uvl_task_cancel(loop, &k->task);
         pd_free(k);
     } else {
         uv_cancel((uv_req_t *)&k->req);
@@ -279,9 +279,9 @@ static void on_signal(uv_signal_t *h, int signum)
     struct uvl *l = s->l;
     const char *name = s->handle.name;
 
-    uvl_enter(l);
+    pd_loop_uvl_enter(l);
     s->cb(signum, s->arg);
-    uvl_leave(l, name);
+    pd_loop_uvl_leave(l, name);
 }
 
 static void on_signal_closed(uv_handle_t *h)
@@ -307,7 +307,7 @@ pd_status pd_loop_uv_signal_open(struct pd_loop *loop, int signum, const char *n
     s->arg = arg;
     uv_signal_init(&l->uv, &s->sig);
     s->sig.data = s;
-    uvl_handle_add(l, &s->handle, "signal", name);
+    pd_loop_uvl_handle_add(l, &s->handle, "signal", name);
     err = uv_signal_start(&s->sig, on_signal, signum);
     if (err != 0) {
         pd_loop_uv_signal_close(s);
@@ -319,7 +319,7 @@ pd_status pd_loop_uv_signal_open(struct pd_loop *loop, int signum, const char *n
 
 void pd_loop_uv_signal_close(struct pd_loop_signal *s)
 {
-    uvl_handle_remove(&s->handle);
+    pd_loop_uvl_handle_remove(&s->handle);
     s->l->closing++;
     uv_close((uv_handle_t *)&s->sig, on_signal_closed);
 }

@@ -134,7 +134,7 @@ static void on_poll(uv_poll_t *h, int status, int events)
     const char *name = s->handle.name;
     uint8_t fired;
 
-    uvl_enter(l);
+    pd_loop_uvl_enter(l);
     if (status < 0)
         s->armed = 0;           /* an error stopped the poll */
     fired = status < 0 ? 0 : (uint8_t)events;
@@ -146,7 +146,7 @@ static void on_poll(uv_poll_t *h, int status, int events)
         uint8_t need = needed(s);
         arm(s, (s->armed & (uint8_t)~fired) | need);
     }
-    uvl_leave(l, name);
+    pd_loop_uvl_leave(l, name);
 }
 
 /* ---- reading and writing */
@@ -277,13 +277,13 @@ static void on_poll_closed(uv_handle_t *h)
     struct uvl *l = loop_of(s);
     const char *name = s->handle.name;
 
-    uvl_enter(l);
-    uvl_task_cancel(&l->base, &s->task);
+    pd_loop_uvl_enter(l);
+    pd_loop_uvl_task_cancel(&l->base, &s->task);
     l->closing--;
     if (s->ev != NULL && s->ev->on_closed != NULL)
         s->ev->on_closed(&s->base, s->arg);
     pd_free(s);
-    uvl_leave(l, name);
+    pd_loop_uvl_leave(l, name);
 }
 
 static void stream_close(struct pd_stream *base)
@@ -294,7 +294,7 @@ static void stream_close(struct pd_stream *base)
     if (s->state == CLOSED)
         return;
     s->state = CLOSED;
-    uvl_handle_remove(&s->handle);
+    pd_loop_uvl_handle_remove(&s->handle);
     l->st.streams--;
     l->closing++;
     uv_close((uv_handle_t *)&s->poll, on_poll_closed);
@@ -567,14 +567,14 @@ static pd_status stream_make(struct uvl *l, int fd, uint16_t family, uint8_t sta
     }
     s->poll.data = s;
     pd_task_init(&s->task, "connect", on_connect_failed, s);
-    uvl_handle_add(l, &s->handle, "stream", ev != NULL ? ev->name : NULL);
+    pd_loop_uvl_handle_add(l, &s->handle, "stream", ev != NULL ? ev->name : NULL);
     l->st.streams++;
     *out = s;
     return PD_OK;
 }
 
-pd_status uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
-                      const struct pd_stream_events *ev, void *arg, struct pd_stream **out)
+pd_status pd_loop_uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
+                              const struct pd_stream_events *ev, void *arg, struct pd_stream **out)
 {
     struct uvl *l = uvl_of(loop);
     struct sockaddr_storage ss;
@@ -599,7 +599,7 @@ pd_status uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
     if (r != 0 && errno != EINPROGRESS) {
         /* A full backlog of a unix listener says EAGAIN; for us it is no peer. */
         s->failure = errno == EAGAIN ? PD_EPEER : pd_status_from_errno(errno);
-        uvl_defer(loop, &s->task);
+        pd_loop_uvl_defer(loop, &s->task);
     }
     arm_more(s);
     *out = &s->base;
@@ -622,8 +622,8 @@ static pd_status socket_family(int fd, uint16_t *family)
     return *family == PD_AF_NONE ? PD_EINVAL : PD_OK;
 }
 
-pd_status uvl_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev, void *arg,
-                    struct pd_stream **out)
+pd_status pd_loop_uvl_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev,
+                            void *arg, struct pd_stream **out)
 {
     struct uvs *s;
     uint16_t family;
@@ -646,7 +646,7 @@ pd_status uvl_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events 
     return PD_OK;
 }
 
-struct pd_stream *uvl_stream_accepted(struct uvl *l, int fd, uint16_t family)
+struct pd_stream *pd_loop_uvl_stream_accepted(struct uvl *l, int fd, uint16_t family)
 {
     struct uvs *s;
 
@@ -655,7 +655,7 @@ struct pd_stream *uvl_stream_accepted(struct uvl *l, int fd, uint16_t family)
     return &s->base;
 }
 
-void uvl_stream_begin(struct pd_stream *base)
+void pd_loop_uvl_stream_begin(struct pd_stream *base)
 {
     struct uvs *s = uvs_of(base);
 

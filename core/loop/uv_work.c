@@ -86,11 +86,11 @@ static void run_works(struct pd_workq *q)
         pthread_mutex_lock(&q->lock);
         w->state = FINISHED;
         append(&q->finished, w);
-        uvl_post(&q->l->base, &q->hand_over);
+        pd_loop_uvl_post(&q->l->base, &q->hand_over);
     }
     q->alive--;
     /* Behind the lock: once it is released the loop may end the queue. */
-    uvl_post(&q->l->base, &q->hand_over);
+    pd_loop_uvl_post(&q->l->base, &q->hand_over);
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -137,7 +137,7 @@ static void finish_close(struct pd_workq *q)
     for (uint32_t i = 0; i < q->threads; i++)
         pthread_join(q->workers[i].thread, NULL);
     /* A thread may have posted after this run of the task began. */
-    uvl_task_cancel(&l->base, &q->hand_over);
+    pd_loop_uvl_task_cancel(&l->base, &q->hand_over);
     free_queue(q);
     l->closing--;
     if (on_closed != NULL)
@@ -170,8 +170,8 @@ static void on_hand_over(struct pd_task *task, void *arg)
         finish_close(q);
 }
 
-void uvl_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)(void *arg),
-                     void *arg)
+void pd_loop_uvl_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)(void *arg),
+                             void *arg)
 {
     struct uvl *l = uvl_of(loop);
     struct pd_work *w;
@@ -192,13 +192,13 @@ void uvl_workq_close(struct pd_loop *loop, struct pd_workq *q, void (*on_closed)
     q->waiting_count = 0;
     pthread_cond_broadcast(&q->has_work);
     pthread_mutex_unlock(&q->lock);
-    uvl_handle_remove(&q->handle);
+    pd_loop_uvl_handle_remove(&q->handle);
     l->st.workqs--;
     l->closing++;
-    uvl_post(loop, &q->hand_over);
+    pd_loop_uvl_post(loop, &q->hand_over);
 }
 
-pd_status uvl_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_work *w)
+pd_status pd_loop_uvl_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_work *w)
 {
     pd_status st = PD_OK;
 
@@ -221,7 +221,7 @@ pd_status uvl_work_submit(struct pd_loop *loop, struct pd_workq *q, struct pd_wo
     return st;
 }
 
-bool uvl_work_cancel(struct pd_loop *loop, struct pd_work *w)
+bool pd_loop_uvl_work_cancel(struct pd_loop *loop, struct pd_work *w)
 {
     struct pd_workq *q = w->queue;
     bool early = false;
@@ -238,7 +238,7 @@ bool uvl_work_cancel(struct pd_loop *loop, struct pd_work *w)
     }
     pthread_mutex_unlock(&q->lock);
     if (early)
-        uvl_post(loop, &q->hand_over);
+        pd_loop_uvl_post(loop, &q->hand_over);
     return early;
 }
 
@@ -254,8 +254,8 @@ static void init_queue(struct uvl *l, struct pd_workq *q, const struct pd_workq_
     pd_task_init(&q->hand_over, opts->name != NULL ? opts->name : "work", on_hand_over, q);
 }
 
-pd_status uvl_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opts,
-                           struct pd_workq **out)
+pd_status pd_loop_uvl_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opts,
+                                   struct pd_workq **out)
 {
     struct uvl *l = uvl_of(loop);
     struct pd_workq *q;
@@ -266,7 +266,7 @@ pd_status uvl_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opt
     if (q == NULL)
         return PD_ENOMEM;
     init_queue(l, q, opts);
-    uvl_handle_add(l, &q->handle, "workq", opts->name);
+    pd_loop_uvl_handle_add(l, &q->handle, "workq", opts->name);
     l->st.workqs++;
     for (uint32_t i = 0; i < opts->threads; i++) {
         q->workers[i].q = q;
@@ -278,7 +278,7 @@ pd_status uvl_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opt
             pthread_mutex_lock(&q->lock);
             q->alive--;
             pthread_mutex_unlock(&q->lock);
-            uvl_workq_close(loop, q, NULL, NULL);
+            pd_loop_uvl_workq_close(loop, q, NULL, NULL);
             return PD_ELIMIT;
         }
         q->threads++;
