@@ -33,6 +33,7 @@ static void run_case(void (*fn)(struct tr_env *e))
         run_case(tr_case_##name);                                              \
     }
 TRANSPORT_CASES(X)
+TRANSPORT_KILL_CASES(X)
 #undef X
 
 /* A file that could shrink under our feet is not taken. */
@@ -74,7 +75,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define X(name) cmocka_unit_test(test_##name),
-        TRANSPORT_CASES(X)
+        TRANSPORT_CASES(X) TRANSPORT_KILL_CASES(X)
 #undef X
         cmocka_unit_test(unsealed),
     };

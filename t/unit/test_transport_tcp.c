@@ -39,6 +39,7 @@ static void run_case(void (*fn)(struct tr_env *e), uint32_t lanes, bool checksum
         run_case(tr_case_##name, 3, false);                                    \
     }
 TRANSPORT_CASES(X)
+TRANSPORT_KILL_CASES(X)
 #undef X
 
 static void options(void **state)
@@ -71,7 +72,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define X(name) cmocka_unit_test(one_##name), cmocka_unit_test(three_##name),
-        TRANSPORT_CASES(X)
+        TRANSPORT_CASES(X) TRANSPORT_KILL_CASES(X)
 #undef X
         cmocka_unit_test(options),
     };

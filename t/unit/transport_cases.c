@@ -859,8 +859,6 @@ void tr_case_cut(struct tr_env *e)
     struct pd_transport_target *t;
     struct pd_transport_info info;
 
-    if (e->cut == NULL)
-        return;
     pair_open(e, &p, all.bytes, e->conf);
     e->ops->info(p.b.tp, &info);
     tr_window_open(&w, &p.a, &p.b.ctx.node, 1, PD_TRANSPORT_WRITE, &all, 1);

@@ -21,10 +21,10 @@ struct tr_env {
     bool (*run)(struct tr_env *e, bool (*cond)(void *arg), void *arg);
     /* Lets time pass. */
     void (*pass)(struct tr_env *e, pd_time ns);
-    /* For the cases with a killed process: a new real loop; NULL: none. */
+    /* For the cases with a second process: a new real loop. */
     struct pd_loop *(*new_loop)(void);
     bool (*run_loop)(struct pd_loop *loop, bool (*cond)(void *arg), void *arg, pd_time limit);
-    /* Cuts or restores the way from b to a and back; NULL: cannot. */
+    /* Cuts or restores the way from b to a and back. */
     void (*cut)(struct tr_env *e, bool on);
     void *priv;
 };
@@ -33,10 +33,15 @@ struct tr_env {
     X(sizes) X(segments) X(permutation) X(many) X(again) X(refused) X(bounds)  \
     X(cancel) X(cancel_fenced) X(close_while_writing) X(twice) X(disconnects)  \
     X(stale) X(wrong_identity) X(busy) X(cycles) X(fuzz) X(read) X(read_stop)  \
-    X(memory_churn) X(cut) X(kill_owner) X(kill_poster) X(restart)
+    X(memory_churn)
+/* Those with a second process, and those that need a way to cut. */
+#define TRANSPORT_KILL_CASES(X) X(kill_owner) X(kill_poster) X(restart)
+#define TRANSPORT_CUT_CASES(X) X(cut)
 
 #define X(name) void tr_case_##name(struct tr_env *e);
 TRANSPORT_CASES(X)
+TRANSPORT_KILL_CASES(X)
+TRANSPORT_CUT_CASES(X)
 #undef X
 
 /* ---- for tests of their own */

@@ -158,8 +158,6 @@ static void hit_owner(struct tr_env *e, int signal_number, uint64_t seed)
 
 void tr_case_kill_owner(struct tr_env *e)
 {
-    if (e->new_loop == NULL)
-        return;
     for (uint32_t i = 0; i < 5; i++)
         hit_owner(e, SIGKILL, 40 + i);
     hit_owner(e, SIGSTOP, 50);
@@ -183,10 +181,6 @@ void tr_case_kill_poster(struct tr_env *e)
     int fds[2];
     pid_t pid;
 
-    if (e->new_loop == NULL) {
-        free(copy);
-        return;
-    }
     tr_node_open(e, &a, e->la, 0xa1, 11, BYTES, e->conf);
     assert_int_equal(pipe(fds), 0);
     fflush(NULL);
@@ -249,8 +243,6 @@ void tr_case_restart(struct tr_env *e)
     struct pd_transport_target *t = NULL;
     pid_t pid;
 
-    if (e->new_loop == NULL)
-        return;
     tr_node_open(e, &b, e->lb, 0xb2, 22, BYTES, e->conf);
     pid = start_owner(e, &b.ctx.node, 11, &old);
     end_child(pid);

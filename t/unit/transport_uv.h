@@ -68,7 +68,7 @@ static const struct pd_unit *uv_unit(const char *file)
     return &module->units[0];
 }
 
-static void uv_env(struct tr_env *e)
+static inline void uv_env(struct tr_env *e)
 {
     memset(e, 0, sizeof(*e));
     e->la = e->lb = uv_new_loop();
@@ -79,7 +79,7 @@ static void uv_env(struct tr_env *e)
     e->run_loop = uv_run_loop;
 }
 
-static void uv_env_end(struct tr_env *e)
+static inline void uv_env_end(struct tr_env *e)
 {
     char names[512] = "";
     pd_status st = pd_loop_destroy(e->la, names, sizeof(names));
