@@ -89,8 +89,9 @@ struct pd_conf *pd_conf_get(struct pd_conf *conf);
 void pd_conf_put(struct pd_conf *conf);
 
 /* The effective configuration as text that can be read back: every value with
- * where it came from.  Secrets stand as the reference that was written. */
-void pd_conf_dump(const struct pd_conf *conf, FILE *out);
+ * where it came from.  Secrets stand as the reference that was written.
+ * PD_OK, PD_ENOMEM (a line is incomplete), PD_EINVAL (nothing was filled). */
+pd_status pd_conf_dump(const struct pd_conf *conf, FILE *out);
 
 /* Whether two filled structs of the same rows hold the same values (places do
  * not count): whether a reload may keep what was built from them. */

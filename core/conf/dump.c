@@ -17,6 +17,7 @@ struct dump {
     FILE *out;
     uint32_t depth;
     struct pd_buf line;
+    bool failed;                    /* a line could not be put together */
 };
 
 static void dump_rows(struct dump *d, const struct pd_option *rows, const void *base,
@@ -32,6 +33,8 @@ static void begin(struct dump *d)
 static void end(struct dump *d, const char *comment)
 {
     size_t n = d->line.n;
+    if (d->line.status != PD_OK)
+        d->failed = true;
     fwrite(d->line.p, 1, n, d->out);
     if (comment != NULL)
         fprintf(d->out, "%*s# %s", n < COMMENT_COLUMN ? (int)(COMMENT_COLUMN - n) : 1, "", comment);
@@ -293,11 +296,11 @@ static void dump_rows(struct dump *d, const struct pd_option *rows, const void *
     }
 }
 
-void pd_conf_dump(const struct pd_conf *conf, FILE *out)
+pd_status pd_conf_dump(const struct pd_conf *conf, FILE *out)
 {
     struct dump d = { .conf = conf, .out = out };
     if (!conf->complete)
-        return;
+        return PD_EINVAL;
     pd_buf_init(&d.line, LINE_LIMIT);
     fprintf(out, "# effective configuration, read from");
     for (uint32_t i = 0; i < conf->n_files; i++)
@@ -305,4 +308,5 @@ void pd_conf_dump(const struct pd_conf *conf, FILE *out)
     fputc('\n', out);
     dump_rows(&d, conf->rows, conf->filled, NULL);
     pd_buf_fini(&d.line);
+    return d.failed ? PD_ENOMEM : PD_OK;
 }

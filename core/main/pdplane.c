@@ -20,7 +20,7 @@ struct pd_conf *pd_main_conf(const struct pd_main_options *o, struct pd_mods *mo
     pd_conf_report_init(&report);
     pd_status st = pd_node_conf_read(o->file, NULL, &src, mods, &report, &conf);
     pd_conf_report_print(&report, stderr);
-    if (st != PD_OK)
+    if (st != PD_OK && report.total_errors > 0)
         fprintf(stderr, "pdplane: configuration %s has %llu error%s\n", o->file,
                 (unsigned long long)report.total_errors, report.total_errors == 1 ? "" : "s");
     pd_conf_report_fini(&report);
@@ -32,12 +32,15 @@ static int test(const struct pd_main_options *o, struct pd_mods *mods)
     struct pd_conf *conf = pd_main_conf(o, mods);
     if (conf == NULL)
         return PD_EXIT_CONF;
-    if (o->action == PD_MAIN_DUMP)
-        pd_conf_dump(conf, stdout);
-    else if (!o->quiet)
+    int rc = PD_EXIT_OK;
+    if (o->action == PD_MAIN_DUMP && pd_conf_dump(conf, stdout) != PD_OK) {
+        fputs("pdplane: out of memory\n", stderr);
+        rc = PD_EXIT_CONF;
+    } else if (o->action != PD_MAIN_DUMP && !o->quiet) {
         printf("pdplane: configuration %s is correct\n", o->file);
+    }
     pd_conf_put(conf);
-    return PD_EXIT_OK;
+    return rc;
 }
 
 static int send_signal(const struct pd_main_options *o)

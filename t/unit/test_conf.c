@@ -261,7 +261,7 @@ static char *dump_text(const struct pd_conf *conf)
     size_t n = 0;
     FILE *f = open_memstream(&text, &n);
     assert_non_null(f);
-    pd_conf_dump(conf, f);
+    assert_int_equal(pd_conf_dump(conf, f), PD_OK);
     fclose(f);
     return text;
 }
