@@ -29,7 +29,7 @@ struct pd_http_server_opts {
     uint64_t max_queued;        /* bytes queued per answer that cut it, 0: 8 MiB */
     pd_time idle_ns;            /* between requests, 0: 75 s */
     pd_time head_ns;            /* first byte to end of head, 0: 10 s */
-    pd_time body_ns;            /* between two pieces of a body, 0: 30 s */
+    pd_time body_ns;            /* for each 16 KiB of a body and its end, 0: 30 s */
     pd_time write_ns;           /* a client that takes nothing, 0: 60 s */
     pd_time linger_ns;          /* waiting for the client's close after ours, 0: 1 s */
 };

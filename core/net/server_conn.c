@@ -280,6 +280,7 @@ static void on_head(struct pd_http_conn *c)
     req->has_head = true;
     req->start = pd_loop_now(s->loop);
     c->since = req->start;
+    c->body_bytes = 0;
     s->stats.requests++;
     pd_http_req_make_id(req);
     req->no_body = h->method == PD_HTTP_HEAD;
@@ -294,7 +295,9 @@ static void on_head(struct pd_http_conn *c)
             h->method == PD_HTTP_DELETE) {
             req->discard = true;
         } else {
-            req->is_stream = (route->flags & PD_HTTP_ROUTE_STREAM_BODY) != 0;
+            /* Without a body the request is whole already. */
+            req->is_stream = (route->flags & PD_HTTP_ROUTE_STREAM_BODY) != 0 &&
+                             (h->is_chunked || (h->has_length && h->length > 0));
             limit = route->body_limit != 0 ? route->body_limit : s->opts.body_limit;
         }
     }
@@ -338,11 +341,22 @@ static pd_status make_body_room(struct pd_http_req *req, size_t n)
     return PD_OK;
 }
 
+/* A body must bring PD_HTTP_BODY_STEP bytes per body_ns; single bytes do not
+ * keep a connection. */
+static void note_body(struct pd_http_conn *c, size_t n)
+{
+    c->body_bytes += (uint32_t)n;
+    if (c->body_bytes < PD_HTTP_BODY_STEP)
+        return;
+    c->body_bytes = 0;
+    c->since = pd_loop_now(c->server->loop);
+}
+
 static void on_piece(struct pd_http_conn *c, struct pd_str piece)
 {
     struct pd_http_req *req = c->req;
 
-    c->since = pd_loop_now(c->server->loop);
+    note_body(c, piece.n);
     if (req->discard || req->is_ended)
         return;
     if (req->is_stream) {
@@ -366,13 +380,16 @@ static void on_message_end(struct pd_http_conn *c)
     req->body_done = true;
     if (req->deny != 0) {
         deny(req);
-    } else if (req->is_stream) {
-        set_state(c, PD_HTTP_CONN_SERVING);
-        if (req->ev != NULL && req->ev->on_body_end != NULL)
-            req->ev->on_body_end(req, req->arg);
-    } else {
-        dispatch(c, false);
+        return;
     }
+    if (req->is_stream)
+        set_state(c, PD_HTTP_CONN_SERVING);
+    else
+        dispatch(c, false);
+    /* Handlers of streamed bodies hear of an end also where there was none. */
+    if (c->req == req && !req->is_ended && req->is_dispatched && req->ev != NULL &&
+        (req->route_flags & PD_HTTP_ROUTE_STREAM_BODY) != 0 && req->ev->on_body_end != NULL)
+        req->ev->on_body_end(req, req->arg);
 }
 
 static bool begin_req(struct pd_http_conn *c)
@@ -556,7 +573,7 @@ static void on_readable(struct pd_stream *stream, void *arg)
         skip = got < iov[0].len ? got : iov[0].len;
         pd_http1_direct_take(&c->req->parser, skip);
         c->req->body_n += skip;
-        c->since = pd_loop_now(s->loop);
+        note_body(c, skip);
     }
     input(c, s->scratch, got - skip);
 }

@@ -15,6 +15,7 @@
 #define PD_HTTP_STASH (64 * 1024)       /* pipelined bytes that may wait */
 #define PD_HTTP_DISCARD (64 * 1024)     /* body that nobody asked for */
 #define PD_HTTP_DIRECT (16 * 1024)      /* pieces from here on are not copied to coalesce */
+#define PD_HTTP_BODY_STEP (16 * 1024)
 #define PD_HTTP_LINGER_BYTES (1024 * 1024)
 #define PD_HTTP_MAX_IOV 32
 #define PD_HTTP_MAX_ROUTES 256
@@ -41,6 +42,7 @@ struct pd_http_conn {
     pd_time since;              /* begin of the state, or last input of a body */
     pd_time armed;              /* what the timer is set to */
     uint32_t linger_bytes;
+    uint32_t body_bytes;        /* since `since` was moved */
     pd_status why;              /* of is_dead */
     uint8_t state;
     bool is_dead;               /* the task buries it */

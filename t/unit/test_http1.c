@@ -647,7 +647,59 @@ static void test_lookup(void **state)
     pd_http1_fini(&p);
 }
 
+/* Damaged messages: whole, cut in two and byte by byte must agree, and what is
+ * accepted must be framed alike. */
+static void test_damaged(void **state)
+{
+    (void)state;
+    static const char *const seeds[] = {
+        "POST /v1/x HTTP/1.1\r\n" H "Content-Length: 5\r\nX-A: b\r\n\r\nhello",
+        "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n5;a=\"b\"\r\nhello\r\n"
+        "0\r\nT: x\r\n\r\n",
+        "\r\nGET /a%20b?c=d HTTP/1.0\r\n" H "Connection: keep-alive, x\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\n" H "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
+    };
+    static const char bytes[] = "\r\n \t:;,=0a5/%\"\\_\0\x7f\x80zH?#";
+    uint64_t x = 88172645463325252u;
+    size_t accepted = 0;
+
+    for (int round = 0; round < 20000; round++) {
+        char msg[512];
+        size_t n = strlen(seeds[round % 4]);
+        struct pd_http1 p;
+        struct result whole, r;
+
+        memcpy(msg, seeds[round % 4], n);
+        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        for (uint64_t k = 0, v = x; k <= x % 3; k++, v >>= 16) {
+            size_t at = (size_t)(v % n);
+            char b = bytes[(v >> 9) % (sizeof(bytes) - 1)];
+            if ((v & 3) == 0) {
+                memmove(msg + at + 1, msg + at, n - at);
+                n++;
+                msg[at] = b;
+            } else if ((v & 3) == 1) {
+                memmove(msg + at, msg + at + 1, n - at - 1);
+                n--;
+            } else {
+                msg[at] = b;
+            }
+        }
+        pd_http1_init(&p, false, LIMIT);
+        feed(&p, msg, n, n, &whole);
+        accepted += whole.last == PD_HTTP1_DONE;
+        for (size_t cut = 0; cut < n; cut += 1 + (size_t)(x % 17)) {
+            pd_http1_reset(&p);
+            feed(&p, msg, n, cut, &r);
+            same(&whole, &r, msg, cut);
+        }
+        pd_http1_fini(&p);
+    }
+    assert_true(accepted > 500 && accepted < 15000);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_damaged),
     cmocka_unit_test(test_line_ends),
     cmocka_unit_test(test_start),
     cmocka_unit_test(test_request_line),

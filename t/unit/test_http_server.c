@@ -6,6 +6,8 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "metric/metric.h"
+#include "net/net_metric.h"
 #include "net/server.h"
 
 struct site {
@@ -781,6 +783,73 @@ static void early_answer(bool is_sim)
     finish(&s);
 }
 
+/* Single bytes do not keep a body alive; streamed routes take requests without one. */
+static void trickle(bool is_sim)
+{
+    struct pd_http_server_opts opts = { .size = sizeof(opts), .body_ns = 100 * PD_MS };
+    struct site s;
+    int sent = 0;
+
+    begin_with(&s, is_sim, &opts);
+    raw_open(&s.w, &r1, &s.addr);
+    raw_send(&r1, "POST /up HTTP/1.1\r\n" HOST "Content-Length: 0\r\n\r\n");
+    raw_expect(&s.w, &r1, "got 0");
+    assert_null(strstr(r1.in, "connection: close"));
+    raw_clear(&r1);
+    raw_send(&r1, "POST /up HTTP/1.1\r\n" HOST "Content-Length: 100\r\n\r\n");
+    while (!r1.eof && sent < 100) {
+        raw_send(&r1, "x");
+        sent++;
+        (void)world_run(&s.w, NULL, NULL, 10 * PD_MS);
+    }
+    assert_true(sent > 3 && sent < 40);
+    assert_memory_equal(r1.in, "HTTP/1.1 408 ", 13);
+    assert_int_equal(s.why, PD_ETIMEDOUT);
+    raw_close(&s.w, &r1);
+    finish(&s);
+}
+
+static double metric(struct pd_metrics *m, const char *name, const char *value)
+{
+    const char *values[] = { "openai", value };
+    double v = -1;
+
+    (void)pd_metrics_read(m, name, values, &v);
+    return v;
+}
+
+static void metrics(bool is_sim)
+{
+    struct pd_metrics *m;
+    struct pd_net_metrics *nm;
+    struct site s;
+
+    begin_with(&s, is_sim, NULL);
+    assert_int_equal(pd_metrics_create(0, &m), PD_OK);
+    assert_int_equal(pd_net_metrics_create(m, "openai", s.server, NULL, &nm), PD_OK);
+    raw_open(&s.w, &r1, &s.addr);
+    raw_send(&r1, GET("/hello") GET("/none"));
+    raw_expect(&s.w, &r1, "unknown_path");
+    raw_send(&r1, "x y z\r\n");
+    raw_expect_end(&s.w, &r1);
+    raw_open(&s.w, &r2, &s.addr);
+    raw_send(&r2, GET("/hold"));
+    (void)world_run(&s.w, NULL, NULL, 20 * PD_MS);
+    pd_net_metrics_update(nm);
+    assert_int_equal(metric(m, "pdplane_http_requests_total", NULL), 3);
+    assert_int_equal(metric(m, "pdplane_http_responses_total", "2xx"), 1);
+    assert_int_equal(metric(m, "pdplane_http_responses_total", "4xx"), 2);
+    assert_int_equal(metric(m, "pdplane_http_rejects_total", "request_line"), 1);
+    assert_int_equal(metric(m, "pdplane_http_rejects_total", "not_found"), 1);
+    assert_int_equal(metric(m, "pdplane_http_connections", "serving"), 1);
+    assert_int_equal(metric(m, "pdplane_http_accepted_total", "ok"), 2);
+    raw_close(&s.w, &r1);
+    raw_close(&s.w, &r2);
+    finish(&s);
+    pd_net_metrics_destroy(nm);
+    pd_metrics_destroy(m);
+}
+
 /* A request fed byte by byte over the wire. */
 static void dribble(bool is_sim)
 {
@@ -831,6 +900,8 @@ BOTH(server_close)
 BOTH(big_bodies)
 BOTH(early_answer)
 BOTH(dribble)
+BOTH(trickle)
+BOTH(metrics)
 
 static const struct CMUnitTest tests[] = {
     ROWS(basic),
@@ -850,6 +921,8 @@ static const struct CMUnitTest tests[] = {
     ROWS(big_bodies),
     ROWS(early_answer),
     ROWS(dribble),
+    ROWS(trickle),
+    ROWS(metrics),
 };
 
 PD_UNIT_MAIN(tests)
