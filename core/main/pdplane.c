@@ -43,6 +43,16 @@ static int test(const struct pd_main_options *o, struct pd_mods *mods)
     return rc;
 }
 
+static int run(const struct pd_main_options *o, struct pd_mods *mods)
+{
+    struct pd_conf *conf = pd_main_conf(o, mods);
+    if (conf == NULL)
+        return PD_EXIT_CONF;
+    int rc = pd_main_run(conf, mods);
+    pd_conf_put(conf);
+    return rc;
+}
+
 static int send_signal(const struct pd_main_options *o)
 {
     static const struct {
@@ -91,6 +101,8 @@ static int act(const struct pd_main_options *o, struct pd_mods *mods)
         return pd_main_modules(o, mods);
     case PD_MAIN_OPTIONS:
         return pd_main_reference(o, mods);
+    case PD_MAIN_RUN:
+        return run(o, mods);
     default:
         return test(o, mods);
     }

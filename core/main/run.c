@@ -217,25 +217,20 @@ int pd_main_run(struct pd_conf *conf, struct pd_mods *mods)
     if (start(&run, conf, mods, &err) != PD_OK) {
         err_print(&err);
         run.rc = PD_EXIT_CONF;
-        if (run.node == NULL && run.loop != NULL)
-            pd_loop_destroy(run.loop, NULL, 0);
-        else
+        if (run.loop != NULL)
             stop(&run);
-        if (run.node == NULL)
-            run.loop = NULL;
     }
-    if (run.loop != NULL) {
+    if (run.loop != NULL)
         pd_loop_run(run.loop);
-        if (pd_loop_destroy(run.loop, open, sizeof open) != PD_OK) {
-            pd_log_error(run.log, "handles are still open: %s", open);
-            run.rc = PD_EXIT_CONF;
-        } else if (run.rc == PD_EXIT_OK) {
-            /* The loop is gone, so the last line goes without its clock. */
-            fprintf(stderr, "pdplane: stopped, nothing left open\n");
-        }
-    }
-    pd_pidfile_close(run.pidfile);
+    /* The log reads the loop's clock, so it goes first. */
     if (run.log != NULL)
         pd_log_destroy(run.log);
+    if (run.loop != NULL && pd_loop_destroy(run.loop, open, sizeof open) != PD_OK) {
+        fprintf(stderr, "pdplane: error: handles are still open: %s\n", open);
+        run.rc = PD_EXIT_CONF;
+    } else if (run.loop != NULL && run.rc == PD_EXIT_OK) {
+        fprintf(stderr, "pdplane: stopped, nothing left open\n");
+    }
+    pd_pidfile_close(run.pidfile);
     return run.rc;
 }

@@ -37,8 +37,7 @@ static bool is_word(const char *s)
 static pd_status check_name(int32_t kind, const char *name, struct pd_err *err)
 {
     /* Ends that the text formats give a meaning of their own. */
-    static const char *const reserved[] = { "_total", "_count", "_sum", "_bucket", "_created",
-                                            "_info" };
+    static const char *const reserved[] = { "_total", "_count", "_sum", "_bucket", "_created" };
     if (!is_word(name) || !pd_str_starts_with(pd_str_from(name), PD_STR("pdplane_")) ||
         strlen(name) > 128)
         return pd_err_set(err, PD_EINVAL,
