@@ -298,6 +298,12 @@ pd_status pd_sim_loop_create(struct pd_sim *sim, const char *name, const char *i
     return PD_OK;
 }
 
+void pd_sim_addr(const struct pd_loop *loop, uint16_t port, struct pd_addr *out)
+{
+    *out = ((const struct sim_loop *)loop)->host->ip;
+    out->port = port;
+}
+
 pd_status pd_sim_name_add(struct pd_sim *sim, const char *name, const char *ip)
 {
     struct sim_name *n;

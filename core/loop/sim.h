@@ -49,6 +49,9 @@ pd_status pd_sim_destroy(struct pd_sim *sim);
 pd_status pd_sim_loop_create(struct pd_sim *sim, const char *name, const char *ip,
                              struct pd_loop **out);
 
+/* The host's address with that port. */
+void pd_sim_addr(const struct pd_loop *loop, uint16_t port, struct pd_addr *out);
+
 /* Another name for an address; several addresses may have the same name. */
 pd_status pd_sim_name_add(struct pd_sim *sim, const char *name, const char *ip);
 

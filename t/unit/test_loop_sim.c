@@ -407,9 +407,12 @@ static void test_stop_continue(void **state)
     struct pair p;
     struct pd_timer t, u;
     pd_time fired = 0, never = 0, start;
+    struct pd_addr at;
 
     (void)state;
     pair_open(&p, 9, &whole);
+    pd_sim_addr(p.e.server, 80, &at);
+    assert_true(pd_addr_equal(&at, &p.addr));
     pd_timer_init(&t, p.e.server, "t", ring_bell, &fired);
     pd_timer_init(&u, p.e.server, "u", ring_bell, &never);
     pd_timer_start(&t, PD_SEC);

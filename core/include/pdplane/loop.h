@@ -140,7 +140,8 @@ struct pd_stream_events {
      * such unix socket), PD_EPERM, PD_EIO. */
     void (*on_connected)(struct pd_stream *s, pd_status status, void *arg);
     /* There are bytes, the end, or an error to read.  Comes again and again
-     * until they are read or reading is paused. */
+     * until they are read or reading is paused; an owner who does neither
+     * keeps the loop busy. */
     void (*on_readable)(struct pd_stream *s, void *arg);
     /* Once after each write that did not take everything. */
     void (*on_writable)(struct pd_stream *s, void *arg);
@@ -383,7 +384,8 @@ static inline void pd_task_init(struct pd_task *task, const char *name, pd_task_
 }
 
 /* Runs the task once on the loop's thread, soon, in the order of posting.
- * Returns false when it is queued already (it then runs once).  Any thread. */
+ * Returns false when it is queued already (it then runs once, and sees what the
+ * caller wrote before).  Any thread; a simulation has only one. */
 static inline bool pd_loop_post(struct pd_loop *loop, struct pd_task *task)
 {
     return loop->ops->post(loop, task);
