@@ -96,20 +96,43 @@ static void put_text(const char *path, const struct pd_option *row, FILE *out)
         fputc('\n', out);
 }
 
-/* Text that mdoc takes as it is: no macro at the start of a line. */
-static void put_mdoc_text(const char *p, FILE *out)
+static void put_mdoc_word(const char *p, size_t n, bool at_start, FILE *out)
 {
-    bool at_start = true;
-    for (; *p != '\0'; p++) {
-        if (at_start && (*p == '.' || *p == '\''))
-            fputs("\\&", out);
-        if (*p == '\\')
+    /* No macro at the start of a line. */
+    if (at_start && (p[0] == '.' || p[0] == '\''))
+        fputs("\\&", out);
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] == '\\')
             fputs("\\e", out);
         else
-            fputc(*p, out);
-        at_start = *p == '\n';
+            fputc(p[i], out);
     }
-    fputc('\n', out);
+}
+
+/* Lines of at most 76 bytes; each sentence begins one, as mdoc wants it. */
+static void put_mdoc_text(const char *p, FILE *out)
+{
+    size_t column = 0;
+    while (*p != '\0') {
+        size_t n = strcspn(p, " \n");
+        if (column > 0 && column + 1 + n > 76) {
+            fputc('\n', out);
+            column = 0;
+        }
+        if (column > 0)
+            fputc(' ', out);
+        put_mdoc_word(p, n, column == 0, out);
+        column += n + (column > 0);
+        if (n > 0 && p[n - 1] == '.' && p[n] != '\0') {
+            fputc('\n', out);
+            column = 0;
+        }
+        p += n;
+        while (*p == ' ' || *p == '\n')
+            p++;
+    }
+    if (column > 0)
+        fputc('\n', out);
 }
 
 static void put_mdoc(const char *path, const struct pd_option *row, FILE *out)
