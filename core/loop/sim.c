@@ -231,7 +231,7 @@ static pd_status host_addr(struct pd_sim *sim, const char *ip, struct pd_addr *o
     return pd_loop_addr_parse_ip(text, 0, out);
 }
 
-static struct sim_host *host_by_name(struct pd_sim *sim, const char *name)
+struct sim_host *pd_loop_sim_host_by_name(struct pd_sim *sim, const char *name)
 {
     for (uint32_t i = 0; i < sim->host_count; i++) {
         if (strcmp(sim->hosts[i]->name, name) == 0)
@@ -275,7 +275,7 @@ static pd_status host_add(struct pd_sim *sim, const char *name, const char *ip,
 pd_status pd_sim_loop_create(struct pd_sim *sim, const char *name, const char *ip,
                              struct pd_loop **out)
 {
-    struct sim_host *h = host_by_name(sim, name);
+    struct sim_host *h = pd_loop_sim_host_by_name(sim, name);
     struct pd_addr addr;
     pd_status st;
 

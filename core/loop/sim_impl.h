@@ -219,7 +219,12 @@ void pd_loop_sim_turn_end(struct sim_loop *l);
 void pd_loop_sim_log(struct pd_sim *sim, const struct sim_host *host, const char *what,
                      const char *name, uint64_t a, uint64_t b);
 
+/* sim.c */
+struct sim_host *pd_loop_sim_host_by_name(struct pd_sim *sim, const char *name);
+
 /* sim_net.c */
+/* What holds for the link now: its own record, or the default. */
+const struct pd_sim_link *pd_loop_sim_link_conf(struct sim_host *from, struct sim_host *to);
 struct sim_host *pd_loop_sim_host_by_ip(struct pd_sim *sim, struct sim_host *from,
                                         const struct pd_addr *ip);
 void pd_loop_sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n);

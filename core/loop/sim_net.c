@@ -47,7 +47,7 @@ static struct sim_link *link_of(struct sim_host *from, struct sim_host *to)
     return &from->links[to->index];
 }
 
-static const struct pd_sim_link *link_conf(struct sim_host *from, struct sim_host *to)
+const struct pd_sim_link *pd_loop_sim_link_conf(struct sim_host *from, struct sim_host *to)
 {
     static const struct pd_sim_link self = { .latency_ns = 5 * PD_US };
     struct sim_link *k = link_of(from, to);
@@ -59,7 +59,8 @@ static const struct pd_sim_link *link_conf(struct sim_host *from, struct sim_hos
 
 static bool is_blocked(struct sim_conn *c, struct sim_host *from, struct sim_host *to)
 {
-    return c->is_half_open || link_of(from, to)->is_cut || link_conf(from, to)->blocked != 0;
+    return c->is_half_open || link_of(from, to)->is_cut ||
+           pd_loop_sim_link_conf(from, to)->blocked != 0;
 }
 
 /* ---- packets */
@@ -92,7 +93,7 @@ static pd_time arrival(struct sim_conn *c, uint8_t from, uint8_t type, uint32_t 
 {
     struct pd_sim *sim = c->sim;
     struct sim_host *a = c->end[from].host, *b = c->end[1 - from].host;
-    const struct pd_sim_link *conf = link_conf(a, b);
+    const struct pd_sim_link *conf = pd_loop_sim_link_conf(a, b);
     struct sim_link *k = link_of(a, b);
     struct sim_dir *d = &c->dir[from];
     pd_time t = sim->now;
@@ -315,7 +316,7 @@ static void arm_retry(struct sim_conn *c, uint8_t i)
 static pd_time base_rto(struct sim_conn *c)
 {
     struct sim_host *a = c->end[0].host, *b = c->end[1].host;
-    const struct pd_sim_link *ab = link_conf(a, b), *ba = link_conf(b, a);
+    const struct pd_sim_link *ab = pd_loop_sim_link_conf(a, b), *ba = pd_loop_sim_link_conf(b, a);
 
     return RTO_MIN + 2 * (ab->latency_ns + ba->latency_ns + ab->jitter_ns + ba->jitter_ns);
 }
@@ -324,7 +325,7 @@ static void send_data(struct sim_conn *c, uint8_t i, uint32_t n, bool fin)
 {
     struct sim_dir *d = &c->dir[i];
     struct pd_sim *sim = c->sim;
-    const struct pd_sim_link *conf = link_conf(c->end[i].host, c->end[1 - i].host);
+    const struct pd_sim_link *conf = pd_loop_sim_link_conf(c->end[i].host, c->end[1 - i].host);
     struct sim_packet *p;
 
     p = send_packet(c, i, SIM_DATA, n);
@@ -514,7 +515,7 @@ static void take_bytes(struct sim_conn *c, struct sim_packet *p)
         return;
     n = PD_MIN(p->len - skip, buffer_bytes(c) - d->rcv.fill);
     if (n > 0) {
-        flip = sim_rng_ppm(&c->sim->net, link_conf(a, b)->flip_ppm);
+        flip = sim_rng_ppm(&c->sim->net, pd_loop_sim_link_conf(a, b)->flip_ppm);
         if (k->flips > 0) {
             k->flips--;
             flip = true;
@@ -606,141 +607,4 @@ void pd_loop_sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n)
         arrive_ack(c, p);
     }
     pd_loop_sim_packet_free(sim, n);
-}
-
-/* ---- controls */
-
-static struct sim_host *host_by_name(struct pd_sim *sim, const char *name)
-{
-    for (uint32_t i = 0; i < sim->host_count; i++) {
-        if (strcmp(sim->hosts[i]->name, name) == 0)
-            return sim->hosts[i];
-    }
-    return NULL;
-}
-
-/* Calls fn for each pair of different hosts that the names stand for. */
-static pd_status each_link(struct pd_sim *sim, const char *from, const char *to,
-                           void (*fn)(struct sim_link *k, const void *arg), const void *arg)
-{
-    struct sim_host *a = from != NULL ? host_by_name(sim, from) : NULL;
-    struct sim_host *b = to != NULL ? host_by_name(sim, to) : NULL;
-
-    if ((from != NULL && a == NULL) || (to != NULL && b == NULL))
-        return PD_ENOENT;
-    for (uint32_t i = 0; i < sim->host_count; i++) {
-        for (uint32_t j = 0; j < sim->host_count; j++) {
-            if ((a != NULL && a->index != i) || (b != NULL && b->index != j))
-                continue;
-            if (i != j || (a != NULL && a == b))
-                fn(&sim->hosts[i]->links[j], arg);
-        }
-    }
-    return PD_OK;
-}
-
-static void set_conf(struct sim_link *k, const void *arg)
-{
-    k->conf = *(const struct pd_sim_link *)arg;
-    k->is_set = true;
-}
-
-pd_status pd_sim_link_set(struct pd_sim *sim, const char *from, const char *to,
-                          const struct pd_sim_link *link)
-{
-    if (from == NULL && to == NULL)
-        sim->opts.link = *link;
-    pd_loop_sim_log(sim, NULL, "link", from, link->latency_ns, link->bytes_per_s);
-    return each_link(sim, from, to, set_conf, link);
-}
-
-pd_status pd_sim_link_get(struct pd_sim *sim, const char *from, const char *to,
-                          struct pd_sim_link *out)
-{
-    struct sim_host *a = host_by_name(sim, from), *b = host_by_name(sim, to);
-
-    if (a == NULL || b == NULL)
-        return PD_ENOENT;
-    *out = *link_conf(a, b);
-    return PD_OK;
-}
-
-static void set_cut(struct sim_link *k, const void *arg)
-{
-    k->is_cut = *(const bool *)arg;
-}
-
-pd_status pd_sim_partition(struct pd_sim *sim, const char *from, const char *to, bool on)
-{
-    pd_loop_sim_log(sim, NULL, on ? "partition from" : "join from", from, 0, 0);
-    pd_loop_sim_log(sim, NULL, on ? "partition to" : "join to", to, 0, 0);
-    return each_link(sim, from, to, set_cut, &on);
-}
-
-void pd_sim_heal(struct pd_sim *sim)
-{
-    bool off = false;
-
-    pd_loop_sim_log(sim, NULL, "heal", NULL, 0, 0);
-    each_link(sim, NULL, NULL, set_cut, &off);
-    for (uint32_t i = 0; i < sim->host_count; i++)
-        sim->hosts[i]->links[i].is_cut = false;
-}
-
-static bool is_between(const struct sim_conn *c, const struct sim_host *a,
-                       const struct sim_host *b)
-{
-    const struct sim_host *x = c->end[0].host, *y = c->end[1].host;
-
-    if (x == NULL || y == NULL || (!c->end[0].is_open && !c->end[1].is_open))
-        return false;
-    return ((a == NULL || a == x) && (b == NULL || b == y)) ||
-           ((a == NULL || a == y) && (b == NULL || b == x));
-}
-
-uint32_t pd_sim_reset(struct pd_sim *sim, const char *a, const char *b)
-{
-    struct sim_host *x = a != NULL ? host_by_name(sim, a) : NULL;
-    struct sim_host *y = b != NULL ? host_by_name(sim, b) : NULL;
-    uint32_t n = 0;
-
-    PD_LIST_EACH_SAFE(&sim->conns, link) {
-        struct sim_conn *c = PD_LIST_ENTRY(link, struct sim_conn, link);
-        if (!is_between(c, x, y) || !c->is_established)
-            continue;
-        c->refs++;
-        pd_loop_sim_conn_fail(c, 0, PD_EPEER);
-        pd_loop_sim_conn_fail(c, 1, PD_EPEER);
-        link_next = link->next;
-        pd_loop_sim_conn_unref(c);
-        n++;
-    }
-    return n;
-}
-
-uint32_t pd_sim_half_open(struct pd_sim *sim, const char *a, const char *b)
-{
-    struct sim_host *x = a != NULL ? host_by_name(sim, a) : NULL;
-    struct sim_host *y = b != NULL ? host_by_name(sim, b) : NULL;
-    uint32_t n = 0;
-
-    PD_LIST_EACH(&sim->conns, link) {
-        struct sim_conn *c = PD_LIST_ENTRY(link, struct sim_conn, link);
-        if (is_between(c, x, y) && !c->is_half_open) {
-            pd_loop_sim_log(sim, c->end[0].host, "half open", NULL, c->id, 0);
-            c->is_half_open = true;
-            n++;
-        }
-    }
-    return n;
-}
-
-static void add_flips(struct sim_link *k, const void *arg)
-{
-    k->flips += *(const uint32_t *)arg;
-}
-
-pd_status pd_sim_flip(struct pd_sim *sim, const char *from, const char *to, uint32_t count)
-{
-    return each_link(sim, from, to, add_flips, &count);
 }
