@@ -719,6 +719,32 @@ static void big_upload(bool is_sim)
     bench_end(&b);
 }
 
+/* Each allocation of a call's life fails once: the call is refused or ends. */
+static void short_of_memory(bool is_sim)
+{
+    struct pd_http_call_opts opts = { .size = sizeof(opts), .host = PD_STR("peer:80"),
+                                      .method = PD_HTTP_POST, .target = PD_STR("/echo") };
+    struct pd_iov body = { (void *)(uintptr_t)"small", 5 };
+    static struct bench b;
+
+    opts.body = &body;
+    opts.n_body = 1;
+    for (uint64_t n = 1; n <= 30; n++) {
+        pd_status status;
+        bench_begin(&b, is_sim, NULL);
+        opts.addr = b.addr;
+        memset(&o1, 0, sizeof(o1));
+        pd_mem_fault_set(n);
+        status = pd_http_call_start(b.client, &opts, &call_events, &o1, &o1.call);
+        if (status == PD_OK)
+            wait_for(&b, &o1);
+        pd_mem_fault_set(0);
+        assert_true(status == PD_OK || status == PD_ENOMEM);
+        call_ok(&b, &o1, false, "after", "after");
+        bench_end(&b);
+    }
+}
+
 #define BOTH(name)                                                             \
     static void test_##name##_uv(void **state)                                 \
     {                                                                          \
@@ -743,6 +769,7 @@ BOTH(cancel)
 BOTH(waiting)
 BOTH(client_close)
 BOTH(big_upload)
+BOTH(short_of_memory)
 
 static const struct CMUnitTest tests[] = {
     ROWS(basic),
@@ -756,6 +783,7 @@ static const struct CMUnitTest tests[] = {
     ROWS(waiting),
     ROWS(client_close),
     ROWS(big_upload),
+    ROWS(short_of_memory),
 };
 
 PD_UNIT_MAIN(tests)

@@ -809,6 +809,33 @@ static void trickle(bool is_sim)
     finish(&s);
 }
 
+/* Each allocation of a connection's life fails once: the client gets an answer
+ * or an end, never silence, and the next client is served. */
+static void short_of_memory(bool is_sim)
+{
+    static char msg[40000];
+    struct site s;
+    int head = sprintf(msg, "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 30000\r\n\r\n");
+
+    memset(msg + head, 'x', 30000);
+    for (uint64_t n = 1; n <= 24; n++) {
+        begin_with(&s, is_sim, NULL);
+        raw_open(&s.w, &r1, &s.addr);
+        (void)world_run(&s.w, NULL, NULL, PD_MS);
+        raw_send_n(&r1, msg, (size_t)head + 30000);
+        pd_mem_fault_set(n);
+        r1.want = n % 2 == 0 ? "xxxx" : "HTTP/1.1 ";
+        assert_true(world_run(&s.w, raw_has, &r1, 10 * PD_SEC));
+        pd_mem_fault_set(0);
+        raw_close(&s.w, &r1);
+        raw_open(&s.w, &r1, &s.addr);
+        raw_send(&r1, GET("/hello"));
+        raw_expect(&s.w, &r1, "hello");
+        raw_close(&s.w, &r1);
+        finish(&s);
+    }
+}
+
 static double metric(struct pd_metrics *m, const char *name, const char *value)
 {
     const char *values[] = { "openai", value };
@@ -902,6 +929,7 @@ BOTH(early_answer)
 BOTH(dribble)
 BOTH(trickle)
 BOTH(metrics)
+BOTH(short_of_memory)
 
 static const struct CMUnitTest tests[] = {
     ROWS(basic),
@@ -923,6 +951,7 @@ static const struct CMUnitTest tests[] = {
     ROWS(dribble),
     ROWS(trickle),
     ROWS(metrics),
+    ROWS(short_of_memory),
 };
 
 PD_UNIT_MAIN(tests)
