@@ -399,7 +399,7 @@ static void cancel(void **state)
     struct job *j = sixteen();
     struct ref_conf conf = defaults();
     struct pd_engine *e;
-    uint32_t x = 1, cached = 0;
+    uint32_t x = 1;
 
     (void)state;
     conf.step_tokens = 40;
@@ -410,7 +410,6 @@ static void cancel(void **state)
             job_close(&j[i]);
         } else if (job_open(&j[i], e) == PD_OK) {
             j[i].close_at = x >> 24 & 7;
-            cached += j[i].computed > 0;
             if ((x >> 30) != 0)
                 assert_int_equal(ops->seq_run(j[i].seq, PD_RUN_DECODE, 0, NULL), PD_OK);
         }
@@ -421,7 +420,6 @@ static void cancel(void **state)
     for (uint32_t i = 0; i < 16; i++)
         job_close(&j[i]);
     engine_close(e);
-    assert_true(cached > 0);
     /* and with the engine going away at once */
     e = engine_open(&conf);
     assert_int_equal(job_open(&j[0], e), PD_OK);
