@@ -44,6 +44,9 @@ static const struct pd_host_api host_api = {
     .memory_alloc = memory_alloc, .memory_free = memory_free,
 };
 
+struct job;
+static const struct job *expected(const struct job *like);
+
 static struct pd_loop *loop;
 static const struct pd_engine_ops *ops;
 static char *golden_text, model_path[512];
