@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The ref engine as a whole, through its ops table, on the real loop: tokens are
- * the same alone, in company, after preemption, after a hand-over, after a
+/* The ref engine as a whole, through its ops table, on the real loop and in the
+ * simulator: tokens are the same alone, in company, after preemption, after a hand-over, after a
  * resume; blocks always come back. */
 #include "ref_golden.h"
 
+#include "loop/sim.h"
 #include "loop/uv.h"
 
 #include <pdplane/engine.h>
@@ -47,7 +48,8 @@ static const struct pd_host_api host_api = {
 struct job;
 static const struct job *expected(const struct job *like);
 
-static struct pd_loop *loop;
+static struct pd_loop *loop, *real_loop;
+static struct pd_sim *sim;              /* NULL: the real loop is used */
 static const struct pd_engine_ops *ops;
 static char *golden_text, model_path[512];
 
@@ -63,6 +65,37 @@ static int setup(void **state)
     return 0;
 }
 
+/* One turn of the loop, at most `wait` long. */
+static void turn(pd_time wait)
+{
+    if (sim == NULL)
+        assert_int_equal(pd_loop_uv_turn(loop, wait), PD_OK);
+    else if (!pd_sim_step(sim, pd_sim_now(sim) + wait))
+        pd_sim_run_until(sim, pd_sim_now(sim) + wait);
+}
+
+static int use_sim(void **state)
+{
+    (void)state;
+    real_loop = loop;
+    assert_int_equal(pd_sim_create(7, NULL, &sim), PD_OK);
+    assert_int_equal(pd_sim_loop_create(sim, "t", NULL, &loop), PD_OK);
+    return 0;
+}
+
+static int leave_sim(void **state)
+{
+    char names[256];
+    (void)state;
+    for (int i = 0; i < 20; i++)
+        turn(PD_MS);
+    assert_int_equal(pd_loop_destroy(loop, names, sizeof(names)), PD_OK);
+    assert_int_equal(pd_sim_destroy(sim), PD_OK);
+    sim = NULL;
+    loop = real_loop;
+    return 0;
+}
+
 static int teardown(void **state)
 {
     char names[256];
@@ -70,7 +103,7 @@ static int teardown(void **state)
     expected(NULL);
     free(golden_text);
     for (int i = 0; i < 20; i++)
-        pd_loop_uv_turn(loop, PD_MS);
+        turn(PD_MS);
     assert_int_equal(pd_loop_destroy(loop, names, sizeof(names)), PD_OK);
     return 0;
 }
@@ -100,16 +133,11 @@ static struct pd_engine_load load_of(struct pd_engine *e)
     return l;
 }
 
-static void turn(void)
-{
-    assert_int_equal(pd_loop_uv_turn(loop, 100 * PD_MS), PD_OK);
-}
-
 /* All blocks are back; a step that was under way may still hold some for a moment. */
 static void engine_close(struct pd_engine *e)
 {
     for (int i = 0; i < 100 && load_of(e).blocks_free != load_of(e).blocks_total; i++)
-        pd_loop_uv_turn(loop, PD_MS);
+        turn(PD_MS);
     assert_int_equal(load_of(e).blocks_free, load_of(e).blocks_total);
     assert_true(ref_pool_verify(e->pool));
     assert_int_equal(e->sequences, 0);
@@ -117,7 +145,7 @@ static void engine_close(struct pd_engine *e)
     assert_int_equal(e->preempted, 0);
     ops->destroy(e);
     for (int i = 0; i < 5; i++)
-        pd_loop_uv_turn(loop, PD_MS);
+        turn(PD_MS);
 }
 
 /* ---- jobs: one request each, and what came of it */
@@ -201,7 +229,7 @@ static void job_wait(struct job *j)
 {
     pd_time end = pd_loop_clock(loop) + 60 * PD_SEC;
     while (j->reason == 0 && !j->closed) {
-        turn();
+        turn(100 * PD_MS);
         assert_true(pd_loop_clock(loop) < end);
     }
 }
@@ -399,7 +427,7 @@ static void short_of_blocks(void **state)
                 left--;
             }
         }
-        turn();
+        turn(100 * PD_MS);
         assert_true(pd_loop_clock(loop) < end);
         assert_true(ref_pool_verify(e->pool));
     }
@@ -432,7 +460,7 @@ static void cancel(void **state)
                 assert_int_equal(ops->seq_run(j[i].seq, PD_RUN_DECODE, 0, NULL), PD_OK);
         }
         for (uint32_t k = x >> 20 & 3; k-- > 0;)
-            pd_loop_uv_turn(loop, PD_MS);
+            turn(PD_MS);
         assert_true(ref_pool_verify(e->pool));
     }
     for (uint32_t i = 0; i < 16; i++)
@@ -443,11 +471,11 @@ static void cancel(void **state)
     assert_int_equal(job_open(&j[0], e), PD_OK);
     j[0].close_at = 0;
     assert_int_equal(ops->seq_run(j[0].seq, PD_RUN_DECODE, 0, NULL), PD_OK);
-    pd_loop_uv_turn(loop, 0);
+    turn(0);
     job_close(&j[0]);
     ops->destroy(e);
     for (int i = 0; i < 5; i++)
-        pd_loop_uv_turn(loop, PD_MS);
+        turn(PD_MS);
     free(j);
 }
 
@@ -624,7 +652,7 @@ static void pacing(void **state)
     assert_int_equal(job_open(&j[0], e), PD_OK);
     assert_int_equal(ops->seq_run(j[0].seq, PD_RUN_DECODE, 0, NULL), PD_OK);
     for (int i = 0; i < 3; i++)
-        pd_loop_uv_turn(loop, PD_MS);
+        turn(PD_MS);
     job_close(&j[0]);
     engine_close(e);
     free(j);
@@ -748,6 +776,37 @@ static void damaged_kv(void **state)
     free(j);
 }
 
+/* Virtual time depends on the work alone: the same run takes the same time. */
+static void sim_repeats(void **state)
+{
+    struct job *j = sixteen();
+    pd_time took[2];
+
+    (void)state;
+    for (int round = 0; round < 2; round++) {
+        struct ref_conf conf = defaults();
+        struct pd_engine *e;
+        pd_time t = pd_loop_clock(loop);
+        conf.max_running = 6;
+        conf.ms_per_token = 20;
+        conf.prefill_tokens_per_s = 3000;
+        e = engine_open(&conf);
+        for (uint32_t i = 0; i < 16; i++) {
+            assert_int_equal(job_open(&j[i], e), PD_OK);
+            assert_int_equal(ops->seq_run(j[i].seq, PD_RUN_DECODE, 0, NULL), PD_OK);
+        }
+        for (uint32_t i = 0; i < 16; i++)
+            job_wait(&j[i]);
+        took[round] = pd_loop_clock(loop) - t;
+        for (uint32_t i = 0; i < 16; i++)
+            job_close(&j[i]);
+        engine_close(e);
+    }
+    assert_true(took[0] > 2 * PD_SEC);
+    assert_true(took[0] == took[1]);
+    free(j);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -755,6 +814,12 @@ int main(void)
         cmocka_unit_test(cancel), cmocka_unit_test(hand_over), cmocka_unit_test(prefill_then_decode),
         cmocka_unit_test(resume), cmocka_unit_test(prefix_cache), cmocka_unit_test(pacing),
         cmocka_unit_test(text), cmocka_unit_test(refusals), cmocka_unit_test(damaged_kv),
+        { "sim_in_company", in_company, use_sim, leave_sim, NULL },
+        { "sim_short_of_blocks", short_of_blocks, use_sim, leave_sim, NULL },
+        { "sim_cancel", cancel, use_sim, leave_sim, NULL },
+        { "sim_hand_over", hand_over, use_sim, leave_sim, NULL },
+        { "sim_pacing", pacing, use_sim, leave_sim, NULL },
+        { "sim_repeats", sim_repeats, use_sim, leave_sim, NULL },
     };
     if (getenv("PD_TEST") != NULL)
         cmocka_set_test_filter(getenv("PD_TEST"));
