@@ -31,6 +31,7 @@ struct world {
 };
 
 static const struct pd_peer_api *api;
+struct pd_peers *pd_test_graveyard[2];  /* not static: kept although nobody reads it */
 
 static void on_peer(struct pd_peers *peers, pd_peer_ref peer, uint32_t what, void *arg)
 {
@@ -375,8 +376,7 @@ static void test_restart(void **state)
         struct pd_node_id old = w.n[1].desc.id;
         pd_peer_ref ref = api->find(w.n[0].peers, &old);
         /* What the dead process had is nobody's any more; this keeps it from being a leak. */
-        static struct pd_peers *graveyard[2];
-        graveyard[tell] = w.n[1].peers;
+        pd_test_graveyard[tell] = w.n[1].peers;
         pd_sim_crash(w.n[1].loop, tell == 1);
         node_start(&w, 1);
         run(&w, 6 * PD_SEC);
