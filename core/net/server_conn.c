@@ -414,7 +414,7 @@ static bool can_process(const struct pd_http_conn *c)
 /* Parses what it may of n bytes; returns how many were used. */
 static size_t process(struct pd_http_conn *c, const char *p, size_t n)
 {
-    size_t at = 0;
+    size_t at = 0, begun = 0;
 
     c->in_process = true;
     while (can_process(c)) {
@@ -422,7 +422,8 @@ static size_t process(struct pd_http_conn *c, const char *p, size_t n)
         struct pd_str body;
         size_t used;
 
-        if (c->req == NULL && (at == n || !begin_req(c)))
+        /* Others' turn after a row of requests that were answered at once. */
+        if (c->req == NULL && (at == n || begun++ == PD_HTTP_PIPELINE || !begin_req(c)))
             break;
         parser = &c->req->parser;
         enum pd_http1_event ev = pd_http1_next(parser, p + at, n - at, &used, &body);
@@ -470,7 +471,9 @@ static void after_input(struct pd_http_conn *c)
     }
     pd_http_conn_update_read(c);
     pd_http_conn_arm(c);
-    if (c->eof)
+    if (c->req == NULL && c->stash.n > 0)
+        pd_http_conn_wake(c);
+    else if (c->eof)
         settle_eof(c);
 }
 

@@ -13,6 +13,7 @@
 
 #define PD_HTTP_SCRATCH (64 * 1024)     /* one read, shared by all connections */
 #define PD_HTTP_STASH (64 * 1024)       /* pipelined bytes that may wait */
+#define PD_HTTP_PIPELINE 16             /* requests of one connection served in a row */
 #define PD_HTTP_DISCARD (64 * 1024)     /* body that nobody asked for */
 #define PD_HTTP_DIRECT (16 * 1024)      /* pieces from here on are not copied to coalesce */
 #define PD_HTTP_BODY_STEP (16 * 1024)

@@ -15,7 +15,7 @@ struct site {
     struct pd_http_server *server;
     struct pd_addr addr;
     struct pd_http_req *held;
-    size_t requests;
+    size_t requests, want_requests;
     size_t gone;
     pd_status why;
     size_t drains, deadlines;
@@ -332,6 +332,11 @@ static void rejects(bool is_sim)
     finish(&s);
 }
 
+static bool has_requests(void *arg)
+{
+    return ((struct site *)arg)->requests == ((struct site *)arg)->want_requests;
+}
+
 static void pipeline(bool is_sim)
 {
     struct site s;
@@ -354,6 +359,20 @@ static void pipeline(bool is_sim)
     assert_true(a != NULL && b > a && c > b);
     assert_int_equal(s.requests, 3);
     raw_close(&s.w, &r1);
+    /* More than are served in one turn, and more than the stash takes. */
+    for (int count = 40; count <= 4000; count *= 100) {
+        static char many[4000 * 64];
+        size_t n = 0;
+        s.requests = 0;
+        raw_open(&s.w, &r1, &s.addr);
+        r1.count_only = true;
+        for (int i = 0; i < count; i++)
+            n += (size_t)sprintf(many + n, GET("/hello?%d"), i);
+        raw_send_n(&r1, many, n);
+        s.want_requests = (size_t)count;
+        assert_true(world_run(&s.w, has_requests, &s, 20 * PD_SEC));
+        raw_close(&s.w, &r1);
+    }
     finish(&s);
 }
 
