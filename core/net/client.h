@@ -70,7 +70,8 @@ void pd_http_client_forget(struct pd_http_client *c, const struct pd_addr *addr)
 const struct pd_http_client_stats *pd_http_client_stats(const struct pd_http_client *c);
 
 /* Starts a call.  PD_OK: on_end or on_error follows.  PD_EINVAL, PD_ELIMIT,
- * PD_ENOMEM, PD_ECANCELED (closing): nothing follows.  opts is borrowed, ev until the call is gone. */
+ * PD_ENOMEM, PD_ECANCELED (closing): nothing follows.  opts is borrowed, ev
+ * until the call is gone. */
 pd_status pd_http_call_start(struct pd_http_client *c, const struct pd_http_call_opts *opts,
                              const struct pd_http_call_events *ev, void *arg,
                              struct pd_http_call **out);

@@ -34,11 +34,13 @@ const char *pd_http_status_text(uint32_t status);
     X(REQUEST_LINE, 400, "invalid_request_line", "request_line", "The request line is malformed.") \
     X(METHOD, 501, "unknown_method", "method", "The method is not known.") \
     X(METHOD_REFUSED, 405, "method_not_allowed", "method_refused", "The method is not allowed.") \
-    X(VERSION, 505, "unsupported_version", "version", "Only HTTP/1.1 and HTTP/1.0 are spoken here.") \
+    X(VERSION, 505, "unsupported_version", "version", \
+      "Only HTTP/1.1 and HTTP/1.0 are spoken here.") \
     X(TARGET, 400, "invalid_target", "target", "The request target is malformed.") \
     X(URI_LENGTH, 414, "uri_too_long", "uri_length", "The request line is too long.") \
     X(HEADER_NAME, 400, "invalid_header", "header_name", "A header name is malformed.") \
-    X(HEADER_VALUE, 400, "invalid_header", "header_value", "A header value contains forbidden bytes.") \
+    X(HEADER_VALUE, 400, "invalid_header", "header_value", \
+      "A header value contains forbidden bytes.") \
     X(OBS_FOLD, 400, "invalid_header", "obs_fold", "Folded header lines are refused.") \
     X(HEADERS_SIZE, 431, "headers_too_large", "headers_size", "The header block is too large.") \
     X(HOST, 400, "invalid_host", "host", "Exactly one valid Host header is needed.") \
