@@ -92,10 +92,8 @@ static pd_status transports_build(struct pd_node *node, struct pd_err *err)
         t->log = pd_log_child(node->log, u->name);
         struct pd_instance_ctx ctx = ctx_of(node, t->name, t->log);
         pd_status status = t->ops->create(&ctx, u->conf, &t->transport, err);
-        if (status != PD_OK) {
-            pd_log_child_free(t->log);
+        if (status != PD_OK)
             return at_place(err, &u->place, status);
-        }
         node->n_transports++;
     }
     return PD_OK;
@@ -317,10 +315,8 @@ static pd_status roles_build(struct pd_node *node, struct pd_err *err)
         r->log = pd_log_child(node->log, u->name);
         struct pd_instance_ctx ctx = ctx_of(node, u->name, r->log);
         pd_status status = r->ops->create(&ctx, u->conf, &r->role, err);
-        if (status != PD_OK) {
-            pd_log_child_free(r->log);
+        if (status != PD_OK)
             return at_place(err, &u->place, status);
-        }
         node->n_roles++;
     }
     if (node->n_roles == 0) {

@@ -229,7 +229,6 @@ static bool close_role(struct pd_node *node)
     if (node->n_roles == 0)
         return false;
     struct pd_node_role *r = &node->roles[--node->n_roles];
-    pd_log_child_free(r->log);
     r->ops->destroy(r->role, close_next, node);
     return true;
 }
@@ -239,24 +238,29 @@ static bool close_transport(struct pd_node *node)
     if (node->n_transports == 0)
         return false;
     struct pd_node_transport *t = &node->transports[--node->n_transports];
-    pd_log_child_free(t->log);
     t->ops->destroy(t->transport, close_next, node);
     return true;
 }
 
-static void close_engines(struct pd_node *node)
+static bool close_engine(struct pd_node *node)
 {
-    while (node->n_engines > 0) {
-        struct pd_node_engine *e = &node->engines[--node->n_engines];
-        e->ops->destroy(e->engine);
-        pd_log_child_free(node->engine_logs[node->n_engines]);
-    }
+    if (node->n_engines == 0)
+        return false;
+    struct pd_node_engine *e = &node->engines[--node->n_engines];
+    e->ops->destroy(e->engine, close_next, node);
+    return true;
 }
 
 static void node_free(struct pd_node *node)
 {
     void (*closed)(void *) = node->closed;
     void *closed_arg = node->closed_arg;
+    for (uint32_t i = 0; i < PD_NODE_ROLES_MAX; i++)
+        pd_log_child_free(node->roles[i].log);
+    for (uint32_t i = 0; i < PD_NODE_TRANSPORTS_MAX; i++)
+        pd_log_child_free(node->transports[i].log);
+    for (uint32_t i = 0; i < PD_NODE_ENGINES_MAX; i++)
+        pd_log_child_free(node->engine_logs[i]);
     pd_node_endpoints_free(node);
     pd_node_metrics_free(node);
     pd_sched_destroy(node->sched);
@@ -323,8 +327,12 @@ static void close_step(struct pd_task *task, void *arg)
             return;
         node->close_step++;
         /* fall through */
+    case 7:
+        if (close_engine(node))
+            return;
+        node->close_step++;
+        /* fall through */
     default:
-        close_engines(node);
         node_free(node);
     }
 }

@@ -143,7 +143,7 @@ static void engine_close(struct pd_engine *e)
     assert_int_equal(e->sequences, 0);
     assert_int_equal(e->queued, 0);
     assert_int_equal(e->preempted, 0);
-    ops->destroy(e);
+    ops->destroy(e, NULL, NULL);
     for (int i = 0; i < 5; i++)
         turn(PD_MS);
 }
@@ -473,7 +473,7 @@ static void cancel(void **state)
     assert_int_equal(ops->seq_run(j[0].seq, PD_RUN_DECODE, 0, NULL), PD_OK);
     turn(0);
     job_close(&j[0]);
-    ops->destroy(e);
+    ops->destroy(e, NULL, NULL);
     for (int i = 0; i < 5; i++)
         turn(PD_MS);
     free(j);

@@ -140,10 +140,11 @@ struct pd_engine_ops {
 
     /* Life of an instance.  conf is the unit's conf_size bytes, filled from
      * its rows, valid until destroy.  create may take seconds (it loads the
-     * model).  destroy comes when no sequence is open. */
+     * model).  destroy comes when no sequence is open; on_closed is the last
+     * callback, ctx and what it points to stay valid until then. */
     pd_status (*create)(const struct pd_instance_ctx *ctx, const void *conf, struct pd_engine **out,
                         struct pd_err *err);
-    void (*destroy)(struct pd_engine *engine);
+    void (*destroy)(struct pd_engine *engine, void (*on_closed)(void *arg), void *arg);
     void (*info)(struct pd_engine *engine, struct pd_engine_info *out);
     void (*load)(struct pd_engine *engine, struct pd_engine_load *out);
 

@@ -111,6 +111,8 @@ struct pd_engine {
     uint32_t running;
 
     uint64_t prompt_tokens, output_tokens, cached_tokens, preemptions;
+    void (*on_closed)(void *arg);      /* of destroy */
+    void *closed_arg;
 };
 
 /* seq.c: the operations of engine.h. */

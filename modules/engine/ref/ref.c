@@ -186,10 +186,23 @@ static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, str
     return PD_OK;
 }
 
-static void destroy(struct pd_engine *e)
+static void closed(void *arg)
+{
+    struct pd_engine *e = arg;
+    void (*on_closed)(void *) = e->on_closed;
+    void *closed_arg = e->closed_arg;
+
+    free_all(e);
+    if (on_closed != NULL)
+        on_closed(closed_arg);
+}
+
+static void destroy(struct pd_engine *e, void (*on_closed)(void *arg), void *arg)
 {
     ref_step_stop(e);
-    pd_workq_close(e->loop, e->workq, free_all, e);
+    e->on_closed = on_closed;
+    e->closed_arg = arg;
+    pd_workq_close(e->loop, e->workq, closed, e);
 }
 
 static void info(struct pd_engine *e, struct pd_engine_info *out)
