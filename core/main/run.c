@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/status.h"
 #include "base/str.h"
+#include "ctl/ctl.h"
 #include "loop/uv.h"
 #include "main/main.h"
 #include "node/node.h"
@@ -23,6 +24,7 @@ struct run {
     struct pd_loop *loop;
     struct pd_log *log;
     struct pd_node *node;
+    struct pd_ctl *ctl;
     struct pd_pidfile *pidfile;
     struct pd_timer drain_timer;
     struct pd_loop_signal *signals[4];
@@ -47,6 +49,16 @@ static void node_closed(void *arg)
     pd_loop_stop(run->loop);
 }
 
+static void ctl_closed(void *arg)
+{
+    struct run *run = arg;
+    run->ctl = NULL;
+    if (run->node != NULL)
+        pd_node_destroy(run->node, node_closed, run);
+    else
+        pd_loop_stop(run->loop);
+}
+
 static void stop(struct run *run)
 {
     if (run->is_stopping)
@@ -57,10 +69,10 @@ static void stop(struct run *run)
         if (run->signals[i] != NULL)
             pd_loop_uv_signal_close(run->signals[i]);
     }
-    if (run->node != NULL)
-        pd_node_destroy(run->node, node_closed, run);
+    if (run->ctl != NULL)
+        pd_ctl_destroy(run->ctl, ctl_closed, run);
     else
-        pd_loop_stop(run->loop);
+        ctl_closed(run);
 }
 
 static void drained(void *arg)
@@ -98,6 +110,16 @@ static void on_signal(int signum, void *arg)
         drain(run);
     else
         stop(run);
+}
+
+static void on_drain(void *arg)
+{
+    drain(arg);
+}
+
+static void on_stop(void *arg)
+{
+    stop(arg);
 }
 
 static uint64_t wall_now(void *arg)
@@ -141,6 +163,16 @@ static pd_status signals_open(struct run *run)
     return PD_OK;
 }
 
+static pd_status ctl_open(struct run *run, const struct pd_node_conf *root, struct pd_err *err)
+{
+    if (root->control == NULL)
+        return PD_OK;
+    struct pd_ctl_params params = { .loop = run->loop, .log = run->log, .node = run->node,
+                                    .path = root->control, .on_drain = on_drain, .on_stop = on_stop,
+                                    .arg = run };
+    return pd_ctl_create(&params, &run->ctl, err);
+}
+
 static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mods, struct pd_err *err)
 {
     const struct pd_node_conf *root = pd_conf_root(conf);
@@ -165,7 +197,7 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mo
     struct pd_node_params params = { .loop = run->loop, .log = run->log, .mods = mods, .conf = conf,
                                      .name = host, .host_id = host_id };
     if ((status = pd_node_create(&params, &run->node, err)) != PD_OK ||
-        (status = pd_node_start(run->node, err)) != PD_OK)
+        (status = ctl_open(run, root, err)) != PD_OK || (status = pd_node_start(run->node, err)) != PD_OK)
         return status;
     status = signals_open(run);
     return status == PD_OK ? PD_OK : pd_err_set(err, status, "cannot watch signals");
