@@ -1013,6 +1013,37 @@ static void test_ways(void **state)
     world_down(&w);
 }
 
+/* Memory runs out at each point: an honest end, nothing leaked, nothing wrong. */
+static void test_no_memory(void **state)
+{
+    uint32_t valid = 0, refused = 0;
+    (void)state;
+    for (uint64_t n = 1; n < 140; n++) {
+        struct world w;
+        struct pd_err err;
+        world_up(&w, PD_KV_DIGESTS_FULL, 8, 8);
+        pd_mem_fault_set(n);
+        if (open_dest(&w) != PD_OK) {
+            w.dest = NULL;
+            refused++;
+        } else if (open_source(&w, &err) != PD_OK) {
+            w.source = NULL;
+            refused++;
+            pd_kv_dest_abort(w.dest, true);
+        }
+        push_all(&w);
+        pd_mem_fault_set(0);
+        run(&w, 600 * PD_MS);
+        assert_true(w.dest == NULL && w.source == NULL);
+        if (w.d_ends == 1 && w.dr.verdict == PD_KV_VALID) {
+            valid++;
+            assert_true(wrong_cells(&w) == 0);
+        }
+        world_down(&w);
+    }
+    assert_true(valid > 0 && refused > 10);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_good),
     cmocka_unit_test(test_faults),
@@ -1022,5 +1053,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_expiry),
     cmocka_unit_test(test_refusals),
     cmocka_unit_test(test_ways),
+    cmocka_unit_test(test_no_memory),
 };
 PD_UNIT_MAIN(tests)

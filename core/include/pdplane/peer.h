@@ -148,9 +148,10 @@ struct pd_call_events {
     /* A whole message; bytes are borrowed during the event. */
     void (*on_message)(struct pd_call *call, uint32_t type, struct pd_str bytes, void *arg);
     /* The call is over; comes once, and the call is gone after it.  Opener: the
-     * service's status and last message, or PD_EPEER (link lost), PD_EPROTO.
-     * Service: PD_ECANCELED (the opener went away) or PD_EPEER.  Does not come
-     * after this end's own call_end or call_cancel. */
+     * service's status and last message, or PD_EPEER (link lost).  Service:
+     * PD_ECANCELED (the opener went away) or PD_EPEER.  Either: PD_ENOMEM or
+     * PD_ELIMIT when a message cannot be kept.  Does not come after this end's
+     * own call_end or call_cancel. */
     void (*on_end)(struct pd_call *call, pd_status status, struct pd_str bytes, void *arg);
     /* A send that answered PD_EAGAIN may be tried again.  May be NULL. */
     void (*on_writable)(struct pd_call *call, void *arg);
