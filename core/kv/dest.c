@@ -89,7 +89,8 @@ static bool verify(struct pd_kv_job *job, uint64_t *budget)
         uint64_t digest;
         pd_kv_wire_range(e->from, e->to, e->wire_tokens, e->at_block, &a, &b);
         if (!e->in_block) {
-            struct pd_kv_place place = { .layout = &e->region->layout, .pool_blocks = e->region->blocks,
+            struct pd_kv_place place = { .layout = &e->region->layout,
+                                         .pool_blocks = e->region->blocks,
                                          .n_blocks = dest->n_blocks, .blocks = dest->blocks };
             pd_kv_plan_clear(&e->digester.plan);
             pd_status st = pd_kv_plan_add(&e->digester.plan, &place, a, b, e->wire_tokens,
@@ -265,14 +266,16 @@ static void open_windows(struct pd_kv_dest *dest, const uint32_t *chosen, uint32
         w->transport = chosen[i];
         pd_status st = t->ops->window_open(t->instance, &desc, &window_events, w, &w->window);
         if (st != PD_OK) {
-            pd_log_warn(e->kv->log, "transport \"%s\" cannot open a window for peer \"%s\": status %d",
+            pd_log_warn(e->kv->log,
+                        "transport \"%s\" cannot open a window for peer \"%s\": status %d",
                         t->name, e->peer_name, (int)st);
             w->window = NULL;
             continue;
         }
         st = t->ops->window_export(w->window, w->blob, sizeof w->blob, &len);
         if (st != PD_OK || len > sizeof w->blob) {
-            pd_log_warn(e->kv->log, "transport \"%s\" cannot export a window: status %d", t->name, (int)st);
+            pd_log_warn(e->kv->log, "transport \"%s\" cannot export a window: status %d", t->name,
+                        (int)st);
             len = 0;    /* useless to the source, closed with the others */
         }
         struct pd_kv_grant_way *way = &grant->ways[grant->g.n_transports];
@@ -287,7 +290,8 @@ static void open_windows(struct pd_kv_dest *dest, const uint32_t *chosen, uint32
 }
 
 static struct pd_kv_dest *dest_create(struct pd_kv *kv, const struct pd_kv_dest_params *p,
-                                      const struct pd_peer_info *peer, uint64_t *tag, pd_status *status)
+                                      const struct pd_peer_info *peer, uint64_t *tag,
+                                      pd_status *status)
 {
     struct pd_kv_dest *dest = (struct pd_kv_dest *)pd_calloc(1, sizeof *dest);
     *status = PD_ENOMEM;
@@ -316,7 +320,8 @@ static struct pd_kv_dest *dest_create(struct pd_kv *kv, const struct pd_kv_dest_
 }
 
 pd_status pd_kv_dest_open(struct pd_kv *kv, const struct pd_kv_dest_params *p,
-                          const struct pd_kv_dest_events *events, void *arg, struct pd_kv_dest **out)
+                          const struct pd_kv_dest_events *events, void *arg,
+                          struct pd_kv_dest **out)
 {
     struct pd_peer_info peer;
     struct pd_kv_grant_full grant = { .g = { .size = sizeof grant.g } };
@@ -437,7 +442,8 @@ pd_status pd_kv_dest_message(struct pd_kv_dest *dest, struct pd_str bytes)
     }
     if (m.type == PD_KV_M_ABORT) {
         e->is_silent = true;
-        give_up(dest, m.verdict == PD_KV_REFUSED || m.verdict == PD_KV_FAILED ? m.verdict : PD_KV_PEER_ABORTED,
+        give_up(dest, m.verdict == PD_KV_REFUSED ||
+                m.verdict == PD_KV_FAILED ? m.verdict : PD_KV_PEER_ABORTED,
                 PD_ECANCELED, "the source gave up", false);
         return PD_OK;
     }

@@ -20,7 +20,8 @@ static uint64_t hash_tokens(const int32_t *tokens, uint32_t n, uint64_t seed)
     return seed;
 }
 
-uint64_t pd_kv_digest_keys(const uint8_t model[16], const int32_t *tokens, uint32_t from, uint32_t to,
+uint64_t pd_kv_digest_keys(const uint8_t model[16], const int32_t *tokens, uint32_t from,
+                           uint32_t to,
                            uint32_t wire_tokens, uint64_t *keys)
 {
     uint32_t n = pd_kv_wire_blocks(from, to, wire_tokens);

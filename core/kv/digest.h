@@ -12,7 +12,8 @@
 /* Fills one key for each wire block of [from, to); tokens are those of [0, to).
  * Returns a tag of all of them, the same exactly when layout's model and tokens
  * are. */
-uint64_t pd_kv_digest_keys(const uint8_t model[16], const int32_t *tokens, uint32_t from, uint32_t to,
+uint64_t pd_kv_digest_keys(const uint8_t model[16], const int32_t *tokens, uint32_t from,
+                           uint32_t to,
                            uint32_t wire_tokens, uint64_t *keys);
 
 /* A digest in the making over one plan after the other, a slice at a time. */

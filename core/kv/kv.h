@@ -46,7 +46,8 @@ void pd_kv_destroy(struct pd_kv *kv, void (*on_closed)(void *arg), void *arg);
 
 /* Adds a transport instance, in order of preference; before any region.  ops,
  * instance and name must outlive the plane.  PD_OK, PD_ELIMIT, PD_EEXIST. */
-pd_status pd_kv_transport_add(struct pd_kv *kv, const char *name, const struct pd_transport_ops *ops,
+pd_status pd_kv_transport_add(struct pd_kv *kv, const char *name,
+                              const struct pd_transport_ops *ops,
                               struct pd_transport *instance);
 /* What to tell peers: fills up to PD_KV_MAX_TRANSPORTS, returns how many. */
 uint32_t pd_kv_transports(struct pd_kv *kv, struct pd_peer_transport *out);

@@ -97,11 +97,13 @@ pd_status pd_kv_layout_compatible(const struct pd_layout *a, const struct pd_lay
     if (pd_kv_layout_check(a, err) != PD_OK || pd_kv_layout_check(b, err) != PD_OK)
         return PD_EINVAL;
     if (memcmp(a->model, b->model, sizeof a->model) != 0)
-        return pd_err_set(err, PD_EINVAL, "the weights differ: KV of one model is nothing to the other");
+        return pd_err_set(err, PD_EINVAL,
+                          "the weights differ: KV of one model is nothing to the other");
     if (a->dtype != b->dtype)
         return pd_err_set(err, PD_EINVAL, "dtype differs: %u and %u", a->dtype, b->dtype);
     if (a->layers != b->layers || a->kv_heads != b->kv_heads || a->head_dim != b->head_dim)
-        return pd_err_set(err, PD_EINVAL, "layers, heads or head size differ: %u x %u x %u and %u x %u x %u",
+        return pd_err_set(err, PD_EINVAL,
+                          "layers, heads or head size differ: %u x %u x %u and %u x %u x %u",
                           a->layers, a->kv_heads, a->head_dim, b->layers, b->kv_heads, b->head_dim);
     return PD_OK;
 }

@@ -58,7 +58,8 @@ int pd_lease_next(enum pd_lease_state state, enum pd_lease_event event, pd_statu
     return next < PD_LEASE_STATES ? (int)next : -1;
 }
 
-void pd_leases_init(struct pd_leases *t, struct pd_loop *loop, struct pd_metrics *metrics, uint32_t max)
+void pd_leases_init(struct pd_leases *t, struct pd_loop *loop, struct pd_metrics *metrics,
+                    uint32_t max)
 {
     memset(t, 0, sizeof *t);
     t->loop = loop;
@@ -67,9 +68,10 @@ void pd_leases_init(struct pd_leases *t, struct pd_loop *loop, struct pd_metrics
     pd_list_init(&t->live);
     pd_list_init(&t->tombs);
     if (metrics != NULL) {
-        t->metric_live = pd_metrics_simple_gauge(metrics, "pdplane_kv_leases", "KV leases in force.");
+        t->metric_live = pd_metrics_simple_gauge(metrics, "pdplane_kv_leases",
+                                                 "KV leases in force.");
         t->metric_expired = pd_metrics_simple_counter(metrics, "pdplane_kv_lease_expired_total",
-                                                      "KV leases whose holder said nothing for too long.");
+                                                      "KV leases whose holder was silent for too long.");
     }
 }
 
@@ -104,7 +106,8 @@ static void on_timer(struct pd_timer *timer, void *arg)
         lease->on_expired(lease, lease->arg);
 }
 
-pd_status pd_lease_grant(struct pd_leases *t, const struct pd_node_id *holder, const char *holder_name,
+pd_status pd_lease_grant(struct pd_leases *t, const struct pd_node_id *holder,
+                         const char *holder_name,
                          pd_time ttl, uint32_t blocks, pd_lease_expired on_expired, void *arg,
                          struct pd_lease **out)
 {
@@ -202,7 +205,8 @@ static void fill_row(const struct pd_lease *lease, pd_time now, struct pd_kv_lea
     memset(row, 0, sizeof *row);
     row->xid = lease->xid;
     row->generation = lease->generation;
-    (void)pd_str_copy(pd_str_from(pd_lease_state_text(lease->state)), row->state, sizeof row->state);
+    (void)pd_str_copy(pd_str_from(pd_lease_state_text(lease->state)), row->state,
+                      sizeof row->state);
     memcpy(row->holder, lease->holder_name, sizeof row->holder);
     row->left_ns = lease->due > now ? lease->due - now : 0;
     row->age_ns = now - lease->granted_at;

@@ -83,12 +83,14 @@ struct pd_lease {
     void *arg;
 };
 
-void pd_leases_init(struct pd_leases *t, struct pd_loop *loop, struct pd_metrics *metrics, uint32_t max);
+void pd_leases_init(struct pd_leases *t, struct pd_loop *loop, struct pd_metrics *metrics,
+                    uint32_t max);
 /* No lease may be live. */
 void pd_leases_fini(struct pd_leases *t);
 /* A new lease with a random xid and the next generation.  PD_OK, PD_ELIMIT,
  * PD_ENOMEM.  Borrowed until RELEASED; then the table keeps the tombstone. */
-pd_status pd_lease_grant(struct pd_leases *t, const struct pd_node_id *holder, const char *holder_name,
+pd_status pd_lease_grant(struct pd_leases *t, const struct pd_node_id *holder,
+                         const char *holder_name,
                          pd_time ttl, uint32_t blocks, pd_lease_expired on_expired, void *arg,
                          struct pd_lease **out);
 /* What the table says: the next state, or -1 with *status the answer (PD_OK:

@@ -10,7 +10,8 @@
 const char *pd_kv_verdict_text(uint32_t verdict)
 {
     static const char *const text[] = {
-        "none", "valid", "corrupt", "stale", "timeout", "aborted", "refused", "failed", "peer_aborted",
+        "none", "valid", "corrupt", "stale", "timeout", "aborted", "refused", "failed",
+        "peer_aborted",
     };
     return verdict < sizeof text / sizeof text[0] ? text[verdict] : "unknown";
 }
@@ -89,7 +90,8 @@ pd_status pd_kv_grant_parse(struct pd_str bytes, struct pd_kv_grant_full *f)
     return pd_reader_finish(&r);
 }
 
-pd_status pd_kv_message_write(const struct pd_kv_message *m, const uint64_t *digests, struct pd_buf *out)
+pd_status pd_kv_message_write(const struct pd_kv_message *m, const uint64_t *digests,
+                              struct pd_buf *out)
 {
     uint8_t b[64];
     struct pd_writer w;

@@ -56,7 +56,8 @@ pd_status pd_kv_grant_write(const struct pd_kv_grant_full *g, struct pd_buf *out
 /* PD_OK or PD_EPROTO. */
 pd_status pd_kv_grant_parse(struct pd_str bytes, struct pd_kv_grant_full *out);
 /* Appends; digests of a DIGESTS message are given as numbers. */
-pd_status pd_kv_message_write(const struct pd_kv_message *m, const uint64_t *digests, struct pd_buf *out);
+pd_status pd_kv_message_write(const struct pd_kv_message *m, const uint64_t *digests,
+                              struct pd_buf *out);
 pd_status pd_kv_message_parse(struct pd_str bytes, struct pd_kv_message *out);
 const char *pd_kv_verdict_text(uint32_t verdict);
 

@@ -182,19 +182,23 @@ void pd_kv_end_report(struct pd_kv_end *e, bool outbound, struct pd_kv_result *o
     kv->history_next = (kv->history_next + 1) % kv->conf.history;
     kv->history_n = PD_MIN(kv->history_n + 1, kv->conf.history);
     count_end(e, outbound, out->total_ns);
-    if (e->verdict == PD_KV_VALID || e->verdict == PD_KV_ABORTED || e->verdict == PD_KV_PEER_ABORTED)
+    if (e->verdict == PD_KV_VALID || e->verdict == PD_KV_ABORTED ||
+        e->verdict == PD_KV_PEER_ABORTED)
         pd_log_req(kv->log, PD_LOG_DEBUG, req, "kv %s peer \"%s\" by \"%s\": %llu bytes, %s",
-                   outbound ? "to" : "from", e->peer_name, e->transport, (unsigned long long)e->bytes,
+                   outbound ? "to" : "from", e->peer_name, e->transport,
+                   (unsigned long long)e->bytes,
                    pd_kv_verdict_text(e->verdict));
     else
         pd_log_req(kv->log, PD_LOG_WARN, req, "kv %s peer \"%s\" by \"%s\" is %s: %s",
-                   outbound ? "to" : "from", e->peer_name, e->transport, pd_kv_verdict_text(e->verdict),
+                   outbound ? "to" : "from", e->peer_name, e->transport,
+                   pd_kv_verdict_text(e->verdict),
                    e->reason);
 }
 
 /* ---- transports and regions */
 
-const struct pd_peer_transport *pd_kv_peer_transport(const struct pd_peer_info *peer, const char *name)
+const struct pd_peer_transport *pd_kv_peer_transport(const struct pd_peer_info *peer,
+                                                     const char *name)
 {
     for (uint32_t i = 0; i < peer->desc->n_transports; i++)
         if (strcmp(peer->desc->transports[i].name, name) == 0)
@@ -212,7 +216,8 @@ uint32_t pd_kv_choose(struct pd_kv *kv, const struct pd_kv_region *region,
             const struct pd_kv_transport *t = &kv->transports[i];
             bool is_local = (t->info.flags & PD_TRANSPORT_SAME_HOST) != 0;
             if (is_local != (local == 1) || (is_local && !same_host) || region->memory[i] == NULL ||
-                (t->info.flags & PD_TRANSPORT_WRITE) == 0 || pd_kv_peer_transport(peer, t->name) == NULL)
+                (t->info.flags & PD_TRANSPORT_WRITE) == 0 ||
+                pd_kv_peer_transport(peer, t->name) == NULL)
                 continue;
             out[n++] = i;
         }
@@ -244,7 +249,8 @@ static void transport_metrics(struct pd_kv *kv, struct pd_kv_transport *t)
     }
 }
 
-pd_status pd_kv_transport_add(struct pd_kv *kv, const char *name, const struct pd_transport_ops *ops,
+pd_status pd_kv_transport_add(struct pd_kv *kv, const char *name,
+                              const struct pd_transport_ops *ops,
                               struct pd_transport *instance)
 {
     if (kv->n_transports == PD_KV_MAX_TRANSPORTS || strlen(name) > 31)
@@ -296,7 +302,8 @@ pd_status pd_kv_region_add(struct pd_kv *kv, const char *engine, const struct pd
         return pd_err_set(err, PD_ELIMIT, "too many engines, or a name too long");
     if (info->region == NULL || info->blocks == 0 ||
         info->region_bytes / info->blocks < info->layout.block_bytes)
-        return pd_err_set(err, PD_EINVAL, "the pool of engine \"%s\" is smaller than its blocks", engine);
+        return pd_err_set(err, PD_EINVAL, "the pool of engine \"%s\" is smaller than its blocks",
+                          engine);
     struct pd_kv_region *r = (struct pd_kv_region *)pd_calloc(1, sizeof *r);
     if (r == NULL)
         return pd_err_set(err, PD_ENOMEM, "out of memory");
@@ -312,14 +319,15 @@ pd_status pd_kv_region_add(struct pd_kv *kv, const char *engine, const struct pd
         struct pd_kv_transport *t = &kv->transports[i];
         struct pd_err why = { 0 };
         if ((t->info.flags & PD_TRANSPORT_NEEDS_FD) != 0 && info->region_fd < 0) {
-            pd_log_warn(kv->log, "transport \"%s\" cannot move KV of engine \"%s\": its pool is not shared memory",
+            pd_log_warn(kv->log,
+                        "transport \"%s\" cannot move KV of engine \"%s\": its pool is private",
                         t->name, engine);
             continue;
         }
         if (t->ops->memory_add(t->instance, &desc, &r->memory[i], &why) != PD_OK) {
             r->memory[i] = NULL;
-            pd_log_warn(kv->log, "transport \"%s\" cannot move KV of engine \"%s\": %s", t->name, engine,
-                        why.text);
+            pd_log_warn(kv->log, "transport \"%s\" cannot move KV of engine \"%s\": %s", t->name,
+                        engine, why.text);
             continue;
         }
         registered++;
@@ -370,13 +378,15 @@ pd_status pd_kv_create(const struct pd_kv_conf *conf, struct pd_kv **out, struct
         static const double bounds[] = PD_METRIC_BOUNDS_SECONDS;
         static const struct pd_metric_desc seconds = {
             .size = sizeof seconds, .name = "pdplane_kv_transfer_seconds",
-            .help = "Hand-overs of KV from open to end.", .bounds = bounds, .n_bounds = PD_ARRAY_LEN(bounds),
+            .help = "Hand-overs of KV from open to end.", .bounds = bounds,
+            .n_bounds = PD_ARRAY_LEN(bounds),
         };
         struct pd_metric_family *f = NULL;
         if (pd_metrics_family(conf->metrics, PD_METRIC_HISTOGRAM, &seconds, NULL, &f) == PD_OK)
             kv->metric_seconds = pd_metrics_histogram(conf->metrics, f, NULL);
         kv->metric_digest_failures = pd_metrics_simple_counter(
-            conf->metrics, "pdplane_kv_digest_failures_total", "Blocks whose bytes did not match their digest.");
+            conf->metrics, "pdplane_kv_digest_failures_total",
+            "Blocks whose bytes did not match their digest.");
         kv->metric_inflight = pd_metrics_simple_gauge(conf->metrics, "pdplane_kv_transfer_inflight",
                                                       "Hand-overs of KV in progress.");
     }

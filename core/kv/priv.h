@@ -257,7 +257,8 @@ void pd_kv_check_closed(struct pd_kv *kv);
 /* Fills the indices of usable transports to a peer, same host first; returns how many. */
 uint32_t pd_kv_choose(struct pd_kv *kv, const struct pd_kv_region *region,
                       const struct pd_peer_info *peer, uint32_t out[PD_KV_MAX_TRANSPORTS]);
-const struct pd_peer_transport *pd_kv_peer_transport(const struct pd_peer_info *peer, const char *name);
+const struct pd_peer_transport *pd_kv_peer_transport(const struct pd_peer_info *peer,
+                                                     const char *name);
 
 /* way.c */
 /* The source joins the way to its current candidate, made when there is none. */
@@ -268,7 +269,8 @@ void pd_kv_way_close(struct pd_kv_way *way);
 
 /* dest.c */
 pd_status pd_kv_dest_open(struct pd_kv *kv, const struct pd_kv_dest_params *params,
-                          const struct pd_kv_dest_events *events, void *arg, struct pd_kv_dest **out);
+                          const struct pd_kv_dest_events *events, void *arg,
+                          struct pd_kv_dest **out);
 struct pd_str pd_kv_dest_grant(struct pd_kv_dest *dest);
 pd_status pd_kv_dest_message(struct pd_kv_dest *dest, struct pd_str bytes);
 void pd_kv_dest_renew(struct pd_kv_dest *dest);

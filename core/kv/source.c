@@ -36,7 +36,8 @@ static const struct pd_kv_transport *transport_of(const struct pd_kv_source *sou
     return &source->e.kv->transports[source->candidates[source->at_candidate].transport];
 }
 
-static void give_up(struct pd_kv_source *source, uint32_t verdict, pd_status status, const char *reason,
+static void give_up(struct pd_kv_source *source, uint32_t verdict, pd_status status,
+                    const char *reason,
                     bool tell)
 {
     if (source->e.verdict != 0 || source->state == PD_SOURCE_ENDED)
@@ -46,7 +47,8 @@ static void give_up(struct pd_kv_source *source, uint32_t verdict, pd_status sta
     kick(source);
 }
 
-static void send_message(struct pd_kv_source *source, struct pd_kv_message *m, const uint64_t *digests)
+static void send_message(struct pd_kv_source *source, struct pd_kv_message *m,
+                         const uint64_t *digests)
 {
     struct pd_buf b;
     if (source->e.is_silent)
@@ -112,7 +114,8 @@ static void try_candidates(struct pd_kv_source *source)
                                                         &source->target);
             if (st == PD_OK) {
                 source->state = PD_SOURCE_MOVING;
-                snprintf(source->e.transport, sizeof source->e.transport, "%s", transport_of(source)->name);
+                snprintf(source->e.transport, sizeof source->e.transport, "%s",
+                         transport_of(source)->name);
                 kick(source);
                 return;
             }
@@ -160,7 +163,8 @@ void pd_kv_source_way_writable(struct pd_kv_source *source)
 /* ---- moving */
 
 /* The place of tokens [a, b) in the pool; asks the user for indices. */
-static pd_status place_of(struct pd_kv_source *source, uint32_t a, uint32_t b, struct pd_kv_place *place)
+static pd_status place_of(struct pd_kv_source *source, uint32_t a, uint32_t b,
+                          struct pd_kv_place *place)
 {
     const struct pd_layout *l = &source->e.region->layout;
     uint32_t first = a / l->block_tokens;
@@ -311,7 +315,8 @@ static bool digest(struct pd_kv_job *job, uint64_t *budget)
             pd_kv_plan_clear(&e->digester.plan);
             st = place_of(source, a, b, &place);
             if (st == PD_OK)
-                st = pd_kv_plan_add(&e->digester.plan, &place, a, b, e->wire_tokens, PD_KV_MAX_SEGMENTS);
+                st = pd_kv_plan_add(&e->digester.plan, &place, a, b, e->wire_tokens,
+                                    PD_KV_MAX_SEGMENTS);
             if (st != PD_OK) {
                 give_up(source, PD_KV_FAILED, st, "the blocks cannot be read", true);
                 break;
@@ -355,7 +360,8 @@ static bool all_is_said(const struct pd_kv_source *source)
 
 static void say_done(struct pd_kv_source *source)
 {
-    struct pd_kv_message m = { .type = PD_KV_M_DONE, .bytes = source->e.bytes, .count = source->e.n_wire,
+    struct pd_kv_message m = { .type = PD_KV_M_DONE, .bytes = source->e.bytes,
+                               .count = source->e.n_wire,
                                .way = source->candidates[source->at_candidate].way };
     source->state = PD_SOURCE_WAITING;
     /* The destination closes, verifies and answers; much later it has gone. */
@@ -428,7 +434,8 @@ static pd_status check_grant(struct pd_kv *kv, const struct pd_kv_source_params 
     if (!pd_node_id_eq(&g->owner, &peer->desc->id))
         return pd_err_set(err, PD_ESTALE, "the grant is of another node than sent it");
     if (g->to > p->n_tokens)
-        return pd_err_set(err, PD_EINVAL, "the grant is for %u tokens, the prompt has %u", g->to, p->n_tokens);
+        return pd_err_set(err, PD_EINVAL, "the grant is for %u tokens, the prompt has %u", g->to,
+                          p->n_tokens);
     if (g->ttl_ms > kv->conf.lease_max / PD_MS)
         return pd_err_set(err, PD_EINVAL, "the grant's lease of %u ms is too long", g->ttl_ms);
     return pd_kv_layout_compatible(&g->layout, &p->region->layout, err);
@@ -498,7 +505,8 @@ static struct pd_kv_source *source_create(struct pd_kv *kv, const struct pd_kv_s
     pd_task_init(&e->task, "kv source", on_task, source);
     pd_timer_init(&source->timer, kv->loop, "kv source", on_timer, source);
     host_of(peer->address, source->host, sizeof source->host);
-    source->candidates = (struct pd_kv_candidate *)pd_calloc(PD_KV_GRANT_WAYS, sizeof *source->candidates);
+    source->candidates = (struct pd_kv_candidate *)pd_calloc(PD_KV_GRANT_WAYS,
+                                                             sizeof *source->candidates);
     if (*status == PD_OK)
         *status = pd_kv_end_keys(e, p->tokens, f->digests != 0, tag);
     if (*status == PD_OK && source->candidates == NULL)
@@ -540,7 +548,8 @@ pd_status pd_kv_source_open(struct pd_kv *kv, const struct pd_kv_source_params *
     source->n_candidates = find_candidates(kv, p->region, &f, &peer, source->candidates);
     if (source->n_candidates == 0) {
         free_source(source);
-        return pd_err_set(err, PD_ENOENT, "no transport in common with peer \"%s\"", peer.desc->name);
+        return pd_err_set(err, PD_ENOENT, "no transport in common with peer \"%s\"",
+                          peer.desc->name);
     }
     source->events = *events;
     source->arg = arg;
@@ -567,7 +576,8 @@ pd_status pd_kv_source_message(struct pd_kv_source *source, struct pd_str bytes)
 {
     struct pd_kv_message m;
     struct pd_kv_end *e = &source->e;
-    if (pd_kv_message_parse(bytes, &m) != PD_OK || (m.type != PD_KV_M_VERDICT && m.type != PD_KV_M_ABORT)) {
+    if (pd_kv_message_parse(bytes, &m) != PD_OK ||
+        (m.type != PD_KV_M_VERDICT && m.type != PD_KV_M_ABORT)) {
         give_up(source, PD_KV_FAILED, PD_EPROTO, "the destination sent a malformed message", true);
         return PD_EPROTO;
     }
@@ -577,16 +587,18 @@ pd_status pd_kv_source_message(struct pd_kv_source *source, struct pd_str bytes)
     }
     if (m.type == PD_KV_M_ABORT) {
         source->peer_aborted = true;
-        give_up(source, m.verdict == PD_KV_TIMEOUT ? PD_KV_TIMEOUT : PD_KV_PEER_ABORTED, PD_ECANCELED,
+        give_up(source, m.verdict == PD_KV_TIMEOUT ? PD_KV_TIMEOUT : PD_KV_PEER_ABORTED,
+                PD_ECANCELED,
                 "the destination gave up", false);
     } else if (m.verdict == PD_KV_VALID && source->state != PD_SOURCE_WAITING) {
         give_up(source, PD_KV_FAILED, PD_EPROTO, "the destination was content too early", true);
         return PD_EPROTO;
     } else {
-        e->is_verified = m.verdict == PD_KV_VALID && e->keys != NULL;
-        give_up(source, m.verdict == PD_KV_ABORTED ? PD_KV_PEER_ABORTED : m.verdict,
-                m.verdict == PD_KV_VALID ? PD_OK : m.verdict == PD_KV_CORRUPT ? PD_EINTEGRITY : PD_ECANCELED,
-                m.verdict == PD_KV_VALID ? "" : "the destination says so", false);
+        bool valid = m.verdict == PD_KV_VALID;
+        pd_status st = valid ? PD_OK : m.verdict == PD_KV_CORRUPT ? PD_EINTEGRITY : PD_ECANCELED;
+        e->is_verified = valid && e->keys != NULL;
+        give_up(source, m.verdict == PD_KV_ABORTED ? PD_KV_PEER_ABORTED : m.verdict, st,
+                valid ? "" : "the destination says so", false);
     }
     return PD_OK;
 }

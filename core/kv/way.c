@@ -124,7 +124,8 @@ static struct pd_kv_way *way_find(struct pd_kv *kv, uint32_t transport, const st
 {
     PD_LIST_EACH(&kv->ways, l) {
         struct pd_kv_way *way = PD_LIST_ENTRY(l, struct pd_kv_way, node);
-        if (way->state != PD_WAY_CLOSING && way->left == 0 && way->transport == transport && pd_node_id_eq(&way->id, id))
+        if (way->state != PD_WAY_CLOSING && way->left == 0 && way->transport == transport &&
+            pd_node_id_eq(&way->id, id))
             return way;
     }
     return NULL;

@@ -17,6 +17,7 @@
 
 #include "base/compiler.h"
 #include "base/mem.h"
+#include "base/str.h"
 
 #define RECORD_HEADER 8u     /* of what waits to be sent: length, kind */
 #define HELD_HEADER 12u      /* of what waits to be delivered: length, kind, credit to give back */
@@ -32,7 +33,8 @@ static size_t iov_bytes(const struct pd_iov *iov, uint32_t n)
 void pd_calls_init(struct pd_link *link)
 {
     for (int i = 0; i < 2; i++)
-        pd_idmap_init(&link->calls[i], link->peers->conf.max_calls, pd_loop_random_u64(link->peers->loop));
+        pd_idmap_init(&link->calls[i], link->peers->conf.max_calls,
+                      pd_loop_random_u64(link->peers->loop));
 }
 
 void pd_calls_fini(struct pd_link *link)
@@ -146,7 +148,8 @@ static bool has_waiting(const struct pd_call *call)
     return call->in_record || call->out.n > 0;
 }
 
-static pd_status queue_record(struct pd_call *call, uint32_t kind, const struct pd_iov *iov, uint32_t n)
+static pd_status queue_record(struct pd_call *call, uint32_t kind, const struct pd_iov *iov,
+                              uint32_t n)
 {
     uint8_t head[RECORD_HEADER];
     size_t bytes = iov_bytes(iov, n);
@@ -284,9 +287,10 @@ pd_peer_ref pd_call_peer(const struct pd_call *call)
 
 static uint32_t next_id(struct pd_link *link)
 {
+    const struct pd_idmap *calls = &link->calls[PD_SIDE_OPENED];
     do
         link->last_opened++;
-    while (link->last_opened == 0 || pd_idmap_get(&link->calls[PD_SIDE_OPENED], link->last_opened) != NULL);
+    while (link->last_opened == 0 || pd_idmap_get(calls, link->last_opened) != NULL);
     return link->last_opened;
 }
 
@@ -614,7 +618,7 @@ static uint32_t got_end(struct pd_call *call, const struct pd_frame *f, const ui
         return PD_GOODBYE_PROTOCOL;
     if (!call->is_paused && call->held.n == 0)
         finish(call, status, bytes);
-    else if (hold(call, PD_CALL_KIND_END, (struct pd_str){ (const char *)p, f->length }, 0) != PD_OK)
+    else if (hold(call, PD_CALL_KIND_END, pd_str_of(p, f->length), 0) != PD_OK)
         finish(call, PD_ENOMEM, (struct pd_str){ "", 0 });
     return 0;
 }

@@ -107,8 +107,10 @@ static pd_status split(struct pd_dial *dial, struct pd_str address)
     size_t i = address.n;
     while (i > 0 && address.p[i - 1] != ':')
         i--;
-    if (i < 2 || pd_str_copy(pd_str_sub(address, 0, i - 1), dial->host, sizeof dial->host) != PD_OK ||
-        pd_str_parse_u64(pd_str_sub(address, i, address.n), &port) != PD_OK || port == 0 || port > 65535)
+    if (i < 2 || pd_str_parse_u64(pd_str_sub(address, i, address.n), &port) != PD_OK ||
+        port == 0 || port > 65535)
+        return PD_EINVAL;
+    if (pd_str_copy(pd_str_sub(address, 0, i - 1), dial->host, sizeof dial->host) != PD_OK)
         return PD_EINVAL;
     dial->port = (uint16_t)port;
     return PD_OK;
@@ -211,6 +213,7 @@ void pd_dial_uncover(struct pd_peers *peers, const struct pd_node_id *id)
     PD_LIST_EACH(&peers->dials, l) {
         struct pd_dial *dial = PD_LIST_ENTRY(l, struct pd_dial, node);
         if (dial->state == PD_DIAL_COVERED && pd_uuid_eq(&dial->covered.uuid, &id->uuid))
-            pd_timer_start(&dial->timer, pd_loop_random_below(peers->loop, peers->conf.backoff_min + 1));
+            pd_timer_start(&dial->timer,
+                           pd_loop_random_below(peers->loop, peers->conf.backoff_min + 1));
     }
 }

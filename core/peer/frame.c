@@ -56,7 +56,8 @@ pd_status pd_frame_read(const uint8_t in[PD_FRAME_HEADER], struct pd_frame *out)
     out->call = pd_wire_get_u32(in + 8);
     out->length = pd_wire_get_u32(in + 12);
     out->crc = pd_wire_get_u32(in + 16);
-    if (out->length > PD_FRAME_MAX_PAYLOAD || (out->flags & ~(PD_FRAME_MORE | PD_FRAME_OPENER)) != 0)
+    if (out->length > PD_FRAME_MAX_PAYLOAD ||
+        (out->flags & ~(PD_FRAME_MORE | PD_FRAME_OPENER)) != 0)
         return PD_EPROTO;
     bool of_call = out->type >= PD_FRAME_OPEN && out->type <= PD_FRAME_CREDIT;
     bool of_link = out->type >= PD_FRAME_PREAMBLE && out->type <= PD_FRAME_UPDATE;
@@ -64,7 +65,8 @@ pd_status pd_frame_read(const uint8_t in[PD_FRAME_HEADER], struct pd_frame *out)
         return out->flags == 0 && out->kind == 0 && out->call == 0 ? PD_OK : PD_EPROTO;
     if (!of_call || out->call == 0)
         return PD_EPROTO;
-    if ((out->flags & PD_FRAME_MORE) != 0 && out->type != PD_FRAME_OPEN && out->type != PD_FRAME_MESSAGE)
+    if ((out->flags & PD_FRAME_MORE) != 0 && out->type != PD_FRAME_OPEN &&
+        out->type != PD_FRAME_MESSAGE)
         return PD_EPROTO;
     return PD_OK;
 }

@@ -78,7 +78,8 @@ pd_status pd_desc_check(const struct pd_peer_desc *d, struct pd_err *err)
         const struct pd_peer_engine *e = &d->engines[i];
         if (!text_is_clean(e->name, sizeof e->name) || e->name[0] == '\0' ||
             !text_is_clean(e->model, sizeof e->model))
-            return pd_err_set(err, PD_EINVAL, "the name of engine %u is empty or not plain text", i);
+            return pd_err_set(err, PD_EINVAL, "the name of engine %u is empty or not plain text",
+                              i);
         for (uint32_t k = 0; k < i; k++)
             if (strcmp(e->name, d->engines[k].name) == 0)
                 return pd_err_set(err, PD_EINVAL, "two engines have the name \"%s\"", e->name);
@@ -171,7 +172,8 @@ static void transport_read(struct pd_reader *r, struct pd_peer_transport *t)
     memcpy(t->address, a.p, a.n);
 }
 
-pd_status pd_desc_write(const struct pd_peer_desc *d, bool draining, void *out, size_t cap, size_t *n)
+pd_status pd_desc_write(const struct pd_peer_desc *d, bool draining, void *out, size_t cap,
+                        size_t *n)
 {
     struct pd_writer w;
     pd_status st = pd_desc_check(d, NULL);

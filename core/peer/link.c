@@ -261,7 +261,8 @@ void pd_link_fail(struct pd_link *link, uint32_t reason, const char *detail)
     bool polite = can_talk && reason != PD_GOODBYE_NONE && reason != PD_GOODBYE_TIMEOUT &&
                   link->fail_reason == 0;
     if (reason != PD_GOODBYE_NONE)
-        pd_log_info(peers->log, "link to %s ends: %s%s%s", link->address[0] ? link->address : "self",
+        pd_log_info(peers->log, "link to %s ends: %s%s%s",
+                    link->address[0] ? link->address : "self",
                     pd_goodbye_text(reason), detail[0] ? ": " : "", detail);
     if (polite)
         send_goodbye(link, reason, detail);
@@ -364,7 +365,8 @@ static void got_hello(struct pd_link *link, const uint8_t *p, size_t n)
             return;
         }
     }
-    pd_status st = pd_desc_read(p + PD_HELLO_MAC, n - PD_HELLO_MAC, &link->desc, &link->is_draining);
+    pd_status st = pd_desc_read(p + PD_HELLO_MAC, n - PD_HELLO_MAC, &link->desc,
+                                &link->is_draining);
     if (st != PD_OK) {
         pd_link_fail(link, st == PD_ENOMEM ? PD_GOODBYE_MEMORY : PD_GOODBYE_PROTOCOL, "hello");
         return;
@@ -752,22 +754,23 @@ pd_status pd_link_open(struct pd_dial *dial, const struct pd_addr *addr)
     return PD_OK;
 }
 
-void pd_link_accept(struct pd_peers *peers, struct pd_stream *stream)
+bool pd_link_accept(struct pd_peers *peers, struct pd_stream *stream)
 {
     struct pd_addr addr;
     if (peers->is_closing || peers->n_links >= peers->conf.max_links) {
         pd_peers_count(peers, PD_COUNT_LIMIT, 1);
-        return;     /* the loop closes it */
+        return false;
     }
     struct pd_link *link = link_create(peers);
     if (link == NULL)
-        return;
+        return false;
     link->stream = stream;
     pd_stream_set_events(stream, &link_events, link);
     if (pd_stream_peer_addr(stream, &addr) == PD_OK)
         pd_addr_format(peers->loop, &addr, link->address, sizeof link->address);
     set_timer(link, pd_loop_now(peers->loop) + peers->conf.connect_timeout);
     begin_hello(link);
+    return true;
 }
 
 pd_status pd_link_open_self(struct pd_peers *peers)

@@ -50,6 +50,9 @@ void pd_peers_destroy(struct pd_peers *peers, void (*on_closed)(void *arg), void
  * PD_OK or err filled. */
 pd_status pd_peers_listen(struct pd_peers *peers, struct pd_str address, uint16_t *port,
                           struct pd_err *err);
+/* Takes a stream that somebody else accepted (a listener with TLS, an inherited
+ * socket) as a peer's; it is closed when it is one too many. */
+void pd_peers_accept(struct pd_peers *peers, struct pd_stream *stream);
 /* Keeps a link to this address for ever, with jittered back-off.  PD_OK, PD_EINVAL,
  * PD_EEXIST, PD_ELIMIT, PD_ENOMEM. */
 pd_status pd_peers_dial(struct pd_peers *peers, struct pd_str address);

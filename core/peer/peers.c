@@ -31,18 +31,26 @@ static void make_metrics(struct pd_peers *peers)
         const char *name;
         const char *help;
     } rows[PD_COUNTS] = {
-        [PD_COUNT_CALLS_OPENED] = { "pdplane_peer_calls_opened_total", "Calls opened to services of peers." },
-        [PD_COUNT_CALLS_SERVED] = { "pdplane_peer_calls_served_total", "Calls of peers given to a service." },
+        [PD_COUNT_CALLS_OPENED] = { "pdplane_peer_calls_opened_total",
+                                    "Calls opened to services of peers." },
+        [PD_COUNT_CALLS_SERVED] = { "pdplane_peer_calls_served_total",
+                                    "Calls of peers given to a service." },
         [PD_COUNT_CALLS_REFUSED] = { "pdplane_peer_calls_refused_total",
                                      "Calls of peers refused: no such service, or a limit." },
-        [PD_COUNT_CALLS_CANCELED] = { "pdplane_peer_calls_canceled_total", "Calls canceled by this node." },
-        [PD_COUNT_LATE] = { "pdplane_peer_late_frames_total", "Frames that came for calls already over." },
-        [PD_COUNT_LIMIT] = { "pdplane_peer_limit_total", "Links, peers, calls or messages refused at a limit." },
-        [PD_COUNT_AUTH] = { "pdplane_peer_auth_failures_total", "Peers that did not prove the shared secret." },
-        [PD_COUNT_BYTES_IN] = { "pdplane_peer_received_bytes_total", "Bytes received on peer links." },
+        [PD_COUNT_CALLS_CANCELED] = { "pdplane_peer_calls_canceled_total",
+                                      "Calls canceled by this node." },
+        [PD_COUNT_LATE] = { "pdplane_peer_late_frames_total",
+                            "Frames that came for calls already over." },
+        [PD_COUNT_LIMIT] = { "pdplane_peer_limit_total",
+                             "Links, peers, calls or messages refused at a limit." },
+        [PD_COUNT_AUTH] = { "pdplane_peer_auth_failures_total",
+                            "Peers that did not prove the shared secret." },
+        [PD_COUNT_BYTES_IN] = { "pdplane_peer_received_bytes_total",
+                                "Bytes received on peer links." },
         [PD_COUNT_BYTES_OUT] = { "pdplane_peer_sent_bytes_total", "Bytes sent on peer links." },
         [PD_COUNT_CONNECTS] = { "pdplane_peer_connects_total", "Connections made to peers." },
-        [PD_COUNT_SUSPECTS] = { "pdplane_peer_suspects_total", "Times a peer was silent for too long." },
+        [PD_COUNT_SUSPECTS] = { "pdplane_peer_suspects_total",
+                                "Times a peer was silent for too long." },
         [PD_COUNT_DOWNS] = { "pdplane_peer_downs_total", "Times a link to a peer was lost." },
     };
     static const char *const labels[] = { "direction", "reason" };
@@ -56,7 +64,8 @@ static void make_metrics(struct pd_peers *peers)
         return;
     for (int i = 0; i < PD_COUNTS; i++)
         peers->metric[i] = pd_metrics_simple_counter(m, rows[i].name, rows[i].help);
-    peers->metric_up = pd_metrics_simple_gauge(m, "pdplane_peers_up", "Peers with a link, self not counted.");
+    peers->metric_up = pd_metrics_simple_gauge(m, "pdplane_peers_up",
+                                               "Peers with a link, self not counted.");
     if (pd_metrics_family(m, PD_METRIC_COUNTER, &goodbye, NULL, &family) != PD_OK)
         return;
     for (int sent = 0; sent < 2; sent++)
@@ -290,7 +299,7 @@ static pd_status reach(struct pd_peers *peers, const struct pd_node_id *id, stru
         return PD_OK;
     }
     if (peer != NULL && peer->id.epoch != id->epoch && peer->link != NULL)
-        return PD_ESTALE;   /* whoever named it knows an older life, or a later one that will come by itself */
+        return PD_ESTALE;   /* named in another life; a later one comes by itself */
     if (peer != NULL && pd_dial_find_want(peers, peer->ref) != NULL) {
         *out = peer->ref;
         return PD_PENDING;
@@ -515,10 +524,20 @@ void pd_peers_destroy(struct pd_peers *peers, void (*on_closed)(void *arg), void
     pd_loop_defer(peers->loop, &peers->close_task);
 }
 
+static const struct pd_stream_events refused_events = { .name = "peer refused" };
+
+void pd_peers_accept(struct pd_peers *peers, struct pd_stream *stream)
+{
+    /* Owned before anything can fail. */
+    pd_stream_set_events(stream, &refused_events, NULL);
+    if (!pd_link_accept(peers, stream))
+        pd_stream_close(stream);
+}
+
 static void on_accept(struct pd_listener *l, struct pd_stream *s, void *arg)
 {
     (void)l;
-    pd_link_accept((struct pd_peers *)arg, s);
+    pd_peers_accept((struct pd_peers *)arg, s);
 }
 
 pd_status pd_peers_listen(struct pd_peers *peers, struct pd_str address, uint16_t *port,
@@ -528,7 +547,8 @@ pd_status pd_peers_listen(struct pd_peers *peers, struct pd_str address, uint16_
     struct pd_listener_opts opts = { .size = sizeof opts, .name = "peer listener" };
     struct pd_listener *l = NULL;
     if (pd_addr_parse(peers->loop, address, &addr) != PD_OK)
-        return pd_err_set(err, PD_EINVAL, "\"%.*s\" is not an address with a port", PD_STR_ARG(address));
+        return pd_err_set(err, PD_EINVAL, "\"%.*s\" is not an address with a port",
+                          PD_STR_ARG(address));
     if (peers->n_listeners == PD_PEER_MAX_LISTENERS)
         return pd_err_set(err, PD_ELIMIT, "more than %d peer listeners", PD_PEER_MAX_LISTENERS);
     pd_status st = pd_listener_open(peers->loop, &addr, &opts, on_accept, peers, &l);
@@ -566,7 +586,8 @@ pd_status pd_peers_undial(struct pd_peers *peers, struct pd_str address)
 pd_status pd_peers_update(struct pd_peers *peers, const struct pd_peer_desc *desc)
 {
     size_t n = 0;
-    pd_status st = pd_desc_write(desc, peers->is_draining, peers->scratch, PD_FRAME_MAX_PAYLOAD, &n);
+    pd_status st = pd_desc_write(desc, peers->is_draining, peers->scratch, PD_FRAME_MAX_PAYLOAD,
+                                 &n);
     if (st != PD_OK)
         return st;
     if (!pd_node_id_eq(&desc->id, &peers->self->id))

@@ -262,7 +262,8 @@ void pd_admit_lost(struct pd_link *link, uint32_t reason);
 
 /* link.c */
 pd_status pd_link_open(struct pd_dial *dial, const struct pd_addr *addr);
-void pd_link_accept(struct pd_peers *peers, struct pd_stream *stream);
+/* False: one too many; the stream is not taken. */
+bool pd_link_accept(struct pd_peers *peers, struct pd_stream *stream);
 pd_status pd_link_open_self(struct pd_peers *peers);
 /* Queues a frame; PD_OK or PD_ENOMEM (the link then fails at the end of the turn). */
 pd_status pd_link_send(struct pd_link *link, const struct pd_frame *frame,

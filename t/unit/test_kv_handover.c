@@ -329,7 +329,8 @@ static void post_free(struct pd_transfer *x)
 static void post_say(struct pd_transfer *x, uint32_t terminal)
 {
     x->said = true;
-    x->peer->events->on_done(x->peer, x, terminal, terminal == PD_TRANSFER_OK ? x->bytes : 0, x->arg);
+    x->peer->events->on_done(x->peer, x, terminal, terminal == PD_TRANSFER_OK ? x->bytes : 0,
+                             x->arg);
 }
 
 static void post_timer(struct pd_timer *timer, void *arg)
@@ -364,7 +365,8 @@ static void post_timer(struct pd_timer *timer, void *arg)
     }
 }
 
-static pd_status mt_post(struct pd_transport_target *g, const struct pd_post *post, struct pd_transfer **out)
+static pd_status mt_post(struct pd_transport_target *g, const struct pd_post *post,
+                         struct pd_transfer **out)
 {
     struct pd_transport_peer *p = g->peer;
     struct pd_transport *t = p->t;
@@ -483,7 +485,8 @@ static uint8_t *cell(struct side *s, uint32_t plane, uint32_t token, uint64_t by
                                                            : ((plane * s->info.blocks + idx) * bt + in) * row);
 }
 
-static void side_up(struct world *w, struct side *s, uint8_t uuid, uint32_t order, uint32_t block, uint32_t digests)
+static void side_up(struct world *w, struct side *s, uint8_t uuid, uint32_t order, uint32_t block,
+                    uint32_t digests)
 {
     struct pd_err err;
     struct pd_layout *l = &s->info.layout;
@@ -513,7 +516,8 @@ static void side_up(struct world *w, struct side *s, uint8_t uuid, uint32_t orde
         s->t[i].loop = w->loop;
         s->t[i].info = (struct pd_transport_info){ .flags = PD_TRANSPORT_WRITE | (i == 1 ? PD_TRANSPORT_SAME_HOST : 0u),
                                                    .max_segments = 3, .max_bytes = 190 };
-        assert_int_equal(pd_kv_transport_add(s->kv, i == 0 ? "net" : "local", &mt_ops, &s->t[i]), PD_OK);
+        assert_int_equal(pd_kv_transport_add(s->kv, i == 0 ? "net" : "local", &mt_ops, &s->t[i]),
+                         PD_OK);
     }
     s->desc.n_transports = pd_kv_transports(s->kv, s->shown);
     s->desc.transports = s->shown;
@@ -643,7 +647,8 @@ static void source_end(struct pd_kv_source *source, const struct pd_kv_result *r
     w->source = NULL;
 }
 
-static pd_status source_blocks(struct pd_kv_source *source, uint32_t first, uint32_t count, uint32_t *index, void *arg)
+static pd_status source_blocks(struct pd_kv_source *source, uint32_t first, uint32_t count,
+                               uint32_t *index, void *arg)
 {
     struct world *w = (struct world *)arg;
     (void)source;
@@ -651,14 +656,16 @@ static pd_status source_blocks(struct pd_kv_source *source, uint32_t first, uint
     return PD_OK;
 }
 
-static const struct pd_kv_dest_events dest_events = { .size = sizeof dest_events, .on_send = dest_send, .on_end = dest_end };
+static const struct pd_kv_dest_events dest_events = { .size = sizeof dest_events,
+                                                      .on_send = dest_send, .on_end = dest_end };
 static const struct pd_kv_source_events source_events = {
     .size = sizeof source_events, .blocks = source_blocks, .on_send = source_send, .on_end = source_end,
 };
 
 static pd_status open_dest(struct world *w)
 {
-    struct pd_kv_dest_params p = { .size = sizeof p, .n_blocks = (TOKENS + w->d.info.layout.block_tokens - 1) /
+    struct pd_kv_dest_params p = { .size = sizeof p,
+                                   .n_blocks = (TOKENS + w->d.info.layout.block_tokens - 1) /
                                    w->d.info.layout.block_tokens, .peer = 7, .region = w->d.region,
                                    .blocks = w->d.index, .tokens = w->tokens, .from = w->from, .to = w->to,
                                    .request_id = PD_STR("req-1") };
@@ -668,7 +675,8 @@ static pd_status open_dest(struct world *w)
 static pd_status open_source(struct world *w, struct pd_err *err)
 {
     struct pd_str grant = pd_kv_dest_grant(w->dest);
-    struct pd_kv_source_params p = { .size = sizeof p, .n_tokens = TOKENS, .peer = 7, .region = w->p.region,
+    struct pd_kv_source_params p = { .size = sizeof p, .n_tokens = TOKENS, .peer = 7,
+                                     .region = w->p.region,
                                      .grant = grant.p, .grant_len = grant.n, .tokens = w->tokens };
     return pd_kv_source_open(w->p.kv, &p, &source_events, w, &w->source, err);
 }
@@ -700,7 +708,8 @@ static uint64_t wrong_cells(struct world *w)
     for (uint32_t t = 0; t < TOKENS; t++)
         for (uint32_t plane = 0; plane < 4; plane++)
             for (uint64_t b = 0; b < 16; b++)
-                wrong += *cell(&w->d, plane, t, b) != (t >= w->from && t < w->to ? value(plane, t, b) : 0xee);
+                wrong += *cell(&w->d, plane, t, b) != (t >= w->from && t < w->to ? value(plane, t,
+                        b) : 0xee);
     return wrong;
 }
 
@@ -716,12 +725,14 @@ static void assert_quiet(struct world *w)
 
 static void test_good(void **state)
 {
-    static const uint32_t blocks[][2] = { { 8, 8 }, { 8, 16 }, { 16, 4 }, { 7, 5 }, { 1, 61 }, { 64, 3 } };
+    static const uint32_t blocks[][2] = { { 8, 8 }, { 8, 16 }, { 16, 4 }, { 7, 5 }, { 1, 61 }, { 64,
+            3 } };
     (void)state;
     for (size_t k = 0; k < sizeof blocks / sizeof blocks[0]; k++)
         for (uint32_t mode = 0; mode < 4; mode++) {
             struct world w;
-            world_up(&w, mode == 1 ? PD_KV_DIGESTS_NONE : PD_KV_DIGESTS_FULL, blocks[k][0], blocks[k][1]);
+            world_up(&w, mode == 1 ? PD_KV_DIGESTS_NONE : PD_KV_DIGESTS_FULL, blocks[k][0],
+                     blocks[k][1]);
             if (mode == 2)
                 w.d.flags = w.p.flags = PD_PEER_SAME_HOST;
             if (mode == 3)
@@ -931,7 +942,8 @@ static void test_refusals(void **state)
     assert_int_equal(open_dest(&w), PD_OK);
     struct pd_str grant = pd_kv_dest_grant(w.dest);
     char bad[4096];
-    struct pd_kv_source_params p = { .size = sizeof p, .n_tokens = TOKENS, .peer = 7, .region = w.p.region,
+    struct pd_kv_source_params p = { .size = sizeof p, .n_tokens = TOKENS, .peer = 7,
+                                     .region = w.p.region,
                                      .grant = bad, .grant_len = grant.n, .tokens = w.tokens };
     struct pd_kv_grant g;
     assert_int_equal(pd_kv_table()->grant_read(grant, &g), PD_OK);
@@ -972,7 +984,8 @@ static void test_refusals(void **state)
     world_up(&w, PD_KV_DIGESTS_FULL, 8, 8);
     open_both(&w);
     struct pd_buf b;
-    struct pd_kv_message m = { .type = PD_KV_M_DONE, .xid = w.dest->e.xid, .generation = w.dest->e.generation + 1 };
+    struct pd_kv_message m = { .type = PD_KV_M_DONE, .xid = w.dest->e.xid,
+                               .generation = w.dest->e.generation + 1 };
     pd_buf_init(&b, 100);
     assert_int_equal(pd_kv_message_write(&m, NULL, &b), PD_OK);
     assert_int_equal(pd_kv_dest_message(w.dest, pd_buf_str(&b)), PD_OK);

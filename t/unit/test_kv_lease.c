@@ -57,7 +57,8 @@ static void test_table(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         pd_status st;
-        int next = pd_lease_next((enum pd_lease_state)rows[i].state, (enum pd_lease_event)rows[i].event, &st);
+        int next = pd_lease_next((enum pd_lease_state)rows[i].state,
+                                 (enum pd_lease_event)rows[i].event, &st);
         assert_int_equal(next, rows[i].next);
         assert_int_equal(st, rows[i].status);
         /* No release without a fence. */
@@ -89,9 +90,12 @@ static void test_clock(void **state)
     assert_int_equal(pd_sim_create(1, NULL, &sim), PD_OK);
     assert_int_equal(pd_sim_loop_create(sim, "owner", NULL, &loop), PD_OK);
     pd_leases_init(&t, loop, NULL, 2);
-    assert_int_equal(pd_lease_grant(&t, &holder, "p", 40 * PD_MS, 3, on_expired, &expired, &a), PD_OK);
-    assert_int_equal(pd_lease_grant(&t, &holder, "p", 40 * PD_MS, 3, on_expired, &expired, &b), PD_OK);
-    assert_int_equal(pd_lease_grant(&t, &holder, "p", 40 * PD_MS, 3, on_expired, &expired, &c), PD_ELIMIT);
+    assert_int_equal(pd_lease_grant(&t, &holder, "p", 40 * PD_MS, 3, on_expired, &expired, &a),
+                     PD_OK);
+    assert_int_equal(pd_lease_grant(&t, &holder, "p", 40 * PD_MS, 3, on_expired, &expired, &b),
+                     PD_OK);
+    assert_int_equal(pd_lease_grant(&t, &holder, "p", 40 * PD_MS, 3, on_expired, &expired, &c),
+                     PD_ELIMIT);
     assert_true(a->xid != b->xid && a->generation < b->generation);
     for (int i = 0; i < 4; i++) {
         pd_sim_run_until(sim, pd_sim_now(sim) + 20 * PD_MS);
@@ -124,5 +128,6 @@ static void test_clock(void **state)
     assert_int_equal(pd_sim_destroy(sim), PD_OK);
 }
 
-static const struct CMUnitTest tests[] = { cmocka_unit_test(test_table), cmocka_unit_test(test_clock) };
+static const struct CMUnitTest tests[] = { cmocka_unit_test(test_table),
+                                           cmocka_unit_test(test_clock) };
 PD_UNIT_MAIN(tests)

@@ -56,7 +56,8 @@ static void pool_make(struct pool *p, const struct pd_layout *l, uint32_t tokens
 
 static struct pd_kv_place place_of(const struct pool *p)
 {
-    return (struct pd_kv_place){ .layout = &p->layout, .pool_blocks = p->blocks, .n_blocks = p->n_index,
+    return (struct pd_kv_place){ .layout = &p->layout, .pool_blocks = p->blocks,
+                                 .n_blocks = p->n_index,
                                  .blocks = p->index };
 }
 
@@ -78,7 +79,8 @@ static uint8_t *cell(const struct pool *p, uint32_t plane, uint32_t token, uint6
     return p->base + at + byte;
 }
 
-static void copy(const struct pool *from, const struct pd_kv_plan *a, struct pool *to, const struct pd_kv_plan *b)
+static void copy(const struct pool *from, const struct pd_kv_plan *a, struct pool *to,
+                 const struct pd_kv_plan *b)
 {
     uint64_t ao = 0, bo = 0;
     assert_true(a->bytes == b->bytes);
@@ -128,7 +130,8 @@ static void test_layout(void **state)
     for (size_t i = 0; i < sizeof b; i++) {
         b[i] ^= 0x40;
         if (pd_kv_layout_decode(b, &got) == PD_OK)
-            assert_false(pd_hash128_eq(pd_kv_layout_fingerprint(&l), pd_kv_layout_fingerprint(&got)));
+            assert_false(pd_hash128_eq(pd_kv_layout_fingerprint(&l),
+                                       pd_kv_layout_fingerprint(&got)));
         b[i] ^= 0x40;
     }
     m.order = PD_KV_LAYER_BLOCK;
@@ -138,9 +141,12 @@ static void test_layout(void **state)
     m.block_bytes++;
     assert_int_equal(pd_kv_layout_compatible(&l, &m, &err), PD_EINVAL);
     struct pd_layout others[] = {
-        make_layout(PD_KV_BLOCK_LAYER, PD_DTYPE_BF16, 3, 2, 8, 16), make_layout(PD_KV_BLOCK_LAYER, PD_DTYPE_F16, 4, 2, 8, 16),
-        make_layout(PD_KV_BLOCK_LAYER, PD_DTYPE_F16, 3, 4, 4, 16), make_layout(3, PD_DTYPE_F16, 3, 2, 8, 16),
-        make_layout(PD_KV_BLOCK_LAYER, 9, 3, 2, 8, 16), make_layout(PD_KV_BLOCK_LAYER, PD_DTYPE_F16, 0, 2, 8, 16),
+        make_layout(PD_KV_BLOCK_LAYER, PD_DTYPE_BF16, 3, 2, 8, 16), make_layout(PD_KV_BLOCK_LAYER,
+                PD_DTYPE_F16, 4, 2, 8, 16),
+        make_layout(PD_KV_BLOCK_LAYER, PD_DTYPE_F16, 3, 4, 4, 16), make_layout(3, PD_DTYPE_F16, 3,
+                2, 8, 16),
+        make_layout(PD_KV_BLOCK_LAYER, 9, 3, 2, 8, 16), make_layout(PD_KV_BLOCK_LAYER, PD_DTYPE_F16,
+                                                                    0, 2, 8, 16),
         make_layout(PD_KV_BLOCK_LAYER, PD_DTYPE_F32, 4096, 4096, 65536, 1), l,
     };
     others[7].model[3]++;
@@ -253,7 +259,8 @@ static void test_runs(void **state)
     assert_int_equal(plan.n, 0);
     assert_int_equal(pd_kv_plan_add(&plan, &p, 0, 16, 16, 4), PD_OK);
     assert_int_equal(pd_kv_plan_add(&plan, &p, 16, 128, 16, 4), PD_ELIMIT);
-    assert_true(plan.n == 1 && plan.bytes == l.block_bytes && plan.segments[0].bytes == l.block_bytes);
+    assert_true(plan.n == 1 && plan.bytes == l.block_bytes &&
+                plan.segments[0].bytes == l.block_bytes);
     l.order = PD_KV_LAYER_BLOCK;
     pd_kv_plan_clear(&plan);
     assert_int_equal(pd_kv_plan_add(&plan, &p, 0, 16, 16, 100), PD_OK);
@@ -294,7 +301,8 @@ static void test_messages(void **state)
     pd_buf_init(&cut, 8192);
     assert_int_equal(pd_kv_grant_write(&g, &b), PD_OK);
     assert_int_equal(pd_kv_grant_parse(pd_buf_str(&b), &h), PD_OK);
-    assert_true(h.g.xid == 77 && h.generation == 5 && h.tag == 6 && h.g.from == 3 && h.g.n_transports == 2);
+    assert_true(h.g.xid == 77 && h.generation == 5 && h.tag == 6 && h.g.from == 3 &&
+                h.g.n_transports == 2);
     assert_memory_equal(h.ways[0].blob.p, "blob one", 8);
     for (size_t n = 0; n < b.n; n++)
         assert_int_equal(pd_kv_grant_parse((struct pd_str){ b.p, n }, &h), PD_EPROTO);
@@ -308,7 +316,8 @@ static void test_messages(void **state)
             assert_true(h.g.bytes == (h.g.to - h.g.from) * pd_kv_layout_token_bytes(&h.g.layout));
         }
     }
-    struct pd_kv_message m = { .type = PD_KV_M_DIGESTS, .xid = 1, .generation = 2, .first = 3, .count = 2 }, q;
+    struct pd_kv_message m = { .type = PD_KV_M_DIGESTS, .xid = 1, .generation = 2, .first = 3,
+                               .count = 2 }, q;
     uint64_t digests[2] = { 8, 9 };
     pd_buf_clear(&b);
     assert_int_equal(pd_kv_message_write(&m, digests, &b), PD_OK);

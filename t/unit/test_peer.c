@@ -66,7 +66,8 @@ static void on_peer(struct pd_peers *peers, pd_peer_ref peer, uint32_t what, voi
     n->last = peer;
 }
 
-static const struct pd_peer_watch_events watch_events = { .size = sizeof watch_events, .on_peer = on_peer };
+static const struct pd_peer_watch_events watch_events = { .size = sizeof watch_events,
+                                                          .on_peer = on_peer };
 
 static void load(struct pd_engine_load *out, uint32_t n, void *arg)
 {
@@ -234,11 +235,13 @@ static void on_call(struct pd_peers *peers, struct pd_call *call, pd_peer_ref fr
     end_message(call, type, first, e);
 }
 
-static pd_status call_open(struct node *from, pd_peer_ref to, uint32_t type, const void *p, size_t n,
+static pd_status call_open(struct node *from, pd_peer_ref to, uint32_t type, const void *p,
+                           size_t n,
                            struct end *e)
 {
     struct pd_iov iov = { (void *)(uintptr_t)p, n };
-    return api->call_open(from->peers, to, PD_SERVICE_TEST, type, &iov, 1, &end_events, e, &e->call);
+    return api->call_open(from->peers, to, PD_SERVICE_TEST, type, &iov, 1, &end_events, e,
+                          &e->call);
 }
 
 static pd_status call_send(struct end *e, uint32_t type, const void *p, size_t n)
@@ -262,19 +265,22 @@ static bool has_call(void *arg)
 static void test_frame(void **state)
 {
     uint8_t b[PD_FRAME_HEADER + 5];
-    struct pd_frame f = { .type = PD_FRAME_MESSAGE, .flags = PD_FRAME_MORE, .kind = 3, .call = 9, .length = 5 };
+    struct pd_frame f = { .type = PD_FRAME_MESSAGE, .flags = PD_FRAME_MORE, .kind = 3, .call = 9,
+                          .length = 5 };
     struct pd_frame g;
     (void)state;
     memcpy(b + PD_FRAME_HEADER, "hello", 5);
     struct pd_iov iov = { b + PD_FRAME_HEADER, 5 };
     pd_frame_write(b, &f, &iov, 1);
     assert_int_equal(pd_frame_read(b, &g), PD_OK);
-    assert_true(g.type == f.type && g.flags == f.flags && g.kind == 3 && g.call == 9 && g.length == 5);
+    assert_true(g.type == f.type && g.flags == f.flags && g.kind == 3 && g.call == 9 &&
+                g.length == 5);
     assert_true(pd_frame_is_intact(b, &g));
     for (size_t i = 0; i < sizeof b; i++)
         for (int bit = 0; bit < 8; bit++) {
             b[i] ^= (uint8_t)(1u << bit);
-            assert_true(pd_frame_read(b, &g) != PD_OK || g.length != 5 || !pd_frame_is_intact(b, &g));
+            assert_true(pd_frame_read(b, &g) != PD_OK || g.length != 5 || !pd_frame_is_intact(b,
+                    &g));
             b[i] ^= (uint8_t)(1u << bit);
         }
 }
@@ -493,7 +499,8 @@ static void test_calls_on(struct net *net, struct node *a, pd_peer_ref to, struc
         assert_int_equal(r.status, rows[k].status);
     }
     struct end none = { 0 };
-    assert_int_equal(api->call_open(a->peers, to, 200, 1, NULL, 0, &end_events, &none, &none.call), PD_OK);
+    assert_int_equal(api->call_open(a->peers, to, 200, 1, NULL, 0, &end_events, &none, &none.call),
+                     PD_OK);
     assert_true(turns(net, ended, &none, PD_SEC));
     assert_int_equal(none.status, PD_ENOENT);
 
@@ -670,7 +677,8 @@ static void test_caps(void **state)
     struct end x[9];
     memset(x, 0, sizeof x);
     for (int i = 0; i < 9; i++)
-        assert_int_equal(call_open(&b, peer_of(&b, &a), 1, "", 0, &x[i]), i < 8 ? PD_OK : PD_ELIMIT);
+        assert_int_equal(call_open(&b, peer_of(&b, &a), 1, "", 0, &x[i]),
+                         i < 8 ? PD_OK : PD_ELIMIT);
     turns(&net, NULL, NULL, 50 * PD_MS);
     node_down(&b);
     turns(&net, ended, &e[0], PD_SEC);
@@ -787,7 +795,8 @@ static void rogue_connect(struct net *net, struct node *n, struct rogue *r)
 /* Goes through the hello as node 9. */
 static void rogue_hello(struct net *net, struct node *n, struct rogue *r, uint64_t epoch)
 {
-    struct pd_preamble pre = { .version_min = 1, .version_max = 1, .window = 65536, .max_message = 65536 };
+    struct pd_preamble pre = { .version_min = 1, .version_max = 1, .window = 65536,
+                               .max_message = 65536 };
     uint8_t b[4096] = { 0 };
     struct pd_peer_desc d = { .name = "rogue" };
     size_t len = 0;
@@ -797,7 +806,8 @@ static void rogue_hello(struct net *net, struct node *n, struct rogue *r, uint64
     pd_preamble_write(&pre, b);
     rogue_send(r, PD_FRAME_PREAMBLE, 0, 0, 0, b, PD_HELLO_PREAMBLE);
     memset(b, 0, PD_HELLO_MAC);
-    assert_int_equal(pd_desc_write(&d, false, b + PD_HELLO_MAC, sizeof b - PD_HELLO_MAC, &len), PD_OK);
+    assert_int_equal(pd_desc_write(&d, false, b + PD_HELLO_MAC, sizeof b - PD_HELLO_MAC, &len),
+                     PD_OK);
     rogue_send(r, PD_FRAME_HELLO, 0, 0, 0, b, PD_HELLO_MAC + len);
     rogue_send(r, PD_FRAME_READY, 0, 0, 0, NULL, 0);
     turns(net, NULL, NULL, 30 * PD_MS);
@@ -835,14 +845,16 @@ static void test_rogue(void **state)
     rogue_gone(&net, &r);
     /* No version in common. */
     rogue_connect(&net, &a, &r);
-    struct pd_preamble pre = { .version_min = 7, .version_max = 9, .window = 65536, .max_message = 65536 };
+    struct pd_preamble pre = { .version_min = 7, .version_max = 9, .window = 65536,
+                               .max_message = 65536 };
     uint8_t b[PD_HELLO_PREAMBLE];
     pd_preamble_write(&pre, b);
     rogue_send(&r, PD_FRAME_PREAMBLE, 0, 0, 0, b, sizeof b);
     rogue_gone(&net, &r);
     assert_int_equal(a.peers->goodbyes[1][PD_GOODBYE_VERSION], 1);
 
-    struct { uint8_t type; uint16_t flags, kind; uint32_t call; size_t n; uint32_t reason; } rows[] = {
+    struct { uint8_t type; uint16_t flags,
+             kind; uint32_t call; size_t n; uint32_t reason; } rows[] = {
         { PD_FRAME_OPEN, PD_FRAME_OPENER, 1, 5, 1, PD_GOODBYE_PROTOCOL },
         { PD_FRAME_OPEN, 0, 1, 5, 3, PD_GOODBYE_PROTOCOL },
         { PD_FRAME_OPEN, PD_FRAME_OPENER, 0x1000, 5, 3, PD_GOODBYE_PROTOCOL },

@@ -41,7 +41,8 @@ static void on_peer(struct pd_peers *peers, pd_peer_ref peer, uint32_t what, voi
         n->events[what]++;
 }
 
-static const struct pd_peer_watch_events watch_events = { .size = sizeof watch_events, .on_peer = on_peer };
+static const struct pd_peer_watch_events watch_events = { .size = sizeof watch_events,
+                                                          .on_peer = on_peer };
 
 /* ---- a service that echoes each message and ends when it is told */
 
@@ -155,7 +156,8 @@ static bool client_open(struct client *c, struct world *w, int from, int to, uin
     c->w = w;
     c->want = want;
     pd_peer_ref ref = api->find(n->peers, &w->n[to].desc.id);
-    if (ref == 0 || api->call_open(n->peers, ref, PD_SERVICE_TEST, 3, &iov, 1, &client_events, c, &c->call) != PD_OK)
+    if (ref == 0 || api->call_open(n->peers, ref, PD_SERVICE_TEST, 3, &iov, 1, &client_events, c,
+                                   &c->call) != PD_OK)
         return false;
     w->opened++;
     client_send(c);
@@ -429,7 +431,8 @@ static uint64_t random_run(uint64_t seed, uint64_t *ok)
         const char *a = names[r % 3], *b = names[(r / 3 + 1 + r % 3) % 3];
         struct client *k = &c[(r >> 8) % CLIENTS];
         if (k->call == NULL)
-            (void)client_open(k, &w, (int)((r >> 16) % 3), (int)((r >> 18) % 3), (uint32_t)((r >> 20) % 200));
+            (void)client_open(k, &w, (int)((r >> 16) % 3), (int)((r >> 18) % 3),
+                              (uint32_t)((r >> 20) % 200));
         else if ((r >> 30) % 8 == 0) {
             api->call_cancel(k->call);
             k->call = NULL;

@@ -132,7 +132,8 @@ struct pd_kv_source_events {
     uint32_t reserved;
     /* Pool indices of blocks [first, first + count) of the sequence; asked only
      * for tokens that were pushed.  Returns PD_OK. */
-    pd_status (*blocks)(struct pd_kv_source *source, uint32_t first, uint32_t count, uint32_t *index,
+    pd_status (*blocks)(struct pd_kv_source *source, uint32_t first, uint32_t count,
+                        uint32_t *index,
                         void *arg);
     /* A message for the destination; as in pd_kv_dest_events. */
     pd_status (*on_send)(struct pd_kv_source *source, struct pd_str bytes, void *arg);
@@ -192,7 +193,8 @@ struct pd_kv_api {
      * transport reaches the peer; PD_ELIMIT: too many hand-overs; PD_ENOMEM.
      * Nothing is held after an error. */
     pd_status (*dest_open)(struct pd_kv *kv, const struct pd_kv_dest_params *params,
-                           const struct pd_kv_dest_events *events, void *arg, struct pd_kv_dest **out);
+                           const struct pd_kv_dest_events *events, void *arg,
+                           struct pd_kv_dest **out);
     /* The grant, for the first message to the source.  Borrowed until on_end. */
     struct pd_str (*dest_grant)(struct pd_kv_dest *dest);
     /* A message of the source.  PD_OK; PD_EPROTO: malformed, the hand-over is

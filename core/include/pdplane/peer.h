@@ -191,7 +191,8 @@ struct pd_peer_api {
 
     /* Offers a service to all peers, self included.  PD_OK, PD_EEXIST,
      * PD_EINVAL, PD_ENOMEM. */
-    pd_status (*serve)(struct pd_peers *peers, uint32_t service, pd_call_handler handler, void *arg);
+    pd_status (*serve)(struct pd_peers *peers, uint32_t service, pd_call_handler handler,
+                       void *arg);
     /* Ends the offer.  Calls accepted before stay. */
     void (*unserve)(struct pd_peers *peers, uint32_t service);
 
@@ -199,16 +200,18 @@ struct pd_peer_api {
      * PD_ESTALE; PD_EPEER: not up; PD_ELIMIT: too many calls on the link or the
      * message is too long; PD_ENOMEM.  on_end follows exactly once unless the
      * call is canceled. */
-    pd_status (*call_open)(struct pd_peers *peers, pd_peer_ref peer, uint32_t service, uint32_t type,
-                           const struct pd_iov *iov, uint32_t n, const struct pd_call_events *events,
-                           void *arg, struct pd_call **out);
+    pd_status (*call_open)(struct pd_peers *peers, pd_peer_ref peer, uint32_t service,
+                           uint32_t type,
+                           const struct pd_iov *iov, uint32_t n,
+                           const struct pd_call_events *events, void *arg, struct pd_call **out);
     /* The service takes the call (only inside its handler). */
     void (*call_accept)(struct pd_call *call, const struct pd_call_events *events, void *arg);
     /* Sends a message, type 0..255, parts copied.  PD_OK; PD_EAGAIN: too much is
      * waiting already, nothing was taken, on_writable follows; PD_ELIMIT: longer
      * than a message may be; PD_ENOMEM; PD_EPEER: the call is over, its on_end
      * is about to come. */
-    pd_status (*call_send)(struct pd_call *call, uint32_t type, const struct pd_iov *iov, uint32_t n);
+    pd_status (*call_send)(struct pd_call *call, uint32_t type, const struct pd_iov *iov,
+                           uint32_t n);
     /* The service ends the call behind everything it sent.  bytes are copied,
      * at most PD_CALL_MAX_END of them (more are cut off).  The call is gone for
      * the caller. */
