@@ -89,6 +89,8 @@ static void cell(struct pd_view *v, struct pd_str s)
     uint32_t width = clean(s, (c->flags & PD_VIEW_WIDE) != 0 ? 4096 : PD_VIEW_CELL_MAX, &v->cells);
     pd_buf_append_char(&v->cells, '\0');
     v->width[v->column] = PD_MAX(v->width[v->column], width);
+    if (!pd_str_is(s, "-"))
+        v->filled |= 1u << v->column;
 }
 
 static uint32_t places(const char *s)
@@ -119,28 +121,36 @@ static void put_cell(struct pd_view *v, uint32_t i, uint32_t last, const char *t
         pad(v->out, room);
 }
 
+/* Whether a column of a finished table is worth its place. */
+static bool is_shown(const struct pd_view *v, uint32_t i)
+{
+    const struct pd_view_column *c = &v->columns[i];
+    return in_text(c) && ((c->flags & PD_VIEW_SPARSE) == 0 || (v->filled >> i & 1) != 0);
+}
+
 static void print_table(struct pd_view *v)
 {
     const char *at = v->cells.p;
     uint32_t first = UINT32_MAX, last = 0;
     for (uint32_t i = 0; !is_last(&v->columns[i]); i++) {
-        if (!in_text(&v->columns[i]))
+        if (!is_shown(v, i))
             continue;
         first = PD_MIN(first, i);
         last = i;
         v->width[i] = PD_MAX(v->width[i], places(v->columns[i].title));
     }
     for (uint32_t i = first; !v->is_object && i <= last; i++) {
-        if (in_text(&v->columns[i]))
+        if (is_shown(v, i))
             put_cell(v, i, last, v->columns[i].title, i == first);
     }
     if (!v->is_object)
         pd_buf_append_char(v->out, '\n');
     for (uint32_t row = 0; row < v->rows; row++) {
-        for (uint32_t i = first; i <= last; i++) {
+        for (uint32_t i = 0; !is_last(&v->columns[i]); i++) {
             if (!in_text(&v->columns[i]))
                 continue;
-            put_cell(v, i, last, at, i == first);
+            if (is_shown(v, i))
+                put_cell(v, i, last, at, i == first);
             at += strlen(at) + 1;
         }
         pd_buf_append_char(v->out, '\n');
@@ -169,6 +179,7 @@ static void begin(struct pd_view *v, const struct pd_view_column *columns, const
     v->column = 0;
     v->row_open = false;
     memset(v->width, 0, sizeof v->width);
+    v->filled = 0;
     pd_buf_clear(&v->cells);
 }
 

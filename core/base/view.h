@@ -26,7 +26,8 @@ enum pd_view_format { PD_VIEW_TEXT = 0, PD_VIEW_JSON = 1 };
 
 enum {
     PD_VIEW_RIGHT = 1u << 0,    /* numbers: aligned to the right */
-    PD_VIEW_WIDE = 1u << 1      /* text may be longer than usual and is not cut */
+    PD_VIEW_WIDE = 1u << 1,     /* text may be longer than usual and is not cut */
+    PD_VIEW_SPARSE = 1u << 2    /* left out of text when no row has a value */
 };
 
 /* Ends with key NULL and title NULL. */
@@ -52,6 +53,7 @@ struct pd_view {
     bool has_text;              /* something stands above: leave a line free */
     struct pd_view_column field;
     uint32_t width[PD_VIEW_COLUMNS_MAX];
+    uint32_t filled;            /* columns, as bits, in which some cell is not "-" */
 };
 
 /* Begins a document in out, which is borrowed until pd_view_fini. */

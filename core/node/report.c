@@ -105,7 +105,8 @@ static void put_loop(struct pd_node *node, struct pd_view *v)
 void pd_report_status(struct pd_node *node, struct pd_view *v)
 {
     static const struct pd_view_column columns[] = {
-        { "name", "PART", 0 }, { "ready", "READY", 0 }, { "reason", "REASON", 0 }, { NULL, NULL, 0 }
+        { "name", "PART", 0 }, { "ready", "READY", 0 }, { "reason", "REASON", PD_VIEW_SPARSE },
+        { NULL, NULL, 0 },
     };
     pd_view_object(v, "node", NULL);
     put_identity(node, v);
@@ -119,8 +120,8 @@ void pd_report_status(struct pd_node *node, struct pd_view *v)
     pd_view_field(v, "time_unix_seconds", NULL);
     pd_view_number(v, (double)pd_loop_wall(node->loop) / 1e9);
     pd_view_end(v);
-    put_books(node, v);
     put_loop(node, v);
+    put_books(node, v);
     pd_view_table(v, "parts", NULL, columns, NULL);
     for (uint32_t i = 0; i < node->n_parts; i++) {
         const struct pd_node_part *p = &node->parts[i];
@@ -272,9 +273,9 @@ void pd_report_nodes(struct pd_node *node, struct pd_view *v)
         { "address", "ADDRESS", 0 }, { "rtt_seconds", "RTT", PD_VIEW_RIGHT },
         { "seen_seconds", "SEEN", PD_VIEW_RIGHT }, { "since_seconds", "SINCE", PD_VIEW_RIGHT },
         { "calls", "CALLS", PD_VIEW_RIGHT }, { "bytes_in", NULL, 0 }, { "bytes_out", NULL, 0 },
-        { "kv_bytes_per_second", "KV RATE", PD_VIEW_RIGHT }, { NULL, "RUN+WAIT, BLOCKS", 0 },
+        { "kv_bytes_per_second", "KV RATE", PD_VIEW_RIGHT | PD_VIEW_SPARSE }, { NULL, "RUN+WAIT, BLOCKS", 0 },
         { "flags", NULL, 0 }, { "suspects", NULL, 0 }, { "downs", NULL, 0 },
-        { "reason", "REASON", 0 }, { NULL, NULL, 0 },
+        { "reason", "REASON", PD_VIEW_SPARSE }, { NULL, NULL, 0 },
     };
     const struct pd_peer_api *peer = pd_peer_table();
     pd_view_table(v, "nodes", NULL, columns, "no nodes");

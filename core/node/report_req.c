@@ -11,6 +11,7 @@
 #include "base/units.h"
 
 #define EXPLAIN_SCORERS_MAX 24u
+#define SPARSE_RIGHT (PD_VIEW_SPARSE | PD_VIEW_RIGHT)
 
 static pd_time since(pd_time from, pd_time to)
 {
@@ -34,6 +35,8 @@ static const char *state_of(const struct pd_req *r)
 
 static const char *decision_of(const struct pd_req *r)
 {
+    if (r->role == PD_ROLE_PREFILL)
+        return "";
     if (r->remote != 0)
         return "remote";
     return r->decision != 0 || r->output_tokens > 0 ? "local" : "";
@@ -101,15 +104,16 @@ void pd_report_requests(struct pd_node *node, struct pd_view *v, uint32_t max)
     static const struct pd_view_column columns[] = {
         { "number", NULL, 0 }, { "id", "REQUEST", 0 }, { "role", "ROLE", 0 }, { NULL, "STATE", 0 },
         { "live", NULL, 0 }, { "stage", NULL, 0 }, { "outcome", NULL, 0 },
-        { "http_status", "HTTP", PD_VIEW_RIGHT }, { "code", "CODE", 0 }, { "api", NULL, 0 },
-        { "stream", NULL, 0 }, { "model", "MODEL", 0 }, { "decode", "DECODE", 0 },
-        { "prefill", "PREFILL", 0 }, { "decision", "DECISION", 0 }, { "reason", NULL, 0 },
+        { "http_status", "HTTP", SPARSE_RIGHT }, { "code", "CODE", PD_VIEW_SPARSE }, { "api", NULL, 0 },
+        { "stream", NULL, 0 }, { "model", "MODEL", 0 }, { "decode", "DECODE", PD_VIEW_SPARSE },
+        { "prefill", "PREFILL", PD_VIEW_SPARSE }, { "decision", "DECISION", PD_VIEW_SPARSE },
+        { "reason", NULL, 0 },
         { "attempts", NULL, 0 }, { "prompt_tokens", "PROMPT", PD_VIEW_RIGHT },
         { "cached_tokens", "CACHED", PD_VIEW_RIGHT }, { "output_tokens", "OUTPUT", PD_VIEW_RIGHT },
         { "ttft_seconds", "TTFT", PD_VIEW_RIGHT }, { "duration_seconds", "TOOK", PD_VIEW_RIGHT },
-        { "ended_seconds_ago", NULL, 0 }, { "kv_bytes", "KV", PD_VIEW_RIGHT },
-        { "kv_blocks", NULL, 0 }, { "digests_verified", "DIGESTS", PD_VIEW_RIGHT },
-        { "transport", "TRANSPORT", 0 }, { "handover_seconds", "HANDOVER", PD_VIEW_RIGHT },
+        { "ended_seconds_ago", NULL, 0 }, { "kv_bytes", "KV", SPARSE_RIGHT },
+        { "kv_blocks", NULL, 0 }, { "digests_verified", "DIGESTS", SPARSE_RIGHT },
+        { "transport", "TRANSPORT", PD_VIEW_SPARSE }, { "handover_seconds", "HANDOVER", SPARSE_RIGHT },
         { NULL, NULL, 0 },
     };
     const struct pd_req *r;
@@ -148,11 +152,11 @@ pd_status pd_report_transfers(struct pd_node *node, struct pd_view *v, uint32_t 
 {
     static const struct pd_view_column columns[] = {
         { "xid", "TRANSFER", 0 }, { "request", "REQUEST", 0 }, { "direction", "WAY", 0 },
-        { "peer", "PEER", 0 }, { "state", "STATE", 0 }, { "verdict", "VERDICT", 0 },
-        { "transport", "TRANSPORT", 0 }, { "bytes", "BYTES", PD_VIEW_RIGHT },
+        { "peer", "PEER", 0 }, { "state", "STATE", 0 }, { "verdict", "VERDICT", PD_VIEW_SPARSE },
+        { "transport", "TRANSPORT", PD_VIEW_SPARSE }, { "bytes", "BYTES", PD_VIEW_RIGHT },
         { "bytes_expected", "OF", PD_VIEW_RIGHT }, { "tokens", "TOKENS", PD_VIEW_RIGHT },
         { "verified", "VERIFIED", 0 }, { "took_seconds", "TOOK", PD_VIEW_RIGHT },
-        { "age_seconds", "AGE", PD_VIEW_RIGHT }, { "reason", "REASON", 0 }, { NULL, NULL, 0 },
+        { "age_seconds", "AGE", PD_VIEW_RIGHT }, { "reason", "REASON", PD_VIEW_SPARSE }, { NULL, NULL, 0 },
     };
     struct pd_kv_transfer_row *rows = pd_calloc(max > 0 ? max : 1, sizeof *rows);
     if (rows == NULL)
@@ -172,7 +176,8 @@ pd_status pd_report_leases(struct pd_node *node, struct pd_view *v, uint32_t max
         { "xid", "LEASE", 0 }, { "generation", "GENERATION", PD_VIEW_RIGHT }, { "state", "STATE", 0 },
         { "holder", "HOLDER", 0 }, { "blocks", "BLOCKS", PD_VIEW_RIGHT },
         { "left_seconds", "LEFT", PD_VIEW_RIGHT }, { "age_seconds", "AGE", PD_VIEW_RIGHT },
-        { "renewals", "RENEWALS", PD_VIEW_RIGHT }, { "verdict", "VERDICT", 0 }, { NULL, NULL, 0 },
+        { "renewals", "RENEWALS", PD_VIEW_RIGHT }, { "verdict", "VERDICT", PD_VIEW_SPARSE },
+        { NULL, NULL, 0 },
     };
     struct pd_kv_lease_row *rows = pd_calloc(max > 0 ? max : 1, sizeof *rows);
     if (rows == NULL)
@@ -226,7 +231,8 @@ static void put_tokens(struct pd_view *v, const struct pd_req *r)
 
 static void put_handover(struct pd_view *v, const struct pd_req *r)
 {
-    char bytes[PD_UNITS_TEXT], took[PD_UNITS_TEXT];
+    char bytes[PD_UNITS_TEXT], took[PD_UNITS_TEXT], text[160];
+    int n;
     pd_view_field(v, "kv_bytes", NULL);
     pd_view_count(v, r->kv_bytes);
     pd_view_field(v, "kv_blocks", NULL);
@@ -240,10 +246,14 @@ static void put_handover(struct pd_view *v, const struct pd_req *r)
     if (r->kv_bytes == 0)
         return;
     pd_view_field(v, NULL, "kv handed over");
-    pd_view_format(v, "%s in %u blocks over %s in %s, %u digests verified",
-                   pd_units_format_bytes(r->kv_bytes, bytes), r->kv_blocks,
-                   r->transport[0] != '\0' ? r->transport : "?",
-                   pd_units_format_duration(r->handover_ns, took), r->digests);
+    n = snprintf(text, sizeof text, "%s over %s", pd_units_format_bytes(r->kv_bytes, bytes),
+                 r->transport[0] != '\0' ? r->transport : "?");
+    if (r->handover_ns != 0)
+        n += snprintf(text + n, sizeof text - (size_t)n, " in %s",
+                      pd_units_format_duration(r->handover_ns, took));
+    if (r->digests != 0)
+        snprintf(text + n, sizeof text - (size_t)n, ", %u digests verified", r->digests);
+    pd_view_str(v, text);
 }
 
 static void put_record(struct pd_node *node, struct pd_view *v, const struct pd_req *r)
