@@ -5,6 +5,7 @@
 
 #include "fmath.h"
 #include "half.h"
+#include "hash.h"
 #include "model.h"
 #include "vocab.h"
 
@@ -194,6 +195,39 @@ static void chunks_do_not_matter(void **state)
     free(want);
 }
 
+/* The same bits on every machine and with every compiler: a hash of all logits of a
+ * prompt, pinned. */
+static void bits_are_pinned(void **state)
+{
+    enum { N = 1000 };
+    static const struct ref_hash want[2] = {
+        { 0x9af26d2dd46edba8, 0x3b0392fc8b6c6a63 },       /* f32 KV */
+        { 0xaafbbc440b08172d, 0xf6bb2a9e50bddfd5 },       /* f16 KV */
+    };
+    static const uint8_t key[16] = { 0 };
+    uint32_t ids[N], vocab = ref_model_shape(model)->vocab;
+    uint8_t *bytes = malloc(vocab * 4);
+
+    (void)state;
+    some_ids(5, N, ids);
+    for (uint32_t dtype = REF_F32; dtype <= REF_F16; dtype++) {
+        struct walk w;
+        const float *lg;
+        struct ref_hash h;
+        walk_open(&w, BT, dtype, 3);
+        lg = prefill(&w, ids, 0, N, 128);
+        for (uint32_t i = 0; i < vocab; i++)
+            for (int k = 0; k < 4; k++)
+                bytes[4 * i + (uint32_t)k] = (uint8_t)(ref_float_bits(lg[i]) >> (8 * k));
+        h = ref_siphash(key, bytes, vocab * 4);
+        if (h.lo != want[dtype].lo || h.hi != want[dtype].hi)
+            fail_msg("dtype %u: 0x%016llx, 0x%016llx", dtype, (unsigned long long)h.lo,
+                     (unsigned long long)h.hi);
+        walk_close(&w);
+    }
+    free(bytes);
+}
+
 /* Eight sequences of different lengths, alone and mixed in random batches. */
 static void neighbours_do_not_matter(void **state)
 {
@@ -301,7 +335,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_f32), cmocka_unit_test(golden_f16), cmocka_unit_test(chunks_do_not_matter),
-        cmocka_unit_test(neighbours_do_not_matter), cmocka_unit_test(bad_rows), cmocka_unit_test(mathematics),
+        cmocka_unit_test(neighbours_do_not_matter), cmocka_unit_test(bits_are_pinned),
+        cmocka_unit_test(bad_rows), cmocka_unit_test(mathematics),
     };
     if (getenv("PD_TEST") != NULL)
         cmocka_set_test_filter(getenv("PD_TEST"));

@@ -12,7 +12,7 @@
 #if defined(__FAST_MATH__)
 #error "the ref engine needs exact float semantics: build it without -ffast-math"
 #endif
-#if FLT_EVAL_METHOD != 0
+#if FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16: as 0, for types from _Float16 on */
 #error "the ref engine needs float expressions without excess precision (-msse2 -mfpmath=sse)"
 #endif
 
