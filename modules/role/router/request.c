@@ -254,6 +254,7 @@ static void leg_handover(struct leg *leg, const struct pd_leg_handover *m)
     bool is_valid = m->verdict == 1;
     rec->kv_bytes += m->bytes;
     rec->digests += m->blocks;
+    rec->kv_blocks += m->blocks;
     rec->handover_ns = m->transfer_ns;
     snprintf(rec->transport, sizeof rec->transport, "%.*s", PD_STR_ARG(m->transport));
     snprintf(rec->prefill, sizeof rec->prefill, "%.*s", PD_STR_ARG(m->prefill));
