@@ -202,6 +202,10 @@ static pd_status router_create(const struct pd_instance_ctx *ctx, const void *co
     }
     r->retries = pd_metrics_simple_counter(ctx->metrics, "pdplane_router_retries_total",
                                            "Dispatches after a first one had failed.");
+    r->prefill_up = pd_metrics_simple_gauge(ctx->metrics, "pdplane_router_prefill_endpoints_up",
+                                            "Endpoints that can prefill now.");
+    r->decode_up = pd_metrics_simple_gauge(ctx->metrics, "pdplane_router_decode_endpoints_up",
+                                           "Endpoints that can decode now.");
     r->client_gone = pd_metrics_simple_counter(ctx->metrics, "pdplane_router_client_gone_total",
                                                "Clients that left before the end of their answer.");
     *out = (struct pd_role *)r;

@@ -91,6 +91,7 @@ struct router {
     void *drained_arg;
     void (*closed)(void *arg);
     void *closed_arg;
+    struct pd_gauge *prefill_up, *decode_up;
     struct pd_counter *retries;
     struct pd_counter *client_gone;
 };

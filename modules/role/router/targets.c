@@ -18,6 +18,8 @@ static struct pd_str str_of(const char *s)
 static void readiness_tell(struct router *r)
 {
     uint32_t n = r->sched->endpoint_count(r->scheds, PD_ROLE_DECODE, PD_STR(""));
+    pd_gauge_set(r->decode_up, n);
+    pd_gauge_set(r->prefill_up, r->sched->endpoint_count(r->scheds, PD_ROLE_PREFILL, PD_STR("")));
     r->node->ready(r->nodes, "router", n > 0, n > 0 ? "" : "no decode endpoint is up");
 }
 
