@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What operators and their tools read over HTTP: /metrics, /health (alive),
- * /ready (can do its work). */
+ * /ready (can do its work).  /status is in status.c. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/str.h"
 #include "node/node.h"
+#include "node/status.h"
 
 #define METRICS_MAX (16u << 20)
 
@@ -68,5 +69,5 @@ pd_status pd_node_admin_routes(struct pd_node *node)
         if (status != PD_OK)
             return status;
     }
-    return PD_OK;
+    return pd_node_status_routes(node);
 }

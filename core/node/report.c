@@ -66,7 +66,7 @@ static void put_books(struct pd_node *node, struct pd_view *v)
 {
     struct pd_req_counts counts;
     pd_reqs_counts(node->reqs, &counts);
-    pd_view_object(v, "requests", "REQUESTS");
+    pd_view_object(v, "requests_total", "REQUESTS");
     pd_view_field(v, "accepted", "accepted");
     pd_view_count(v, counts.accepted);
     for (uint32_t i = 0; i < PD_REQ_OUTCOMES; i++) {

@@ -14,7 +14,7 @@
 #define PD_REPORT_ROWS_MAX 4096u
 
 /* Who the node is, its state, its parts, its books and loop: object "node",
- * "requests", "loop", table "parts". */
+ * "requests_total", "loop", table "parts". */
 void pd_report_status(struct pd_node *node, struct pd_view *v);
 /* Tables "engines", "listen", "nodes", "endpoints", "modules". */
 void pd_report_engines(struct pd_node *node, struct pd_view *v);
