@@ -109,7 +109,7 @@ static size_t leg_bound(const struct pd_leg *leg)
 {
     size_t n = FIXED_BYTES + SAMPLING_BYTES + leg->request_id.n + leg->model.n + leg->engine.n +
                leg->cache_salt.n + leg->decide_reason.n + leg->prompt.text.n +
-               (size_t)leg->prompt.n_tokens * 4;
+               (size_t)leg->prompt.n_tokens * 4 + (size_t)leg->n_output * 4;
     for (uint32_t i = 0; i < leg->n_stops; i++)
         n += 4 + leg->stops[i].n;
     for (uint32_t i = 0; i < leg->n_messages; i++)
@@ -180,6 +180,7 @@ pd_status pd_api_leg_encode(struct pd_api *api, const struct pd_leg *leg, struct
     }
     pd_writer_str32(&w, leg->prompt.text);
     put_tokens(&w, leg->prompt.tokens, leg->prompt.tokens != NULL ? leg->prompt.n_tokens : 0);
+    put_tokens(&w, leg->output, leg->n_output);
     return writer_close(api, &w, out);
 }
 
@@ -246,6 +247,7 @@ static void get_leg(struct pd_reader *r, struct pd_arena *arena, struct pd_leg *
     leg->prompt.tokens = get_tokens(r, arena, &leg->prompt.n_tokens);
     if (leg->prompt.n_tokens == 0)
         leg->prompt.tokens = NULL;
+    leg->output = get_tokens(r, arena, &leg->n_output);
 }
 
 static struct decoded *decoded_create(struct pd_str bytes, struct pd_reader *r)
@@ -313,6 +315,7 @@ pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *ord
     pd_writer_str16(&w, order->cache_salt);
     pd_writer_u32(&w, order->from);
     pd_writer_u32(&w, order->upto);
+    pd_writer_u32(&w, order->n_output);
     pd_writer_u8(&w, (uint8_t)order->sample);
     pd_writer_u32(&w, order->priority);
     pd_writer_u64(&w, order->deadline_ms);
@@ -341,6 +344,7 @@ pd_status pd_api_order_decode(struct pd_api *api, struct pd_str bytes, struct pd
     o->cache_salt = pd_reader_str16(&r, PD_API_SALT_MAX);
     o->from = pd_reader_u32(&r);
     o->upto = pd_reader_u32(&r);
+    o->n_output = pd_reader_u32(&r);
     o->sample = pd_reader_u8(&r);
     o->priority = pd_reader_u32(&r);
     o->deadline_ms = pd_reader_u64(&r);
@@ -348,6 +352,7 @@ pd_status pd_api_order_decode(struct pd_api *api, struct pd_str bytes, struct pd
     o->tokens = get_tokens(&r, &d->arena, &o->n_tokens);
     o->grant = pd_reader_str32(&r, GRANT_MAX);
     if (o->n_tokens == 0 || o->from >= o->upto || o->upto > o->n_tokens || o->sample > 1 ||
+        o->n_output >= o->n_tokens ||
         (o->sample == 1 && o->upto != o->n_tokens))
         r.failed = true;
     return decoded_finish(d, &r, out);

@@ -117,6 +117,21 @@ static void test_same_seed_same_log(void **state)
     assert_true(hash[0] != hash[2]);
 }
 
+static void cluster_start_two(struct sim_cluster *c, uint64_t seed)
+{
+    char router[4096];
+    snprintf(router, sizeof router, "%s", router_conf);
+    char *end = strrchr(router, ')');
+    assert_non_null(end);
+    snprintf(end, sizeof router - (size_t)(end - router), ", { address = \"10.0.0.4:7000\"; } );\n");
+    sim_cluster_init(c, seed, NULL);
+    sim_node_start(c, "router", router);
+    sim_node_start(c, "prefill", prefill_conf);
+    sim_node_start(c, "decode", decode_conf);
+    sim_node_start(c, "decode2", decode_conf);
+    pd_sim_run_until(c->sim, pd_sim_now(c->sim) + 5 * PD_SEC);
+}
+
 struct fault {
     struct sim_cluster *cluster;
     int kind;
@@ -186,6 +201,81 @@ static void test_prefill_faults(void **state)
     }
 }
 
+struct decode_fault {
+    struct sim_cluster *cluster;
+    bool tell;
+};
+
+/* Hits the decode node that works. */
+static void decode_fault_now(void *arg)
+{
+    struct decode_fault *f = arg;
+    for (uint32_t i = 2; i < 4; i++) {
+        struct sim_node *n = &f->cluster->nodes[i];
+        struct pd_req_counts counts;
+        if (n->node == NULL)
+            continue;
+        pd_reqs_counts(n->node->reqs, &counts);
+        if (counts.outcome[PD_REQ_LIVE] > 0) {
+            sim_node_crash(n, f->tell);
+            return;
+        }
+    }
+}
+
+/* A decode node dies at any moment of an answer: another one goes on, and the
+ * client cannot tell. */
+static void decode_faults(const char *body, bool is_stream)
+{
+    static struct sim_answer a;
+    static char expected[65536];
+    uint32_t hits = 0;
+    for (int round = -1; round < 30; round++) {
+        struct sim_cluster c;
+        cluster_start_two(&c, 500 + (uint64_t)(round + 1));
+        struct decode_fault f = { &c, round % 2 == 0 };
+        if (round >= 0)
+            pd_sim_at(c.sim, pd_sim_now(c.sim) + (pd_time)round * 6 * PD_MS, decode_fault_now, &f);
+        sim_post(&c, "10.0.0.1", 8000, "/v1/chat/completions", body, 60 * PD_SEC, &a);
+        assert_int_equal(a.status, 200);
+        if (is_stream) {
+            /* Only the ids and times of two runs differ. */
+            size_t out = 0;
+            for (char *p = a.body; (p = strstr(p, "\"choices\":")) != NULL;) {
+                char *end = strchr(p, '\n');
+                memmove(a.body + out, p, (size_t)(end - p));
+                out += (size_t)(end - p);
+                p = end;
+            }
+            assert_non_null(strstr(a.body + out, "[DONE]"));
+            a.body[out] = '\0';
+        } else {
+            *strstr(a.body, "\"usage\"") = '\0';
+        }
+        if (round < 0)
+            snprintf(expected, sizeof expected, "%s", is_stream ? a.body : choices(&a));
+        else
+            assert_string_equal(is_stream ? a.body : choices(&a), expected);
+        hits += c.nodes[2].node == NULL || c.nodes[3].node == NULL;
+        sim_cluster_fini(&c);
+    }
+    assert_true(hits > 10);
+}
+
+static void test_decode_faults(void **state)
+{
+    (void)state;
+    decode_faults(body_story, false);
+}
+
+static void test_decode_faults_stream(void **state)
+{
+    (void)state;
+    decode_faults("{\"model\":\"tiny\",\"stream\":true,\"temperature\":0.8,\"seed\":11,\"max_tokens\":24,"
+                  "\"messages\":[{\"role\":\"user\",\"content\":\"Tell me a story about an owl and a lamp "
+                  "and a fox and a kite that they found at the river.\"}]}", true);
+}
+
 /* Bytes that change on the way never decode. */
 static void test_flipped_bytes(void **state)
 {
@@ -240,6 +330,8 @@ int main(void)
         cmocka_unit_test(test_many_at_once),
         cmocka_unit_test(test_flipped_bytes),
         cmocka_unit_test(test_prefill_faults),
+        cmocka_unit_test(test_decode_faults),
+        cmocka_unit_test(test_decode_faults_stream),
     };
     const char *pattern = getenv("PD_TEST");
     if (pattern != NULL)

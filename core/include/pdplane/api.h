@@ -117,6 +117,11 @@ struct pd_leg {
     struct pd_str stops[PD_API_MAX_STOPS];
     const struct pd_message *messages; /* chat */
     struct pd_api_prompt prompt;       /* completions */
+    /* Tokens of the answer that another node has delivered already: the leg
+     * goes on behind them. */
+    const int32_t *output;
+    uint32_t n_output;
+    uint32_t reserved;
     uint32_t decide;           /* PD_DECIDE_* */
     uint32_t n_prefills;
     uint64_t min_tokens;       /* for PD_DECIDE_EXACT */
@@ -190,6 +195,7 @@ struct pd_leg_order {
     const int32_t *tokens;
     uint32_t n_tokens;
     uint32_t from;             /* the decode node has the tokens before */
+    uint32_t n_output;         /* how many of `tokens`, at the end, are output already delivered */
     uint32_t sample;           /* 1: also sample the first token */
     uint32_t priority;
     uint64_t deadline_ms;

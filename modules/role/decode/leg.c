@@ -30,7 +30,7 @@ struct leg {
     const struct pd_node_engine *engine;
     struct pd_req *record;
     int32_t *tokens;
-    uint32_t n_tokens;
+    uint32_t n_tokens;                 /* prompt, and output given by the router */
     uint32_t max_output;
     uint32_t computed;                 /* leading tokens found in our cache */
     uint32_t cached;                   /* reported: ours, or the prefill node's */
@@ -241,7 +241,7 @@ static void end_fill(const struct leg *leg, struct pd_leg_end *end, uint32_t rea
 {
     memset(end, 0, sizeof *end);
     end->reason = reason;
-    end->prompt_tokens = leg->n_tokens;
+    end->prompt_tokens = leg->n_tokens - leg->ask->n_output;
     end->cached_tokens = leg->cached;
     end->output_tokens = leg->n_output;
 }
@@ -296,7 +296,7 @@ static void leg_token(struct leg *leg, const struct pd_token *t)
         top[i].bytes = ops->piece(leg->engine->engine, t->top[i].token);
     }
     out.top = top;
-    if (leg->n_output == 1)
+    if (leg->n_output == leg->ask->n_output + 1)
         d->req->stage(d->reqs, leg->record, PD_REQ_DECODING, now_of(leg));
     d->req->tokens(d->reqs, leg->record, 1, now_of(leg));
     if (d->api->token_encode(d->apis, &out, &bytes) == PD_OK)
@@ -345,7 +345,7 @@ static void send_handover(struct leg *leg)
     m.bytes = r->bytes;
     m.prefill_ns = now_of(leg) - leg->order_at;
     m.transfer_ns = r->transfer_ns + r->verify_ns;
-    m.tokens = leg->n_tokens - leg->computed;
+    m.tokens = (d->conf->handover == DECODE_FULL ? leg->n_tokens : leg->n_tokens - 1) - leg->computed;
     m.transport = (struct pd_str){ r->transport, strlen(r->transport) };
     m.prefill = p->name;
     m.detail = (struct pd_str){ r->reason, strlen(r->reason) };
@@ -509,7 +509,7 @@ static bool order_open(struct leg *leg)
     struct pd_leg_order order = {
         .size = sizeof order, .request_id = leg->ask->request_id, .engine = p->engine,
         .cache_salt = leg->ask->cache_salt, .tokens = leg->tokens, .n_tokens = leg->n_tokens,
-        .from = leg->computed, .upto = to, .sample = d->conf->handover == DECODE_FULL,
+        .from = leg->computed, .upto = to, .n_output = leg->ask->n_output, .sample = d->conf->handover == DECODE_FULL,
         .priority = leg->ask->priority, .deadline_ms = d->conf->prefill_timeout / PD_MS,
         .sampling = leg->ask->sampling, .grant = d->kv->dest_grant(leg->dest),
     };
@@ -620,14 +620,15 @@ static void send_started(struct leg *leg, bool is_remote, const char *reason)
     struct decode *d = leg->role;
     struct pd_str bytes;
     struct pd_leg_started m = {
-        .prompt_tokens = leg->n_tokens, .cached_tokens = leg->computed, .remote = is_remote,
+        .prompt_tokens = leg->n_tokens - leg->ask->n_output, .cached_tokens = leg->cached,
+        .remote = is_remote,
         .reason = { reason, strlen(reason) },
     };
     if (is_remote)
         m.prefill = leg->ask->prefills[0].name;
     leg->record->remote = is_remote;
-    leg->record->prompt_tokens = leg->n_tokens;
-    leg->record->cached_tokens = leg->computed;
+    leg->record->prompt_tokens = m.prompt_tokens;
+    leg->record->cached_tokens = m.cached_tokens;
     snprintf(leg->record->reason, sizeof leg->record->reason, "%s", reason);
     if (d->api->started_encode(d->apis, &m, &bytes) == PD_OK)
         leg_send(leg, PD_LEG_STARTED, bytes);
@@ -640,7 +641,8 @@ static void leg_decide(struct leg *leg)
     uint32_t uncached = leg->n_tokens - leg->computed;
     char reason[96];
     bool is_remote = false;
-    leg->cached = leg->computed;
+    leg->cached = leg->computed < leg->n_tokens - ask->n_output ? leg->computed
+                                                                : leg->n_tokens - ask->n_output;
     if (ask->decide == PD_DECIDE_LOCAL)
         snprintf(reason, sizeof reason, "%.*s", PD_STR_ARG(ask->decide_reason));
     else if (ask->n_prefills == 0)
@@ -678,8 +680,8 @@ static pd_status leg_open(struct leg *leg)
     struct pd_seq_params params = {
         .size = sizeof params, .n_tokens = leg->n_tokens, .tokens = leg->tokens,
         .cache_salt = leg->ask->cache_salt, .sampling = leg->ask->sampling,
-        .max_output = leg->max_output, .priority = leg->ask->priority,
-        .request_id = leg->ask->request_id,
+        .max_output = leg->max_output, .n_output_given = leg->ask->n_output,
+        .priority = leg->ask->priority, .request_id = leg->ask->request_id,
     };
     return leg->engine->ops->seq_open(leg->engine->engine, &params, &events, leg, &leg->seq,
                                       &leg->computed);
@@ -757,6 +759,29 @@ static pd_status leg_encode(struct leg *leg)
     }
     leg->n_tokens = (uint32_t)n;
     return status == PD_OK && n >= cap ? PD_ELIMIT : status;
+}
+
+/* Goes on behind what another node has delivered: its tokens are part of the
+ * prompt, its text has been shown already. */
+static pd_status leg_resume(struct leg *leg)
+{
+    const struct pd_node_engine *e = leg->engine;
+    const struct pd_leg *ask = leg->ask;
+    uint32_t stopped = 0;
+    if (ask->n_output >= e->info.context_tokens - leg->n_tokens)
+        return PD_ELIMIT;
+    for (uint32_t i = 0; i < ask->n_output; i++) {
+        struct pd_str shown;
+        if (ask->output[i] < 0 || (uint32_t)ask->output[i] >= e->info.vocab)
+            return PD_EINVAL;
+        leg->tokens[leg->n_tokens++] = ask->output[i];
+        pd_status status = leg->role->api->text_add(leg->text, e->ops->piece(e->engine, ask->output[i]),
+                                                    &shown, &stopped);
+        if (status != PD_OK)
+            return status;
+    }
+    leg->n_output = ask->n_output;
+    return stopped != 0 ? PD_EINVAL : PD_OK;
 }
 
 static void on_deadline(struct pd_timer *timer, void *arg)
@@ -854,6 +879,8 @@ void decode_leg_accept(struct decode *d, struct pd_call *call, struct pd_str fir
     if (leg->ask->deadline_ms != 0)
         pd_timer_start(&leg->deadline, leg->ask->deadline_ms * PD_MS);
     status = leg_encode(leg);
+    if (status == PD_OK && leg->n_tokens > 0 && leg->ask->n_output > 0)
+        status = leg_resume(leg);
     if (status == PD_ELIMIT) {
         leg_fail(leg, 400, "invalid_request_error", "context_length_exceeded",
                  "the prompt is longer than the model's context");
@@ -866,7 +893,7 @@ void decode_leg_accept(struct decode *d, struct pd_call *call, struct pd_str fir
                  status == PD_OK ? "invalid_value" : "overloaded",
                  status == PD_OK ? "the prompt is empty" : "out of memory");
     } else {
-        uint32_t room = engine->info.context_tokens - leg->n_tokens;
+        uint32_t room = engine->info.context_tokens - leg->n_tokens + leg->ask->n_output;
         leg->max_output = leg->ask->max_output != 0 && leg->ask->max_output < room ? leg->ask->max_output
                                                                                     : room;
         leg_begin(leg);

@@ -233,7 +233,8 @@ static pd_status order_open(struct order *o)
     };
     struct pd_seq_params params = {
         .size = sizeof params, .n_tokens = o->ask->n_tokens, .tokens = o->ask->tokens,
-        .cache_salt = o->ask->cache_salt, .sampling = o->ask->sampling, .max_output = 1,
+        .cache_salt = o->ask->cache_salt, .sampling = o->ask->sampling,
+        .max_output = o->ask->n_output + 1, .n_output_given = o->ask->n_output,
         .priority = o->ask->priority, .request_id = o->ask->request_id,
     };
     return o->engine->ops->seq_open(o->engine->engine, &params, &events, o, &o->seq, &o->computed);

@@ -31,6 +31,8 @@ static void leg_stop(struct leg *leg, uint32_t result)
     leg->call = NULL;
     r->sched->end(r->scheds, &leg->decode, result, now_of(leg->request));
     r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_CANCELLED, now_of(leg->request));
+    free(leg->output);
+    leg->output = NULL;
 }
 
 static void request_free(struct request *q)
@@ -271,16 +273,35 @@ static void leg_handover(struct leg *leg, const struct pd_leg_handover *m)
     r->sched->end(r->scheds, &leg->prefill, is_valid ? PD_DISPATCH_OK : PD_DISPATCH_FAILED, now_of(q));
 }
 
+static bool output_add(struct leg *leg, int32_t id)
+{
+    if (leg->n_output == leg->output_cap) {
+        uint32_t cap = leg->output_cap == 0 ? 64 : leg->output_cap * 2;
+        int32_t *p = realloc(leg->output, (size_t)cap * sizeof *p);
+        if (p == NULL)
+            return false;
+        leg->output = p;
+        leg->output_cap = cap;
+    }
+    leg->output[leg->n_output++] = id;
+    return true;
+}
+
 static void leg_token(struct leg *leg, const struct pd_leg_token *token)
 {
     struct request *q = leg->request;
     struct router *r = q->router;
     struct pd_str out;
-    if (!leg->has_token) {
-        r->req->stage(r->reqs, q->record, PD_REQ_DECODING, now_of(q));
-        r->sched->computed(r->scheds, &leg->decode);
+    if (token->index != leg->n_output) {
+        request_failf(q, 502, "server_error", "engine_protocol", "the engine's answer has a gap");
+        return;
     }
-    leg->has_token = true;
+    r->req->stage(r->reqs, q->record, PD_REQ_DECODING, now_of(q));
+    r->sched->computed(r->scheds, &leg->decode);
+    if (!output_add(leg, token->id)) {
+        request_failf(q, 503, "server_error", "overloaded", "out of memory");
+        return;
+    }
     r->req->tokens(r->reqs, q->record, 1, now_of(q));
     if (r->api->answer_token(q->answer, leg->index, token, &out) != PD_OK) {
         request_failf(q, 502, "server_error", "engine_protocol", "the engine's answer was not understood");
@@ -359,17 +380,17 @@ static void on_end(struct pd_call *call, pd_status status, struct pd_str bytes, 
         bool is_ours = end.error.http < 500 && end.error.http != 429;
         r->sched->end(r->scheds, &leg->decode, is_ours ? PD_DISPATCH_OK : PD_DISPATCH_FAILED, now_of(q));
         if (is_ours || end.error.http == 504 || !leg_again(leg, end.error.message)) {
-            end.error.no_retry |= leg->has_token;
+            end.error.no_retry |= leg->n_output > 0;
             request_fail(q, &end.error);
         }
         return;
     }
     r->sched->end(r->scheds, &leg->decode, PD_DISPATCH_FAILED, now_of(q));
     if (!leg_again(leg, pd_host()->status_text(status)))
-        request_failf(q, leg->has_token ? 502 : 503, "server_error",
-                      leg->has_token ? "engine_protocol" : "no_decode",
-                      leg->has_token ? "the node that wrote this answer was lost"
-                                     : "no node is left for this request");
+        request_failf(q, leg->n_output > 0 ? 502 : 503, "server_error",
+                      leg->n_output > 0 ? "engine_protocol" : "no_decode",
+                      leg->n_output > 0 ? "the node that wrote this answer was lost"
+                                        : "no node is left for this request");
 }
 
 static const struct pd_call_events call_events = {
@@ -415,6 +436,8 @@ static pd_status leg_encode(const struct leg *leg, const struct target *t, const
     } else {
         m.prompt = a->prompts[leg->index / a->n_choices];
     }
+    m.output = leg->output;
+    m.n_output = leg->n_output;
     m.decide = plan->decision.mode;
     m.min_tokens = plan->decision.min_tokens;
     m.decide_reason = (struct pd_str){ plan->decision.reason, strlen(plan->decision.reason) };
@@ -469,7 +492,7 @@ static bool leg_send(struct leg *leg)
         q->record->attempts++;
         snprintf(q->record->decode, sizeof q->record->decode, "%s", plan.decode.name);
         if (t->endpoint != NULL) {
-            if (q->n_legs > 1 && leg->index > 0) {
+            if (leg->index > 0 || leg->n_output > 0 || q->is_begun) {
                 request_failf(q, 503, "server_error", "no_decode", "no node can take this request now");
                 return false;
             }
@@ -478,6 +501,14 @@ static bool leg_send(struct leg *leg)
         }
         if (q->api->unsupported.http != 0) {
             request_fail(q, &q->api->unsupported);
+            return false;
+        }
+        if (leg->n_output == 0) {
+            leg->flags = t->flags;
+            memcpy(leg->fingerprint, t->fingerprint, sizeof leg->fingerprint);
+        } else if (memcmp(leg->fingerprint, t->fingerprint, sizeof leg->fingerprint) != 0) {
+            request_failf(q, 502, "server_error", "engine_protocol",
+                          "no other node can go on with this answer");
             return false;
         }
         q->record->decision = plan.decision.mode;
@@ -509,9 +540,13 @@ bool leg_again(struct leg *leg, const char *why)
     struct request *q = leg->request;
     struct router *r = q->router;
     r->req->note(q->record, "%s failed: %s", q->record->decode, why);
-    if (leg->has_token || q->is_begun || leg->attempts > r->conf->retries ||
-        leg->n_avoid == ROUTER_AVOID_MAX || r->is_closing)
+    /* Behind delivered tokens only an engine goes on that would have written
+     * the same ones. */
+    if ((leg->n_output > 0 && (leg->flags & PD_ENGINE_EXACT) == 0) ||
+        leg->attempts > r->conf->retries || leg->n_avoid == ROUTER_AVOID_MAX || r->is_closing)
         return false;
+    if (leg->n_output > 0)
+        r->req->note(q->record, "goes on behind %u tokens", leg->n_output);
     leg->avoid[leg->n_avoid++] = leg->ref;
     r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_CANCELLED, now_of(q));
     pd_counter_inc(r->retries);

@@ -21,7 +21,11 @@ struct leg {
     uint32_t n_prefills;
     uint32_t n_avoid;
     uint32_t attempts;
-    bool has_token;                    /* something of it may have been shown */
+    /* What was delivered so far; another node goes on behind it. */
+    int32_t *output;
+    uint32_t n_output, output_cap;
+    uint32_t flags;                    /* of the engine that delivered it, PD_ENGINE_* */
+    uint64_t fingerprint[2];
     bool is_done;
 };
 

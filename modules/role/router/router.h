@@ -45,6 +45,8 @@ struct target {
     char name[64];             /* of the node */
     char address[PD_ADDR_TEXT];
     uint32_t context_tokens;
+    uint32_t flags;            /* PD_ENGINE_* */
+    uint64_t fingerprint[2];   /* of its layout */
     char model[ROUTER_MODEL_NAME];
     /* A server. */
     const struct pd_node_endpoint *endpoint;

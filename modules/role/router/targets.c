@@ -88,6 +88,8 @@ static void engine_put(struct router *r, const struct pd_peer_info *info, uint32
     t->peer = info->ref;
     t->node = info->desc->id;
     t->context_tokens = e->context_tokens;
+    t->flags = e->flags;
+    memcpy(t->fingerprint, e->fingerprint, sizeof t->fingerprint);
     snprintf(t->engine, sizeof t->engine, "%s", e->name);
     snprintf(t->name, sizeof t->name, "%s", info->desc->name);
     snprintf(t->address, sizeof t->address, "%s", info->address);
