@@ -94,7 +94,7 @@ EOT
     like $err, qr/^pd\.conf:3: error: option "drain"/m, 'other errors are told all the same';
 }
 {
-    my ($rc, $out, $err) = pdplane('-s', 'reload', '-c', spew('none.conf', ''));
+    my ($rc, $out, $err) = pdplane('-s', 'stop', '-c', spew('none.conf', ''));
     is $rc, 1, 'a signal without a pid file: exit status';
     like $err, qr/names no pid_file/, 'a signal without a pid file: told why';
     unlink folder() . '/none.conf';
@@ -125,9 +125,9 @@ EOT
     is $rc, 2, 'an operand: exit status';
     ($rc, $out, $err) = pdplane('-t', '-M');
     is $rc, 2, 'two actions: exit status';
-    ($rc, $out, $err) = pdplane('-s', 'relaod');
+    ($rc, $out, $err) = pdplane('-s', 'drian');
     is $rc, 2, 'an unknown signal: exit status';
-    like $err, qr/did you mean "reload"/, 'an unknown signal: the right one';
+    like $err, qr/did you mean "drain"/, 'an unknown signal: the right one';
     ($rc, $out) = pdplane('--help');
     is $rc, 0, 'help: exit status';
     like $out, qr/examples:/, 'help has examples';

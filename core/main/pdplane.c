@@ -58,7 +58,7 @@ static int send_signal(const struct pd_main_options *o)
     static const struct {
         const char *name;
         int number;
-    } table[] = { { "reload", SIGHUP }, { "drain", SIGQUIT }, { "stop", SIGTERM }, { "upgrade", SIGUSR2 } };
+    } table[] = { { "drain", SIGQUIT }, { "stop", SIGTERM } };
     struct pd_conf_source src = { .prefix = o->prefix };
     struct pd_conf_report report;
     char path[1024] = "";

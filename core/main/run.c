@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Runs a node until it is told to stop: loop, log, signals, the node itself.
  * SIGTERM and SIGINT stop at once (open requests end with an honest error),
- * SIGQUIT drains first, SIGUSR1 opens the log file again. */
+ * SIGQUIT drains first, SIGUSR1 opens the log file again.  SIGHUP, which other
+ * daemons read as "reload", must not end a node: it is refused in the log. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,7 +28,7 @@ struct run {
     struct pd_ctl *ctl;
     struct pd_pidfile *pidfile;
     struct pd_timer drain_timer;
-    struct pd_loop_signal *signals[4];
+    struct pd_loop_signal *signals[5];
     uint64_t drain_ns;
     bool is_stopping;
     int rc;
@@ -105,6 +106,10 @@ static void on_signal(int signum, void *arg)
             pd_log_error(run->log, "%s", err.text);
         return;
     }
+    if (signum == SIGHUP) {
+        pd_log_warn(run->log, "signal HUP: the configuration is read at the start only, drain and start again");
+        return;
+    }
     pd_log_notice(run->log, "signal %s", pd_signal_name(signum));
     if (signum == SIGQUIT)
         drain(run);
@@ -152,7 +157,7 @@ static void host_id_get(char *out, size_t size)
 
 static pd_status signals_open(struct run *run)
 {
-    static const int numbers[] = { SIGTERM, SIGINT, SIGQUIT, SIGUSR1 };
+    static const int numbers[] = { SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP };
     pd_signal_ignore(SIGPIPE);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         pd_status status = pd_loop_uv_signal_open(run->loop, numbers[i], "signal", on_signal, run,

@@ -255,6 +255,7 @@ static void leg_handover(struct leg *leg, const struct pd_leg_handover *m)
     struct pd_req *rec = q->record;
     bool is_valid = m->verdict == 1;
     rec->kv_bytes += m->bytes;
+    rec->kv_blocks += m->blocks;
     rec->digests += m->blocks;
     rec->kv_blocks += m->blocks;
     rec->handover_ns = m->transfer_ns;
