@@ -673,6 +673,8 @@ static void text(void **state)
     assert_int_equal(ids[1], 551);
     assert_int_equal(ops->encode(e, PD_STR("Once upon a time"), ids, 4, &n), PD_ELIMIT);
     assert_int_equal(n, 5);
+    assert_int_equal(ops->encode(e, (struct pd_str){ golden_text, strlen(golden_text) }, ids, 64, &n), PD_ELIMIT);
+    assert_true(n > 64);
     assert_int_equal(ops->encode(e, PD_STR("\xff"), ids, 64, &n), PD_EINVAL);
     assert_int_equal(ops->encode(e, PD_STR("\xed\xa0\x80"), ids, 64, &n), PD_EINVAL);
     assert_int_equal(ops->encode(e, PD_STR("\xc0\x80"), ids, 64, &n), PD_EINVAL);

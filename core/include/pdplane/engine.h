@@ -149,8 +149,9 @@ struct pd_engine_ops {
     void (*load)(struct pd_engine *engine, struct pd_engine_load *out);
 
     /* Text to token ids, beginning-of-text token included.  Special pieces in
-     * the text are ordinary text.  Returns PD_OK and *n, or PD_ELIMIT with *n
-     * the count needed when cap is too small, PD_EINVAL for bad UTF-8. */
+     * the text are ordinary text.  Returns PD_OK and *n; PD_ELIMIT when cap is
+     * too small, with *n the count needed (for a text that is far too long
+     * just a count above cap); PD_EINVAL for bad UTF-8. */
     pd_status (*encode)(struct pd_engine *engine, struct pd_str text, int32_t *ids, size_t cap, size_t *n);
     /* A conversation through the model's chat template, ready for the
      * assistant to answer.  Returns as encode; PD_EDECLINED for a role the

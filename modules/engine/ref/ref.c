@@ -269,7 +269,10 @@ static pd_status encode(struct pd_engine *e, struct pd_str text, int32_t *ids, s
 {
     struct ref_ids list = { 0 };
 
-    *n = 0;
+    /* a text that cannot fit is not looked at: the loop waits meanwhile */
+    *n = ref_vocab_least(e->vocab, text.n);
+    if (*n > cap)
+        return PD_ELIMIT;
     if (!valid_utf8(text))
         return PD_EINVAL;
     return hand_ids(ref_vocab_encode(e->vocab, text, REF_ENCODE_BOS, &list), &list, ids, cap, n);
@@ -283,8 +286,13 @@ static pd_status encode_chat(struct pd_engine *e, const struct pd_message *messa
     pd_status s;
 
     *n = 0;
-    if (count == 0 || count > 65536)
+    if (count == 0)
         return PD_EINVAL;
+    *n = count;                 /* each message has at least its markers */
+    for (size_t i = 0; i < count && *n <= cap; i++)
+        *n += ref_vocab_least(e->vocab, messages[i].content.n);
+    if (*n > cap)
+        return PD_ELIMIT;
     m = calloc(count, sizeof(*m));
     if (m == NULL)
         return PD_ENOMEM;

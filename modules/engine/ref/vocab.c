@@ -276,6 +276,11 @@ pd_status ref_vocab_encode(const struct ref_vocab *v, struct pd_str text, uint32
     return s;
 }
 
+size_t ref_vocab_least(const struct ref_vocab *v, size_t n)
+{
+    return n / (v->longest > 0 ? v->longest : 1);
+}
+
 struct pd_str ref_vocab_bytes(const struct ref_vocab *v, uint32_t id)
 {
     return id < v->n ? v->piece[id].bytes : (struct pd_str){ "", 0 };

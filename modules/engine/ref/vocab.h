@@ -32,6 +32,9 @@ uint32_t ref_vocab_size(const struct ref_vocab *v);
 pd_status ref_vocab_encode(const struct ref_vocab *v, struct pd_str text, uint32_t flags,
                            struct ref_ids *to);
 
+/* Fewer ids than this cannot stand for n bytes of text. */
+size_t ref_vocab_least(const struct ref_vocab *v, size_t n);
+
 /* Appends one id; as above. */
 pd_status ref_ids_add(struct ref_ids *to, uint32_t id);
 
