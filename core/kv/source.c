@@ -504,7 +504,10 @@ static struct pd_kv_source *source_create(struct pd_kv *kv, const struct pd_kv_s
     pd_kv_plan_init(&source->plan);
     pd_task_init(&e->task, "kv source", on_task, source);
     pd_timer_init(&source->timer, kv->loop, "kv source", on_timer, source);
-    host_of(peer->address, source->host, sizeof source->host);
+    if (peer->flags & PD_PEER_SELF)
+        snprintf(source->host, sizeof source->host, "127.0.0.1");
+    else
+        host_of(peer->address, source->host, sizeof source->host);
     source->candidates = (struct pd_kv_candidate *)pd_calloc(PD_KV_GRANT_WAYS,
                                                              sizeof *source->candidates);
     if (*status == PD_OK)

@@ -191,6 +191,11 @@ static pd_status peers_build(struct pd_node *node, struct pd_err *err)
     snprintf(self.name, sizeof self.name, "%s", node->name);
     snprintf(self.version, sizeof self.version, "%s", pd_host_api_table()->version);
     snprintf(self.host_id, sizeof self.host_id, "%s", node->host_id);
+    for (uint64_t i = 0; i < c->listen.count && self.listener[0] == '\0'; i++) {
+        const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
+        if (l->api == PD_LISTEN_PEER && l->advertise != NULL)
+            snprintf(self.listener, sizeof self.listener, "%s", l->advertise);
+    }
     for (uint32_t i = 0; i < node->n_engines; i++) {
         engine_describe(&node->engines[i], &engines[i]);
         /* An engine serves only the roles that this node has. */

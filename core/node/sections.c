@@ -41,6 +41,10 @@ static const struct pd_option listen_rows[] = {
                   .help = "HOST:PORT, or [V6]:PORT."),
     PD_OPT_ENUM("api", struct pd_node_listen_conf, api, NULL, api_names, .flags = PD_OPT_REQUIRED,
                 .help = "What is served: openai for clients, admin for operators, peer for other nodes."),
+    PD_OPT_STRING("advertise", struct pd_node_listen_conf, advertise, NULL, .flags = PD_OPT_NONEMPTY,
+                  .help = "HOST:PORT that other nodes are told to reach this peer listener at; when "
+                          "absent, the address itself, or with 0.0.0.0 and [::] the host from which "
+                          "links of this node come."),
     PD_OPT_PLACE(struct pd_node_listen_conf, place),
     PD_OPT_END
 };

@@ -22,6 +22,7 @@ enum {
 struct pd_node_listen_conf {
     const char *address;        /* "host:port" or "[v6]:port" */
     uint32_t api;               /* PD_LISTEN_* */
+    const char *advertise;      /* what peers are told instead of address; NULL: address */
     struct pd_conf_place place;
 };
 

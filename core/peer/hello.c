@@ -72,7 +72,8 @@ pd_status pd_desc_check(const struct pd_peer_desc *d, struct pd_err *err)
         return pd_err_set(err, PD_EINVAL, "the node has no identity");
     if (!text_is_clean(d->name, sizeof d->name) || d->name[0] == '\0' ||
         !text_is_clean(d->version, sizeof d->version) ||
-        !text_is_clean(d->host_id, sizeof d->host_id))
+        !text_is_clean(d->host_id, sizeof d->host_id) ||
+        !text_is_clean(d->listener, sizeof d->listener))
         return pd_err_set(err, PD_EINVAL, "the node's name is empty or not plain text");
     for (uint32_t i = 0; i < d->n_engines; i++) {
         const struct pd_peer_engine *e = &d->engines[i];
@@ -185,6 +186,7 @@ pd_status pd_desc_write(const struct pd_peer_desc *d, bool draining, void *out, 
     pd_writer_str16(&w, text_of(d->name, sizeof d->name));
     pd_writer_str16(&w, text_of(d->version, sizeof d->version));
     pd_writer_str16(&w, text_of(d->host_id, sizeof d->host_id));
+    pd_writer_str16(&w, text_of(d->listener, sizeof d->listener));
     pd_writer_u32(&w, d->roles);
     pd_writer_u8(&w, draining ? 1 : 0);
     pd_writer_u8(&w, (uint8_t)d->n_engines);
@@ -250,6 +252,7 @@ pd_status pd_desc_read(const void *p, size_t n, struct pd_peer_desc **out, bool 
     text_read(&r, d->name, sizeof d->name);
     text_read(&r, d->version, sizeof d->version);
     text_read(&r, d->host_id, sizeof d->host_id);
+    text_read(&r, d->listener, sizeof d->listener);
     d->roles = pd_reader_u32(&r);
     uint8_t flags = pd_reader_u8(&r);
     d->n_engines = pd_reader_u8(&r);

@@ -4,6 +4,9 @@
  * removed leaves nothing behind that could be mistaken for its successor. */
 #include "peer/priv.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "base/status.h"
@@ -224,6 +227,24 @@ static pd_peer_ref self(struct pd_peers *peers)
     return peers->me->ref;
 }
 
+/* Where the peer takes links.  Without a host of its own in what it tells, the
+ * host that its link comes from; a peer that tells nothing can be reached again
+ * where this node dialled it. */
+static const char *listener_of(struct pd_peer *peer)
+{
+    const char *told = peer->desc->listener;
+    const char *port = strrchr(peer->address, ':');
+    if (told[0] == '\0')
+        return peer->link != NULL && peer->link->is_initiator ? peer->address : "";
+    if (told[0] != ':')
+        return told;
+    if (port == NULL || strncmp(peer->address, "unix", 4) == 0)
+        return "";
+    snprintf(peer->listener, sizeof peer->listener, "%.*s%.7s", (int)(port - peer->address),
+             peer->address, told);
+    return peer->listener;
+}
+
 static pd_status info(struct pd_peers *peers, pd_peer_ref ref, struct pd_peer_info *out)
 {
     struct pd_peer *peer = pd_peers_get(peers, ref);
@@ -253,6 +274,7 @@ static pd_status info(struct pd_peers *peers, pd_peer_ref ref, struct pd_peer_in
     out->seen_at = peer->seen_at;
     out->since = peer->since;
     out->address = peer->address;
+    out->listener = listener_of(peer);
     out->reason = peer->reason;
     out->bytes_in = peer->bytes_in;
     out->bytes_out = peer->bytes_out;
@@ -540,6 +562,25 @@ static void on_accept(struct pd_listener *l, struct pd_stream *s, void *arg)
     pd_peers_accept((struct pd_peers *)arg, s);
 }
 
+/* The first listener is the one that peers are told, unless the description
+ * names an address already. */
+static pd_status listener_tell(struct pd_peers *peers, const struct pd_addr *addr)
+{
+    static const uint8_t any[16];
+    size_t ip_bytes = addr->family == PD_AF_IPV4 ? 4 : addr->family == PD_AF_IPV6 ? 16 : 0;
+    struct pd_peer_desc desc = *peers->self;
+    char text[PD_ADDR_TEXT];
+    if (desc.listener[0] != '\0')
+        return PD_OK;
+    pd_addr_format(peers->loop, addr, text, sizeof text);
+    const char *told = text;
+    if (ip_bytes > 0 && memcmp(addr->ip, any, ip_bytes) == 0)
+        told = strrchr(text, ':');
+    if (pd_str_copy(pd_str_from(told), desc.listener, sizeof desc.listener) != PD_OK)
+        return PD_OK;
+    return pd_peers_update(peers, &desc);
+}
+
 pd_status pd_peers_listen(struct pd_peers *peers, struct pd_str address, uint16_t *port,
                           struct pd_err *err)
 {
@@ -556,9 +597,13 @@ pd_status pd_peers_listen(struct pd_peers *peers, struct pd_str address, uint16_
         return pd_err_set(err, st, "cannot listen for peers on %.*s: %s", PD_STR_ARG(address),
                           pd_status_text(st));
     peers->listeners[peers->n_listeners++] = l;
-    if (port != NULL && pd_listener_addr(peers->loop, l, &addr) == PD_OK)
+    if (pd_listener_addr(peers->loop, l, &addr) != PD_OK)
+        return PD_OK;
+    if (port != NULL)
         *port = addr.port;
-    return PD_OK;
+    st = listener_tell(peers, &addr);
+    return st == PD_OK ? PD_OK : pd_err_set(err, st, "cannot tell peers where to reach this node: %s",
+                                            pd_status_text(st));
 }
 
 pd_status pd_peers_dial(struct pd_peers *peers, struct pd_str address)

@@ -158,6 +158,7 @@ struct pd_peer {
     uint64_t bytes_out;
     char reason[96];
     char address[PD_ADDR_TEXT];
+    char listener[PD_ADDR_TEXT + 8]; /* see pd_peer_info; made when it is asked for */
 };
 
 enum pd_dial_state {

@@ -95,6 +95,8 @@ struct pd_peer_desc {
     char name[64];             /* for people and labels */
     char version[32];          /* of pdplane */
     char host_id[64];          /* names the machine and its boot; empty: unknown */
+    char listener[128];        /* where it takes links: "host:port"; ":port" is on the host that
+                                  its links come from; empty: nowhere */
     uint32_t roles;            /* PD_ROLE_* */
     uint32_t n_engines;
     uint32_t n_transports;
@@ -118,6 +120,7 @@ struct pd_peer_info {
     pd_time seen_at;           /* when anything came last */
     pd_time since;             /* when `state` was entered */
     const char *address;       /* numeric address of the link, "192.0.2.1:7000"; "" for self */
+    const char *listener;      /* where others can reach it, to be used with `reach`; "" unknown */
     const char *reason;        /* why it is not up; "" when it is */
     uint64_t bytes_in;
     uint64_t bytes_out;

@@ -43,7 +43,7 @@ struct target {
     struct pd_node_id node;
     char engine[64];
     char name[64];             /* of the node */
-    char address[PD_ADDR_TEXT];
+    char address[128];         /* where other nodes reach it */
     uint32_t context_tokens;
     uint32_t flags;            /* PD_ENGINE_* */
     uint64_t fingerprint[2];   /* of its layout */

@@ -92,7 +92,7 @@ static void engine_put(struct router *r, const struct pd_peer_info *info, uint32
     memcpy(t->fingerprint, e->fingerprint, sizeof t->fingerprint);
     snprintf(t->engine, sizeof t->engine, "%s", e->name);
     snprintf(t->name, sizeof t->name, "%s", info->desc->name);
-    snprintf(t->address, sizeof t->address, "%s", info->address);
+    snprintf(t->address, sizeof t->address, "%s", info->listener);
     snprintf(t->model, sizeof t->model, "%s", e->model);
     struct pd_endpoint_info put = {
         .size = sizeof put, .roles = e->roles, .key = str_of(key), .name = str_of(name),
