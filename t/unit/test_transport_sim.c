@@ -166,6 +166,53 @@ static void flipped(void **state)
     assert_true(failed > 20);
 }
 
+/* A host that sleeps for less than the patience of the others loses nothing;
+ * one that slept itself does not blame the others. */
+static void asleep(void **state)
+{
+    struct pd_segment all = { 0, 4 << 20 };
+    struct sim_env s;
+    struct tr_node a, b;
+    struct tr_link l;
+    struct tr_window w;
+    struct tr_post post;
+    struct pd_transport_target *t;
+
+    (void)state;
+    env_open(&s, 3, NULL, 2);
+    tr_node_open(&s.e, &a, s.e.la, 0xa1, 1, all.bytes, &s.conf);
+    tr_node_open(&s.e, &b, s.e.lb, 0xb2, 1, all.bytes, &s.conf);
+    tr_fill(b.base, all.bytes, 4);
+    tr_connect_up(&s.e, &l, &b, &a);
+    tr_window_open(&w, &a, &b.ctx.node, 1, PD_TRANSPORT_WRITE, &all, 1);
+    t = tr_target(&l, &w);
+    assert_int_equal(tr_post(&b, t, &post, 0, &all, 1), PD_OK);
+    s.e.pass(&s.e, PD_MS);
+    pd_sim_stop(s.e.la, true);
+    s.e.pass(&s.e, 3 * PD_SEC);
+    assert_int_equal(post.dones, 0);
+    pd_sim_stop(s.e.la, false);
+    assert_true(s.e.run(&s.e, post_over, &post));
+    assert_int_equal(post.terminal, PD_TRANSFER_OK);
+    assert_memory_equal(a.base, b.base, all.bytes);
+    pd_sim_stop(s.e.lb, true);
+    s.e.pass(&s.e, 12 * PD_SEC);
+    pd_sim_stop(s.e.lb, false);
+    s.e.pass(&s.e, 20 * PD_SEC);
+    assert_int_equal(l.downs, 0);
+    /* For longer: given up. */
+    assert_int_equal(tr_post(&b, t, &post, 0, &all, 1), PD_OK);
+    pd_sim_stop(s.e.la, true);
+    s.e.pass(&s.e, 7 * PD_SEC);
+    assert_int_equal(l.downs, 1);
+    pd_sim_stop(s.e.la, false);
+    s.e.ops->target_close(t);
+    tr_window_close(&s.e, &w);
+    tr_node_close(&s.e, &b);
+    tr_node_close(&s.e, &a);
+    env_close(&s);
+}
+
 /* ---- chaos */
 
 enum { N_WINDOWS = 6, CHAOS_BYTES = 1 << 20 };
@@ -361,6 +408,7 @@ int main(void)
         TRANSPORT_CASES(X) TRANSPORT_CUT_CASES(X)
 #undef X
         cmocka_unit_test(small_pieces),  cmocka_unit_test(flipped),
+        cmocka_unit_test(asleep),
         cmocka_unit_test(chaos_seeds),   cmocka_unit_test(same_seed_same_run),
         cmocka_unit_test(shm_declines),
     };
