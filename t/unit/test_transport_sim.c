@@ -200,6 +200,16 @@ static void asleep(void **state)
     pd_sim_stop(s.e.lb, false);
     s.e.pass(&s.e, 20 * PD_SEC);
     assert_int_equal(l.downs, 0);
+    /* Both at once, in the middle of something. */
+    assert_int_equal(tr_post(&b, t, &post, 0, &all, 1), PD_OK);
+    s.e.pass(&s.e, PD_MS);
+    pd_sim_stop(s.e.la, true);
+    pd_sim_stop(s.e.lb, true);
+    s.e.pass(&s.e, 12 * PD_SEC);
+    pd_sim_stop(s.e.lb, false);
+    pd_sim_stop(s.e.la, false);
+    assert_true(s.e.run(&s.e, post_over, &post));
+    assert_int_equal(post.terminal, PD_TRANSFER_OK);
     /* For longer: given up. */
     assert_int_equal(tr_post(&b, t, &post, 0, &all, 1), PD_OK);
     pd_sim_stop(s.e.la, true);

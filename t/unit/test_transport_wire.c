@@ -280,9 +280,19 @@ static struct pd_xp_head head_of(const struct pd_xp_grant *g, uint8_t type, uint
     return h;
 }
 
-static void expect_over(struct raw *r)
+/* For a lane that ends by a timeout. */
+static void expect_over_late(struct raw *r)
 {
     assert_true(r->rig->e.run(&r->rig->e, is_over, r));
+    raw_end(r);
+}
+
+/* At once, because of what was sent. */
+static void expect_over(struct raw *r)
+{
+    for (int i = 0; i < 20 && !r->is_over; i++)
+        r->rig->e.pass(&r->rig->e, PD_MS);
+    assert_true(r->is_over);
     raw_end(r);
 }
 
@@ -326,10 +336,10 @@ static void greetings(void **state)
     expect_over(&r);
     /* Nothing, and half of something. */
     raw_open(&g, &r);
-    expect_over(&r);
+    expect_over_late(&r);
     raw_open(&g, &r);
     raw_send(&r, junk, 10);
-    expect_over(&r);
+    expect_over_late(&r);
     for (int i = 0; i < 5; i++) {
         hello = (struct pd_xp_hello){ .from = g.me, .to = g.a.ctx.node, .link = 7,
                                       .frame_bytes = 32768, .lanes = 1, .kind = PD_XP_TCP };
@@ -430,6 +440,7 @@ static void reads(void **state)
     struct rig g;
     struct raw r;
     struct pd_xp_head h;
+    static uint8_t flood[200 * PD_XP_HEAD_BYTES];
 
     (void)state;
     rig_tcp(&g, 3);
@@ -454,6 +465,16 @@ static void reads(void **state)
     raw_frame(&r, &h, NULL, 0);
     assert_int_equal(raw_answer(&r, &h), PD_XP_READ_NACK);
     raw_end(&r);
+    /* More at a time than is allowed. */
+    raw_greeted(&g, &r);
+    for (uint32_t i = 0; i < 200; i++) {
+        h = head_of(&g.read_grant, PD_XP_READ, 0);
+        h.crc = 32768;
+        h.seq = r.seq++;
+        pd_xp_head_encode(&g.crc, &h, flood + i * PD_XP_HEAD_BYTES);
+    }
+    raw_send(&r, flood, sizeof(flood));
+    expect_over(&r);
     /* Asks for more and more and takes nothing: ended, not fed. */
     raw_greeted(&g, &r);
     pd_stream_pause_read(r.s);
@@ -465,7 +486,7 @@ static void reads(void **state)
     }
     g.e.pass(&g.e, 5 * PD_SEC);
     pd_stream_resume_read(r.s);
-    expect_over(&r);
+    expect_over_late(&r);
     rig_end(&g);
 }
 
@@ -490,7 +511,7 @@ static void deaf(void **state)
     }
     g.e.pass(&g.e, 10 * PD_SEC);
     pd_stream_resume_read(r.s);
-    expect_over(&r);
+    expect_over_late(&r);
     rig_end(&g);
 }
 
@@ -514,6 +535,35 @@ static void holes(void **state)
     }
     assert_int_equal(refused, 5000 - PD_XP_RANGES);
     assert_true(outside_untouched(&g));
+    raw_end(&r);
+    rig_end(&g);
+}
+
+/* Bytes that a bad frame wrote over do not count any more. */
+static void spoiled(void **state)
+{
+    struct rig g;
+    struct raw r;
+    struct pd_xp_head h;
+    uint8_t data[100] = { 1 };
+
+    (void)state;
+    rig_tcp(&g, 8);
+    raw_greeted(&g, &r);
+    h = head_of(&g.grant, PD_XP_WRITE, 0);
+    raw_frame(&r, &h, data, sizeof(data));
+    assert_int_equal(raw_answer(&r, &h), PD_XP_ACK);
+    assert_true(g.w.total == 100);
+    h = head_of(&g.grant, PD_XP_WRITE, 50);
+    h.flags = PD_XP_CHECKED;
+    h.crc = 1;
+    raw_frame(&r, &h, data, 20);
+    assert_int_equal(raw_answer(&r, &h), PD_XP_NACK);
+    assert_int_equal((int)h.offset, -PD_EINTEGRITY);
+    h = head_of(&g.grant, PD_XP_WRITE, 200);
+    raw_frame(&r, &h, data, 10);
+    assert_int_equal(raw_answer(&r, &h), PD_XP_ACK);
+    assert_true(g.w.total == 90);
     raw_end(&r);
     rig_end(&g);
 }
@@ -711,6 +761,7 @@ int main(void)
         cmocka_unit_test(greetings), cmocka_unit_test(frames), cmocka_unit_test(reads),
         cmocka_unit_test(deaf),      cmocka_unit_test(holes),  cmocka_unit_test(crowd),
         cmocka_unit_test(fuzz),      cmocka_unit_test(shared_memory),
+        cmocka_unit_test(spoiled),
     };
     const char *pattern = getenv("PD_TEST");
 
