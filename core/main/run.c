@@ -168,10 +168,27 @@ static pd_status signals_open(struct run *run)
     return PD_OK;
 }
 
+/* Makes the folder of a file that the node is about to create. */
+static pd_status folder_make(const char *path, struct pd_err *err)
+{
+    char folder[512];
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL || slash == path)
+        return PD_OK;
+    if ((size_t)(slash - path) >= sizeof folder)
+        return pd_err_set(err, PD_ELIMIT, "the path %s is too long", path);
+    memcpy(folder, path, (size_t)(slash - path));
+    folder[slash - path] = '\0';
+    return pd_file_is_dir(folder) ? PD_OK : pd_file_mkdir(folder, 0755, err);
+}
+
 static pd_status ctl_open(struct run *run, const struct pd_node_conf *root, struct pd_err *err)
 {
     if (root->control == NULL)
         return PD_OK;
+    pd_status status = folder_make(root->control, err);
+    if (status != PD_OK)
+        return status;
     struct pd_ctl_params params = { .loop = run->loop, .log = run->log, .node = run->node,
                                     .path = root->control, .on_drain = on_drain, .on_stop = on_stop,
                                     .arg = run };
@@ -193,7 +210,8 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mo
     };
     if ((status = pd_log_create(&log, err, &run->log)) != PD_OK)
         return status;
-    if (root->pid_file != NULL && (status = pd_pidfile_open(root->pid_file, err, &run->pidfile)) != PD_OK)
+    if (root->pid_file != NULL && ((status = folder_make(root->pid_file, err)) != PD_OK ||
+                                   (status = pd_pidfile_open(root->pid_file, err, &run->pidfile)) != PD_OK))
         return status;
     pd_timer_init(&run->drain_timer, run->loop, "drain", drain_timeout, run);
     run->drain_ns = root->drain;
