@@ -364,7 +364,7 @@ void tr_case_cancel(struct tr_env *e)
         t = tr_target(&p.link, &w);
         assert_int_equal(tr_post(&p.b, t, &post, 0, &all, 1), PD_OK);
         if (i % 3 != 0)
-            e->pass(e, tr_random(&seed) % (3 * PD_MS));
+            e->pass(e, tr_random(&seed) % (i % 2 == 0 ? 3 * PD_MS : PD_MS / 4));
         if (post.dones == 0)
             e->ops->cancel(post.transfer);
         tr_wait_post(e, &post);
@@ -442,7 +442,8 @@ void tr_case_close_while_writing(struct tr_env *e)
         tr_window_open(&w, &p.a, &p.b.ctx.node, 40 + i, PD_TRANSPORT_WRITE, &all, 1);
         t = tr_target(&p.link, &w);
         assert_int_equal(tr_post(&p.b, t, &post, 0, &all, 1), PD_OK);
-        e->pass(e, tr_random(&seed) % (3 * PD_MS));
+        if (i % 4 != 0)
+            e->pass(e, tr_random(&seed) % (i % 2 == 0 ? 3 * PD_MS : PD_MS / 4));
         tr_window_close(e, &w);
         memset(p.a.base, GUARD, all.bytes);
         tr_wait_post(e, &post);
