@@ -97,7 +97,7 @@ static void make_up(struct pd_link *link)
     if (link->dial != NULL) {
         if (link->dial->is_configured)
             peer->flags |= PD_PEER_CONFIGURED;
-        pd_dial_up(link->dial);
+        pd_dial_up(link->dial, &peer->id);
     }
     pd_link_set_up(link);
     pd_peer_set_state(peer, PD_PEER_UP, "");
@@ -202,8 +202,7 @@ void pd_admit_lost(struct pd_link *link, uint32_t reason)
         pd_peer_set_state(peer, PD_PEER_DOWN, pd_goodbye_text(reason));
         if (peer != peers->me) {
             pd_log_notice(peers->log, "peer \"%s\" is down: %s", peer->desc->name, peer->reason);
-            if ((peer->flags & PD_PEER_CONFIGURED) == 0)
-                pd_timer_start(&peer->forget, peers->conf.forget);
+            pd_peer_forget_later(peer, peers->conf.forget);
         }
         pd_peers_emit(peers, peer, PD_PEER_ON_DOWN);
     }

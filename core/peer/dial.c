@@ -35,8 +35,7 @@ static void give_up(struct pd_dial *dial)
     if (peer == NULL || peer->link != NULL)
         return;
     pd_peer_set_state(peer, PD_PEER_DOWN, "cannot be reached");
-    if ((peer->flags & PD_PEER_CONFIGURED) == 0)
-        pd_timer_start(&peer->forget, peers->conf.forget);
+    pd_peer_forget_later(peer, peers->conf.forget);
     pd_peers_emit(peers, peer, PD_PEER_ON_DOWN);
 }
 
@@ -176,10 +175,21 @@ struct pd_dial *pd_dial_find_want(struct pd_peers *peers, pd_peer_ref want)
     return NULL;
 }
 
-void pd_dial_up(struct pd_dial *dial)
+bool pd_dial_covers(struct pd_peers *peers, const struct pd_peer *peer)
+{
+    PD_LIST_EACH(&peers->dials, l) {
+        struct pd_dial *dial = PD_LIST_ENTRY(l, struct pd_dial, node);
+        if (dial->is_configured && pd_uuid_eq(&dial->covered.uuid, &peer->id.uuid))
+            return true;
+    }
+    return false;
+}
+
+void pd_dial_up(struct pd_dial *dial, const struct pd_node_id *id)
 {
     dial->backoff = dial->peers->conf.backoff_min;
     dial->state = PD_DIAL_LINKED;
+    dial->covered = *id;
     if (!dial->is_configured)
         pd_dial_remove(dial);   /* the link goes on without it */
 }
@@ -190,7 +200,11 @@ void pd_dial_lost(struct pd_dial *dial, uint32_t reason, const struct pd_node_id
     if (peers->is_closing)
         return;
     if (reason == PD_GOODBYE_DUPLICATE && !dial->is_configured) {
+        /* The other link is up, or is about to be; if it fails, nobody else tells. */
+        struct pd_peer *want = pd_peers_get(peers, dial->want);
         pd_dial_remove(dial);
+        if (want != NULL)
+            pd_peer_forget_later(want, 2 * peers->conf.connect_timeout);
     } else if (reason == PD_GOODBYE_DUPLICATE) {
         dial->state = PD_DIAL_COVERED;
         dial->covered = *id;

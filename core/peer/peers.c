@@ -115,6 +115,12 @@ static void on_forget(struct pd_timer *timer, void *arg)
         pd_peers_remove(peer);
 }
 
+void pd_peer_forget_later(struct pd_peer *peer, pd_time delay)
+{
+    if (peer->link == NULL && (peer->flags & PD_PEER_CONFIGURED) == 0 && !peer->peers->is_closing)
+        pd_timer_start(&peer->forget, delay);
+}
+
 pd_status pd_peers_add(struct pd_peers *peers, struct pd_peer_desc *desc, struct pd_peer **out)
 {
     struct pd_peer *peer = (struct pd_peer *)pd_calloc(1, sizeof *peer);
@@ -619,12 +625,16 @@ pd_status pd_peers_undial(struct pd_peers *peers, struct pd_str address)
     struct pd_dial *dial = pd_dial_find(peers, address);
     if (dial == NULL)
         return PD_ENOENT;
-    struct pd_peer *peer = dial->link != NULL ? dial->link->peer : NULL;
-    if (peer == NULL && dial->state == PD_DIAL_COVERED)
-        peer = pd_peers_by_uuid(peers, &dial->covered.uuid);
-    if (peer != NULL)
-        peer->flags &= ~PD_PEER_CONFIGURED;
     pd_dial_remove(dial);
+    /* Which peer it stood for is not known while it is down: those that nobody
+     * dials any more may be forgotten. */
+    PD_LIST_EACH(&peers->all, l) {
+        struct pd_peer *peer = PD_LIST_ENTRY(l, struct pd_peer, node);
+        if ((peer->flags & PD_PEER_CONFIGURED) == 0 || pd_dial_covers(peers, peer))
+            continue;
+        peer->flags &= ~PD_PEER_CONFIGURED;
+        pd_peer_forget_later(peer, peers->conf.forget);
+    }
     return PD_OK;
 }
 

@@ -176,7 +176,7 @@ struct pd_dial {
     enum pd_dial_state state;
     bool is_configured;
     pd_peer_ref want;           /* of a reach; 0: whoever answers */
-    struct pd_node_id covered;
+    struct pd_node_id covered;  /* who was last found there */
     struct pd_link *link;
     struct pd_resolve resolve;
     struct pd_timer timer;
@@ -249,6 +249,8 @@ pd_status pd_peers_add(struct pd_peers *peers, struct pd_peer_desc *desc, struct
 void pd_peers_remove(struct pd_peer *peer);
 void pd_peers_load(struct pd_peers *peers, struct pd_engine_load *out);
 void pd_peer_set_state(struct pd_peer *peer, uint32_t state, const char *reason);
+/* Forgets the peer after a while, unless it is configured or has a link by then. */
+void pd_peer_forget_later(struct pd_peer *peer, pd_time delay);
 /* The last link is closed: ends a destroy in progress. */
 void pd_peers_link_closed(struct pd_peers *peers);
 
@@ -308,7 +310,9 @@ pd_status pd_dial_add(struct pd_peers *peers, struct pd_str address, bool is_con
 void pd_dial_remove(struct pd_dial *dial);
 struct pd_dial *pd_dial_find(struct pd_peers *peers, struct pd_str address);
 struct pd_dial *pd_dial_find_want(struct pd_peers *peers, pd_peer_ref want);
-void pd_dial_up(struct pd_dial *dial);
+void pd_dial_up(struct pd_dial *dial, const struct pd_node_id *id);
+/* Whether a configured address was last seen to be this node's. */
+bool pd_dial_covers(struct pd_peers *peers, const struct pd_peer *peer);
 /* The dial's link is gone; reason PD_GOODBYE_*. */
 void pd_dial_lost(struct pd_dial *dial, uint32_t reason, const struct pd_node_id *id);
 /* A node's link broke: dials that it covered try again. */

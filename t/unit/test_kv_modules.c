@@ -96,7 +96,8 @@ static void node_up(struct pair *pair, struct node *n, uint8_t tag, uint32_t ord
     for (; *transports != NULL; transports++)
         load_transport(n, *transports);
     *l = (struct pd_layout){ .size = sizeof *l, .order = order, .dtype = PD_DTYPE_F16,
-                             .layers = LAYERS, .kv_heads = 4, .head_dim = 64, .block_tokens = BLOCK };
+                             .layers = LAYERS, .kv_heads = 4, .head_dim = 64,
+                             .block_tokens = BLOCK };
     l->block_bytes = pd_kv_layout_token_bytes(l) * BLOCK;
     n->info.blocks = BLOCKS;
     n->info.region_bytes = BLOCKS * l->block_bytes;
@@ -214,7 +215,8 @@ static void on_call(struct pd_peers *peers, struct pd_call *call, pd_peer_ref fr
     };
     (void)peers;
     (void)type;
-    pd_status st = pd_kv_table()->source_open(w->p.kv, &params, &source_events, w, &w->source, &err);
+    pd_status st = pd_kv_table()->source_open(w->p.kv, &params, &source_events, w, &w->source,
+                                              &err);
     if (st != PD_OK)
         print_message("%s\n", err.text);
     assert_int_equal(st, PD_OK);

@@ -696,7 +696,8 @@ static void test_reach(void **state)
     char at[64];
     (void)state;
     net_up(&net);
-    node_up(&a, &net, 1, 10);
+    struct pd_peers_conf conf = { .forget = 300 * PD_MS };
+    node_up_conf(&a, &net, 1, 10, &conf);
     node_up(&b, &net, 2, 20);
     snprintf(at, sizeof at, "127.0.0.1:%u", b.port);
     assert_int_equal(api->reach(a.peers, &b.desc.id, pd_str_from(at), &ref), PD_PENDING);
@@ -715,8 +716,25 @@ static void test_reach(void **state)
     assert_int_equal(state_of(&a, &c), PD_PEER_DOWN);
     assert_int_equal(state_of(&a, &b), PD_PEER_UP);
     assert_int_equal(api->reach(a.peers, &c.desc.id, PD_STR("nonsense"), &ref), PD_EINVAL);
-    node_down(&a);
+    /* A peer that nobody dials is forgotten; a configured one only when undialed. */
+    struct pd_peer_info i;
+    char more[64];
+    struct node d;
+    node_up(&d, &net, 4, 40);
+    snprintf(more, sizeof more, "127.0.0.1:%u", d.port);
+    link_nodes(&net, &a, &d);
+    pd_peer_ref rb = peer_of(&a, &b), rd = peer_of(&a, &d);
     node_down(&b);
+    node_down(&d);
+    turns(&net, NULL, NULL, 600 * PD_MS);
+    assert_int_equal(api->info(a.peers, rb, &i), PD_ESTALE);
+    assert_int_equal(api->info(a.peers, rd, &i), PD_OK);
+    assert_int_equal(i.state, PD_PEER_DOWN);
+    assert_int_equal(pd_peers_undial(a.peers, pd_str_from(more)), PD_OK);
+    assert_int_equal(pd_peers_undial(a.peers, pd_str_from(more)), PD_ENOENT);
+    turns(&net, NULL, NULL, 450 * PD_MS);
+    assert_int_equal(api->info(a.peers, rd, &i), PD_ESTALE);
+    node_down(&a);
     net_down(&net);
 }
 
