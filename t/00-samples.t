@@ -28,6 +28,35 @@ my %known = map { $_ => 1 } $out =~ /^([a-z]\S*)  \(/mg;
 sub commented { my ($text) = @_; return $text =~ /^[ \t]*#[ \t]*([a-z_]+)[ \t]*=[ \t]*\S/mg }
 is_deeply [commented("# a = 1;\n#  text = is\n# no setting\nb = 2;\n")], ['a', 'text'], 'comments are read';
 
+# "#name = ...", up to the end of the setting, shows what holds without the line:
+# with them the text without the "#".
+sub with_defaults {
+    my ($text) = @_;
+    my ($out, $open) = ('', -1);
+    for my $line (split /^/, $text) {
+        $open = 0 if $open < 0 && $line =~ /^#[a-z]\w* = /;
+        if ($open >= 0) {
+            $line =~ s/^#//;
+            $open += ($line =~ tr/({[//) - ($line =~ tr/)}]//);
+            $out .= $line;
+            $open = -1 if $open <= 0;
+        } else {
+            $out .= $line;
+        }
+    }
+    return $out;
+}
+is with_defaults("# a = 1;\n#b = { c = 1;\n# };\n# d\n"), "# a = 1;\nb = { c = 1;\n };\n# d\n", 'defaults are read';
+
+# What a configuration means, without where it is from.  The decider and the
+# profiles that hold when none are given are no rows' defaults.
+sub meaning {
+    my ($dump) = @_;
+    my $text = join "\n", grep { /\S/ } map { s/\s*#.*//r } split /\n/, $dump;
+    $text =~ s/^  (?:decider = \{|profiles = \().*?^  [})];\n//msg;
+    return $text;
+}
+
 for my $name (map { s{.*/(.*)\.in$}{$1}r } glob "$src/conf/*.conf.in") {
     my $file = "$build/conf/$name";
     ok -e $file, "$name was made" or next;
@@ -41,6 +70,12 @@ for my $name (map { s{.*/(.*)\.in$}{$1}r } glob "$src/conf/*.conf.in") {
     is $err, '', "$name: without a warning";
     ($rc, $out, $err) = pdplane('-T', '-c', $path);
     is $rc, 0, "$name can be dumped";
+    my $plain = meaning($out);
+    my $full = with_defaults($text);
+    isnt $full, $text, "$name shows defaults";
+    ($rc, $out, $err) = pdplane('-T', '-c', spew("full-$name", qq{module_path = [ "$modules" ];\n$full}));
+    is $rc, 0, "$name is correct with them" or diag $err;
+    is meaning($out), $plain, 'and means the same';
     for my $key (commented($text)) {
         ok $known{$key} || grep(/\.\Q$key\E$/, keys %known), "$name: \"$key\" in a comment is an option";
     }
@@ -55,7 +90,8 @@ sub examples_of_page {
     my ($page) = @_;
     my @found;
     while ($page =~ /^\.Bd -literal -offset indent\n(.*?)^\.Ed/msg) {
-        push @found, $1 if $1 =~ /^load\b/m;
+        my $text = $1;
+        push @found, $text if $text =~ /^load\b/m;
     }
     return @found;
 }
