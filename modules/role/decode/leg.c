@@ -100,16 +100,18 @@ static pd_status send_now(struct leg *leg, uint32_t type, struct pd_str bytes)
 static void leg_fail(struct leg *leg, uint32_t http, const char *type, const char *code,
                      const char *message);
 
-static void leg_send(struct leg *leg, uint32_t type, struct pd_str bytes)
+/* Returns false when the leg was ended, it may be gone then. */
+static bool leg_send(struct leg *leg, uint32_t type, struct pd_str bytes)
 {
     if (leg->call == NULL)
-        return;
+        return true;
     pd_status status = leg->unsent_n > 0 ? PD_EAGAIN : send_now(leg, type, bytes);
-    if (status == PD_EAGAIN) {
-        if (!unsent_add(leg, type, bytes))
-            leg_fail(leg, 503, "server_error", "overloaded", "the answer was not read fast enough");
+    if (status == PD_EAGAIN && !unsent_add(leg, type, bytes)) {
+        leg_fail(leg, 503, "server_error", "overloaded", "the answer was not read fast enough");
+        return false;
     }
     /* Any other failure: the call's on_end follows. */
+    return true;
 }
 
 static void call_finish(struct leg *leg)
@@ -299,8 +301,12 @@ static void leg_token(struct leg *leg, const struct pd_token *t)
     if (leg->n_output == leg->ask->n_output + 1)
         d->req->stage(d->reqs, leg->record, PD_REQ_DECODING, now_of(leg));
     d->req->tokens(d->reqs, leg->record, 1, now_of(leg));
-    if (d->api->token_encode(d->apis, &out, &bytes) == PD_OK)
-        leg_send(leg, PD_LEG_TOKEN, bytes);
+    if (d->api->token_encode(d->apis, &out, &bytes) != PD_OK) {
+        leg_fail(leg, 503, "server_error", "overloaded", "out of memory");
+        return;
+    }
+    if (!leg_send(leg, PD_LEG_TOKEN, bytes))
+        return;
     if (stopped != 0 && leg->state == RUNNING) {
         leg->is_stopped = true;
         leg_finish(leg, PD_FINISH_STOP);
@@ -332,7 +338,8 @@ static void on_finish(struct pd_seq *seq, uint32_t reason, pd_status status, voi
 
 /* ---- hand-over ------------------------------------------------------------- */
 
-static void send_handover(struct leg *leg)
+/* False: the leg was ended. */
+static bool send_handover(struct leg *leg)
 {
     struct decode *d = leg->role;
     const struct pd_kv_result *r = &leg->result;
@@ -356,8 +363,7 @@ static void send_handover(struct leg *leg)
         leg->record->handover_ns = m.transfer_ns;
         snprintf(leg->record->transport, sizeof leg->record->transport, "%s", r->transport);
     }
-    if (d->api->handover_encode(d->apis, &m, &bytes) == PD_OK)
-        leg_send(leg, PD_LEG_HANDOVER, bytes);
+    return d->api->handover_encode(d->apis, &m, &bytes) != PD_OK || leg_send(leg, PD_LEG_HANDOVER, bytes);
 }
 
 /* Goes on once both the verdict and the first token are here. */
@@ -400,8 +406,7 @@ static void dest_end(struct pd_kv_dest *dest, const struct pd_kv_result *result,
         return;
     }
     pd_counter_inc(result->verdict == PD_KV_VALID ? d->handovers_valid : d->handovers_other);
-    send_handover(leg);
-    if (leg->state != MOVING)
+    if (!send_handover(leg) || leg->state != MOVING)
         return;
     if (result->verdict != PD_KV_VALID) {
         leg_next_prefill(leg, result->reason);
@@ -545,6 +550,8 @@ static void leg_next_prefill(struct leg *leg, const char *why)
     leg->has_first = leg->is_valid = leg->ends_at_once = false;
     if (why != NULL) {
         pd_counter_inc(d->fallbacks);
+        pd_log_req(d->log, PD_LOG_INFO, leg->ask->request_id, "prefill on \"%.*s\" failed: %s",
+                   PD_STR_ARG(leg->ask->prefills[leg->candidate - 1].name), why);
         d->req->note(leg->record, "prefill on %.*s failed: %s",
                      PD_STR_ARG(leg->ask->prefills[leg->candidate - 1].name), why);
     }
@@ -615,7 +622,8 @@ static void leg_run(struct leg *leg, bool with_first)
     }
 }
 
-static void send_started(struct leg *leg, bool is_remote, const char *reason)
+/* False: the leg was ended. */
+static bool send_started(struct leg *leg, bool is_remote, const char *reason)
 {
     struct decode *d = leg->role;
     struct pd_str bytes;
@@ -630,8 +638,7 @@ static void send_started(struct leg *leg, bool is_remote, const char *reason)
     leg->record->prompt_tokens = m.prompt_tokens;
     leg->record->cached_tokens = m.cached_tokens;
     snprintf(leg->record->reason, sizeof leg->record->reason, "%s", reason);
-    if (d->api->started_encode(d->apis, &m, &bytes) == PD_OK)
-        leg_send(leg, PD_LEG_STARTED, bytes);
+    return d->api->started_encode(d->apis, &m, &bytes) != PD_OK || leg_send(leg, PD_LEG_STARTED, bytes);
 }
 
 /* Local or remote, now that the exact number of uncached tokens is known. */
@@ -639,6 +646,9 @@ static void leg_decide(struct leg *leg)
 {
     const struct pd_leg *ask = leg->ask;
     uint32_t uncached = leg->n_tokens - leg->computed;
+    uint32_t wanted = uncached;
+    if (leg->role->conf->handover == DECODE_N_MINUS_1 && wanted > 0)
+        wanted--; /* the last token is computed here */
     char reason[96];
     bool is_remote = false;
     leg->cached = leg->computed < leg->n_tokens - ask->n_output ? leg->computed
@@ -647,6 +657,8 @@ static void leg_decide(struct leg *leg)
         snprintf(reason, sizeof reason, "%.*s", PD_STR_ARG(ask->decide_reason));
     else if (ask->n_prefills == 0)
         snprintf(reason, sizeof reason, "no prefill node");
+    else if (wanted == 0)
+        snprintf(reason, sizeof reason, "all that could be handed over is cached here");
     else if ((leg->engine->info.flags & PD_ENGINE_IMPORT) == 0)
         snprintf(reason, sizeof reason, "this engine cannot take KV from elsewhere");
     else if (ask->decide == PD_DECIDE_EXACT && uncached < ask->min_tokens)
@@ -660,8 +672,7 @@ static void leg_decide(struct leg *leg)
         else
             snprintf(reason, sizeof reason, "%.*s", PD_STR_ARG(ask->decide_reason));
     }
-    send_started(leg, is_remote, reason);
-    if (leg->state == CLOSING)
+    if (!send_started(leg, is_remote, reason))
         return;
     if (is_remote) {
         leg_next_prefill(leg, NULL);
@@ -876,7 +887,7 @@ void decode_leg_accept(struct decode *d, struct pd_call *call, struct pd_str fir
     d->n_legs++;
     leg->call = call;
     d->peer->call_accept(call, &call_events, leg);
-    if (leg->ask->deadline_ms != 0)
+    if (leg->ask->deadline_ms != 0 && leg->ask->deadline_ms < PD_TIME_NEVER / PD_MS)
         pd_timer_start(&leg->deadline, leg->ask->deadline_ms * PD_MS);
     status = leg_encode(leg);
     if (status == PD_OK && leg->n_tokens > 0 && leg->ask->n_output > 0)
@@ -909,7 +920,10 @@ void decode_legs_end(struct decode *d, const char *code, const char *message)
         if (!leg->has_end) {
             leg_fail(leg, 503, "server_error", code, message);
         } else if (leg->call != NULL) {
+            /* Tokens are lost with this, so it is no good end. */
             leg->unsent_n = 0;
+            end_fill(leg, &leg->end, PD_FINISH_ERROR);
+            d->api->error_set(&leg->end.error, 503, "server_error", code, "%s", message);
             call_finish(leg);
             leg_close(leg);
         }

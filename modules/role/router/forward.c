@@ -69,18 +69,41 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
     }
     q->is_begun = true;
     r->req->stage(r->reqs, q->record, PD_REQ_DECODING, pd_loop_now(r->loop));
-    r->net->begin(q->http, head->status, headers, n, head->has_length ? head->length
-                                                                       : PD_HTTP_UNKNOWN_LENGTH);
+    /* An error event may have to follow what the server sends. */
+    r->net->begin(q->http, head->status, headers, n,
+                  head->has_length && !q->forward_sse ? head->length : PD_HTTP_UNKNOWN_LENGTH);
 }
 
 static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
 {
     struct request *q = arg;
     struct router *r = q->router;
-    if (r->net->write(q->http, piece) > PD_HTTP_HIGH_WATER && !q->is_paused) {
+    size_t queued;
+    if (!q->forward_sse) {
+        queued = r->net->write(q->http, piece);
+    } else if (!relay_piece(q, piece, &queued)) {
+        forward_cancel(q);
+        dispatch_end(q, PD_DISPATCH_FAILED);
+        request_failf(q, 502, "server_error", "engine_protocol", "the server's answer has too long an event");
+        return;
+    }
+    if (queued > PD_HTTP_HIGH_WATER && !q->is_paused) {
         q->is_paused = true;
         r->net->call_pause(call);
     }
+}
+
+/* The answer is complete as far as it can be. */
+static void forward_done(struct request *q)
+{
+    bool is_bad = q->forward_status >= 500 || (q->forward_sse && q->relay.is_error);
+    dispatch_end(q, is_bad ? PD_DISPATCH_FAILED : PD_DISPATCH_OK);
+    if (q->forward_sse)
+        relay_rest(q);
+    if (q->forward_sse && q->relay.is_error)
+        q->router->net->close_after(q->http);
+    q->router->net->end(q->http);
+    request_done(q, is_bad && q->forward_status < 400 ? 502 : q->forward_status);
 }
 
 static void on_end(struct pd_http_call *call, void *arg)
@@ -88,9 +111,12 @@ static void on_end(struct pd_http_call *call, void *arg)
     struct request *q = arg;
     (void)call;
     q->forward = NULL;
-    dispatch_end(q, q->forward_status < 500 ? PD_DISPATCH_OK : PD_DISPATCH_FAILED);
-    q->router->net->end(q->http);
-    request_done(q, q->forward_status);
+    if (!q->forward_sse || q->relay.is_done || q->relay.is_error) {
+        forward_done(q);
+        return;
+    }
+    dispatch_end(q, PD_DISPATCH_FAILED);
+    request_failf(q, 502, "server_error", "engine_protocol", "the server ended its answer early");
 }
 
 static void on_error(struct pd_http_call *call, enum pd_http_fail fail, pd_status why, void *arg)
@@ -98,6 +124,11 @@ static void on_error(struct pd_http_call *call, enum pd_http_fail fail, pd_statu
     struct request *q = arg;
     (void)call;
     q->forward = NULL;
+    if (fail == PD_HTTP_FAIL_BODY && q->forward_sse && (q->relay.is_done || q->relay.is_error)) {
+        q->relay.held_n = 0;
+        forward_done(q);
+        return;
+    }
     dispatch_end(q, PD_DISPATCH_FAILED);
     if (fail != PD_HTTP_FAIL_BODY) {
         if (!leg_again(&q->legs[0], pd_host()->status_text(why)))
@@ -162,6 +193,7 @@ void forward_start(struct request *q, struct leg *leg, struct target *t)
     };
     q->forward_sse = false;
     q->forward_status = 0;
+    relay_reset(q);
     r->req->stage(r->reqs, q->record, PD_REQ_DECODE_SENT, pd_loop_now(r->loop));
     r->sched->dispatch(r->scheds, leg->ref, PD_ROLE_DECODE, &q->prompts[0], 0, pd_loop_now(r->loop),
                        &leg->decode);

@@ -48,6 +48,7 @@ static void request_free(struct request *q)
     r->api->answer_destroy(r->apis, q->answer);
     r->api->request_free(r->apis, q->api);
     free(q->forward_body);
+    relay_reset(q);
     free(q->prompts);
     free(q->hashes);
     free(q);
@@ -257,7 +258,6 @@ static void leg_handover(struct leg *leg, const struct pd_leg_handover *m)
     rec->kv_bytes += m->bytes;
     rec->kv_blocks += m->blocks;
     rec->digests += m->blocks;
-    rec->kv_blocks += m->blocks;
     rec->handover_ns = m->transfer_ns;
     snprintf(rec->transport, sizeof rec->transport, "%.*s", PD_STR_ARG(m->transport));
     snprintf(rec->prefill, sizeof rec->prefill, "%.*s", PD_STR_ARG(m->prefill));
@@ -492,11 +492,16 @@ static bool leg_send(struct leg *leg)
         leg->attempts++;
         q->record->attempts++;
         snprintf(q->record->decode, sizeof q->record->decode, "%s", plan.decode.name);
-        if (t->endpoint != NULL) {
-            if (leg->index > 0 || leg->n_output > 0 || q->is_begun) {
+        if (t->endpoint != NULL && q->is_native) {
+            /* A server takes a request as a whole, and parts of this one are elsewhere. */
+            if (leg->n_avoid == ROUTER_AVOID_MAX) {
                 request_failf(q, 503, "server_error", "no_decode", "no node can take this request now");
                 return false;
             }
+            leg->avoid[leg->n_avoid++] = leg->ref;
+            continue;
+        }
+        if (t->endpoint != NULL) {
             forward_start(q, leg, t);
             return false;
         }
@@ -524,6 +529,7 @@ static bool leg_send(struct leg *leg)
             r->sched->dispatch(r->scheds, leg->ref, PD_ROLE_DECODE,
                                &q->prompts[leg->index / q->api->n_choices], 0, now_of(q), &leg->decode);
             r->req->stage(r->reqs, q->record, PD_REQ_DECODE_SENT, now_of(q));
+            q->is_native = true;
             return true;
         }
         r->req->note(q->record, "%s cannot be sent to: %s", plan.decode.name,
@@ -540,6 +546,7 @@ bool leg_again(struct leg *leg, const char *why)
 {
     struct request *q = leg->request;
     struct router *r = q->router;
+    bool was_whole = !q->is_native;
     r->req->note(q->record, "%s failed: %s", q->record->decode, why);
     /* Behind delivered tokens only an engine goes on that would have written
      * the same ones. */
@@ -551,7 +558,13 @@ bool leg_again(struct leg *leg, const char *why)
     leg->avoid[leg->n_avoid++] = leg->ref;
     r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_CANCELLED, now_of(q));
     pd_counter_inc(r->retries);
-    leg_send(leg);
+    if (!leg_send(leg))
+        return true;
+    /* What a server had as a whole is now in the hands of our own nodes. */
+    for (uint32_t i = 0, n = q->n_legs; was_whole && i < n; i++) {
+        if (&q->legs[i] != leg && !leg_send(&q->legs[i]))
+            break;
+    }
     return true;
 }
 

@@ -29,6 +29,18 @@ struct leg {
     bool is_done;
 };
 
+/* Server-sent events of a server that are passed on; see relay.c. */
+struct relay {
+    char line[24];                     /* the beginning of the line under way */
+    size_t line_n;                     /* its length so far */
+    bool was_cr;
+    bool was_boundary;                 /* the line before was empty */
+    bool is_done;                      /* data: [DONE] has come */
+    bool is_error;                     /* an error event has come */
+    char *held;                        /* the beginning of an event */
+    size_t held_n, held_cap;
+};
+
 struct request {
     struct router *router;
     struct request *next, **link;
@@ -48,6 +60,8 @@ struct request {
     char *forward_body;                /* when it differs from the client's */
     uint32_t forward_status;
     bool forward_sse;
+    struct relay relay;
+    bool is_native;                    /* a leg went to a node of our own */
     uint32_t n_legs;
     struct leg legs[];
 };
@@ -63,6 +77,12 @@ void request_done(struct request *q, uint32_t http_status);
 void forward_start(struct request *q, struct leg *leg, struct target *t);
 /* Cancels what forward_start began. */
 void forward_cancel(struct request *q);
+/* Passes whole events of a piece on; *queued is what waits for the client then.
+ * False: an event is too long. */
+bool relay_piece(struct request *q, struct pd_str piece, size_t *queued);
+/* Passes on what is held back. */
+void relay_rest(struct request *q);
+void relay_reset(struct request *q);
 /* Tries the leg elsewhere, if that is still allowed; false: it is not. */
 bool leg_again(struct leg *leg, const char *why);
 

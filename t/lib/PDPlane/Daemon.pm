@@ -234,7 +234,7 @@ my $systems = 0;
 
 # topology(KIND, options): starts a system and waits until the router sees all of
 # it.  KIND: "one" (router and decode in a process), "1p1d", "2p2d" (a process for
-# each node), "all" (router, prefill and decode in a process).
+# each node), "all" (router, prefill and decode with an engine each in a process).
 #   transport => 'shm' | 'tcp' | a test module      ('shm')
 #   threshold => tokens from which prefill is remote (1)
 #   handover => 'full' | 'n-1'
@@ -251,8 +251,7 @@ sub topology {
         $o{threshold} // 1;
     my ($p, $d) = $kind =~ /^(\d)p(\d)d$/ ? ($1, $2) : (0, 0);
     my $engine = sub {
-        return sprintf 'engine = ( { name = "tiny"; type = "ref"; model = "%%%%MODEL%%%%"; roles = [ %s ]; %s } );',
-            join(', ', map { qq("$_") } @_), $o{engine} // '';
+        return sprintf q({ name = "%s"; type = "ref"; model = "%%%%MODEL%%%%"; roles = [ "%s" ]; %s }), @_, $o{engine} // '';
     };
     my $listen = sub {
         my ($name, @apis) = @_;
@@ -267,10 +266,12 @@ sub topology {
         return $n;
     };
     if ($kind eq 'one' || $kind eq 'all') {
-        my @roles = $kind eq 'all' ? qw(prefill decode) : qw(decode);
-        $s->{router} = $node->('all', sprintf('load = [ "router", %s, "ref"%s ];', join(', ', map { qq("$_") } @roles),
-                $kind eq 'all' ? qq(, "$transport") : ''),
-            $listen->('router', 'openai', 'admin'), $engine->(@roles), $sched,
+        my $all = $kind eq "all";
+        my @engines = $all ? ($engine->("p", "prefill"), $engine->("d", "decode")) : $engine->("tiny", "decode");
+        $s->{router} = $node->("all",
+            $all ? qq(load = [ "router", "prefill", "decode", "ref", "$transport" ];)
+                 : q(load = [ "router", "decode", "ref" ];),
+            $listen->("router", "openai", "admin"), "engine = ( " . join(", ", @engines) . " );", $sched,
             "role = { decode = { $role }; };", $o{router} // (), $o{decode} // ());
         $s->{decode} = [ $s->{router} ];
         $s->{prefill} = [ $s->{router} ] if $kind eq 'all';
@@ -280,13 +281,13 @@ sub topology {
         for my $i (1 .. $p) {
             push @peers, "prefill$i";
             push @{ $s->{prefill} }, $node->("prefill$i", qq(load = [ "prefill", "ref", "$transport" ];),
-                $listen->("prefill$i", 'peer', 'admin'), $engine->('prefill'), $o{prefill} // ());
+                $listen->("prefill$i", 'peer', 'admin'), "engine = ( " . $engine->("tiny", "prefill") . " );", $o{prefill} // ());
         }
         for my $i (1 .. $d) {
             push @peers, "decode$i";
             push @{ $s->{decode} }, $node->("decode$i",
                 sprintf('load = [ "decode", "ref", "%s" ];', $o{decode_transport} // $transport),
-                $listen->("decode$i", 'peer', 'admin'), $engine->('decode'),
+                $listen->("decode$i", 'peer', 'admin'), "engine = ( " . $engine->("tiny", "decode") . " );",
                 "role = { decode = { $role }; };", $o{decode} // ());
         }
         $s->{router} = $node->('router', 'load = [ "router" ];', $listen->('router', 'openai', 'admin'), $sched,
@@ -333,10 +334,10 @@ sub blocks_free {
     my ($self, @nodes) = @_;
     for my $n (@nodes ? @nodes : grep { defined $_->pid } @{ $self->{nodes} }) {
         my $m = $n->metrics;
-        my ($all) = grep { /^pdplane_kv_blocks\{/ } keys %$m;
-        next unless defined $all;
-        (my $free = $all) =~ s/blocks/blocks_free/;
-        return 0 if $m->{$free} != $m->{$all};
+        for my $all (grep { /^pdplane_kv_blocks\{/ } keys %$m) {
+            (my $free = $all) =~ s/blocks/blocks_free/;
+            return 0 if $m->{$free} != $m->{$all};
+        }
     }
     return 1;
 }

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+# However the work is divided, the answer is the same: every golden prompt,
+# greedy and seeded, text and log probabilities to the last digit, through one
+# process, 1 + 1 and 2 + 2 nodes, both transports, both sizes of hand-over; with
+# prefix hits, over several turns, and with 16 requests at a time.
+use strict;
+use warnings;
+
+use Test::More;
+
+use PDPlane::Daemon qw(topology);
+use PDPlane::Golden qw(golden greedy seeded text_of);
+use PDPlane::Http qw(parallel post choices_of);
+
+my @golden = golden();
+my @asks = (greedy(), seeded());
+
+# How many answers differ from what is expected.
+sub differing {
+    my ($got, $expected) = @_;
+    my @bad = grep { $got->[$_] ne $expected->[$_] } 0 .. $#$expected;
+    diag sprintf "request %d: got %.300s\nexpected %.300s", $_, $got->[$_], $expected->[$_] for @bad[0 .. ($#bad > 1 ? 1 : $#bad)];
+    return scalar @bad;
+}
+
+# All requests, so many at a time.
+sub answers {
+    my ($s, $at_a_time, @list) = @_;
+    my @out;
+    while (my @part = splice @list, 0, $at_a_time) {
+        push @out, parallel($s->port, @part);
+    }
+    return @out;
+}
+
+sub turns {
+    my ($s) = @_;
+    my (@messages, @out);
+    for my $user ('Hello! Who are you?', 'Tell me a story about a fox and a kite.', 'What is two plus three?',
+        'Repeat these words: lamp, river, goat.') {
+        push @messages, { role => 'user', content => $user };
+        my $r = post($s->port, '/v1/chat/completions', { model => 'tiny', messages => \@messages, temperature => 0,
+            max_tokens => 40, logprobs => JSON::PP::true, top_logprobs => 2 });
+        push @out, choices_of($r);
+        push @messages, { role => 'assistant', content => text_of($r) };
+    }
+    return @out;
+}
+
+# ---- the reference: one process, nothing moved, one request at a time
+my $one = topology('one');
+my @first = answers($one, 1, @asks);
+is text_of($first[$_]), $golden[$_]{text}, "golden prompt $_: the text of the other program" for 0 .. $#golden;
+my @expected = map { choices_of($_) } @first;
+my @turns = turns($one);
+is differing([ map { choices_of($_) } answers($one, 16, @asks) ], \@expected), 0,
+    'one process: the same with prefix hits, 16 at a time';
+is differing([ turns($one) ], \@turns), 0, 'one process: the same turns again';
+ok $one->blocks_free, 'one process: all blocks are free';
+$one->stop;
+
+# ---- the same, divided
+for my $case (['1p1d', 'shm', 'full'], ['1p1d', 'tcp', 'full'], ['2p2d', 'shm', 'full'], ['2p2d', 'tcp', 'full'],
+    ['all', 'shm', 'full'], ['all', 'tcp', 'full'], ['1p1d', 'shm', 'n-1'], ['2p2d', 'tcp', 'n-1']) {
+    my ($kind, $transport, $handover) = @$case;
+    my $name = "$kind over $transport, $handover";
+    my $s = topology($kind, transport => $transport, handover => $handover, all => q(log = { level = "info"; };));
+    is differing([ map { choices_of($_) } answers($s, 16, @asks) ], \@expected), 0,
+        "$name: the same text and log probabilities, 16 at a time";
+    is differing([ turns($s) ], \@turns), 0, "$name: the same over several turns";
+    my $valid = $s->metric('decode', 'pdplane_decode_handovers_valid_total');
+    my $bytes = $s->metric('decode', qq(pdplane_handover_bytes_total{transport="$transport"}));
+    # A seeded request may find its prompt in the decode node's cache.
+    cmp_ok $valid, '>=', scalar(@golden), "$name: $valid hand-overs were verified";
+    cmp_ok $bytes, '>', 2048 * 4000, "$name: $bytes bytes moved";
+    is differing([ map { choices_of($_) } answers($s, 16, @asks) ], \@expected), 0, "$name: the same with prefix hits";
+    is $s->metric('decode', 'pdplane_decode_handovers_failed_total'), 0, "$name: no hand-over failed";
+    is $s->metric('decode', 'pdplane_decode_fallbacks_total'), 0, "$name: nothing was done twice"
+        or diag map { grep { /prefill on/ } split /^/m, $_->log_text } @{ $s->{decode} };
+    ok $s->blocks_free, "$name: all blocks are free";
+    $s->stop;
+}
+
+done_testing;
