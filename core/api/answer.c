@@ -38,6 +38,7 @@ struct pd_answer {
     struct pd_buf head;        /* {"id":...,"object":...,"created":...,"model":..., */
     struct pd_buf out;
     bool is_chat;
+    bool is_over;              /* an error event or [DONE] was written */
     uint32_t n_choices;
     struct choice choices[];
 };
@@ -96,6 +97,12 @@ void pd_api_answer_destroy(struct pd_api *api, struct pd_answer *answer)
     pd_buf_fini(&answer->head);
     pd_buf_fini(&answer->out);
     pd_free(answer);
+}
+
+/* Whether a leg may still add to the answer. */
+static bool is_open(const struct pd_answer *a, uint32_t leg)
+{
+    return !a->is_over && leg < a->n_choices && !a->choices[leg].is_finished;
 }
 
 static const char *reason_text(uint32_t reason)
@@ -168,6 +175,12 @@ static void begin_event(struct pd_answer *a)
     pd_buf_append_str(&a->out, pd_buf_str(&a->head));
 }
 
+/* With include_usage every event has the member, null but in the last. */
+static void end_event(struct pd_answer *a)
+{
+    pd_buf_append_cstr(&a->out, a->request->include_usage != 0 ? ",\"usage\":null}\n\n" : "}\n\n");
+}
+
 /* One event for one choice; text may be empty, token NULL, reason 0. */
 static void put_choice_event(struct pd_answer *a, uint32_t leg, struct pd_str text,
                              const struct pd_leg_token *token, uint32_t reason)
@@ -204,9 +217,10 @@ static void put_choice_event(struct pd_answer *a, uint32_t leg, struct pd_str te
         pd_buf_appendf(b, "],\"text_offset\":[%llu]}", (unsigned long long)c->text_chars);
     }
     if (reason != 0)
-        pd_buf_appendf(b, ",\"finish_reason\":\"%s\"}]}\n\n", reason_text(reason));
+        pd_buf_appendf(b, ",\"finish_reason\":\"%s\"}]", reason_text(reason));
     else
-        pd_buf_append_cstr(b, ",\"finish_reason\":null}]}\n\n");
+        pd_buf_append_cstr(b, ",\"finish_reason\":null}]");
+    end_event(a);
     if (token != NULL)
         c->text_chars += count_chars(token->bytes);
 }
@@ -231,7 +245,8 @@ static void start_choice(struct pd_answer *a, uint32_t leg)
         begin_event(a);
         pd_buf_appendf(&a->out,
                        "\"choices\":[{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
-                       "\"logprobs\":null,\"finish_reason\":null}]}\n\n", leg);
+                       "\"logprobs\":null,\"finish_reason\":null}]", leg);
+        end_event(a);
     } else if (echoed.n > 0) {
         put_choice_event(a, leg, echoed, NULL, 0);
     }
@@ -263,7 +278,7 @@ pd_status pd_api_answer_token(struct pd_answer *answer, uint32_t leg, const stru
 {
     pd_buf_clear(&answer->out);
     *out = (struct pd_str){ "", 0 };
-    if (leg >= answer->n_choices || answer->choices[leg].is_finished)
+    if (!is_open(answer, leg))
         return PD_EPROTO;
     struct choice *c = &answer->choices[leg];
     start_choice(answer, leg);
@@ -285,7 +300,7 @@ pd_status pd_api_answer_end(struct pd_answer *answer, uint32_t leg, const struct
 {
     pd_buf_clear(&answer->out);
     *out = (struct pd_str){ "", 0 };
-    if (leg >= answer->n_choices || answer->choices[leg].is_finished)
+    if (!is_open(answer, leg) || (end->reason != PD_FINISH_STOP && end->reason != PD_FINISH_LENGTH))
         return PD_EPROTO;
     struct choice *c = &answer->choices[leg];
     start_choice(answer, leg);
@@ -324,10 +339,14 @@ static void put_usage(struct pd_answer *a)
 pd_status pd_api_answer_done(struct pd_answer *answer, struct pd_str *out)
 {
     pd_buf_clear(&answer->out);
+    *out = (struct pd_str){ "", 0 };
     for (uint32_t i = 0; i < answer->n_choices; i++) {
         if (!answer->choices[i].is_finished)
             return PD_EPROTO;
     }
+    if (answer->is_over)
+        return PD_EPROTO;
+    answer->is_over = true;
     if (answer->request->include_usage != 0) {
         begin_event(answer);
         pd_buf_append_cstr(&answer->out, "\"choices\":[],");
@@ -343,6 +362,10 @@ pd_status pd_api_answer_error(struct pd_answer *answer, const struct pd_api_erro
                               struct pd_str *out)
 {
     pd_buf_clear(&answer->out);
+    *out = (struct pd_str){ "", 0 };
+    if (answer->is_over)
+        return PD_EPROTO;
+    answer->is_over = true;
     pd_buf_append_cstr(&answer->out, "data: {\"error\":");
     pd_api_error_put(&answer->out, error);
     pd_buf_append_cstr(&answer->out, "}\n\n");
@@ -383,16 +406,25 @@ static void put_collected(struct pd_answer *a, uint32_t leg)
     pd_buf_appendf(b, ",\"finish_reason\":\"%s\"}", reason_text(c->reason));
 }
 
+static bool is_whole(const struct choice *c)
+{
+    return c->text.status == PD_OK && c->logprobs.status == PD_OK && c->tops.status == PD_OK &&
+           c->values.status == PD_OK && c->offsets.status == PD_OK;
+}
+
 pd_status pd_api_answer_body(struct pd_answer *answer, struct pd_str *out)
 {
     pd_buf_clear(&answer->out);
+    *out = (struct pd_str){ "", 0 };
+    if (answer->is_over)
+        return PD_EPROTO;
     pd_buf_append_str(&answer->out, pd_buf_str(&answer->head));
     pd_buf_append_cstr(&answer->out, "\"choices\":[");
     for (uint32_t i = 0; i < answer->n_choices; i++) {
         const struct choice *c = &answer->choices[i];
         if (!c->is_finished)
             return PD_EPROTO;
-        if (c->text.status != PD_OK || c->logprobs.status != PD_OK || c->tops.status != PD_OK)
+        if (!is_whole(c))
             return PD_ELIMIT;
         put_collected(answer, i);
     }

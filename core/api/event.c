@@ -8,10 +8,12 @@
 
 #include "base/compiler.h"
 #include "base/str.h"
+#include "base/utf8.h"
 #include "base/wire.h"
 
 #define TEXT_MAX (1u << 20)
 #define PIECE_MAX 4096u
+#define SENTENCE_MAX 256u
 
 /* The error types that may cross; an index crosses instead of the text. */
 static const char *const error_types[] = {
@@ -69,6 +71,21 @@ static float get_float(struct pd_reader *r)
     return v;
 }
 
+static void put_name(struct pd_writer *w, struct pd_str s, size_t max)
+{
+    if (s.n > max)
+        w->failed = true;
+    pd_writer_str16(w, s);
+}
+
+/* A sentence for people is cut rather than refused. */
+static void put_sentence(struct pd_writer *w, struct pd_str s)
+{
+    if (s.n > SENTENCE_MAX)
+        s.n = SENTENCE_MAX - pd_utf8_tail(s.p, SENTENCE_MAX);
+    pd_writer_str16(w, s);
+}
+
 pd_status pd_api_started_encode(struct pd_api *api, const struct pd_leg_started *m, struct pd_str *out)
 {
     struct pd_writer w;
@@ -77,9 +94,9 @@ pd_status pd_api_started_encode(struct pd_api *api, const struct pd_leg_started 
         return status;
     pd_writer_u32(&w, m->prompt_tokens);
     pd_writer_u32(&w, m->cached_tokens);
-    pd_writer_u8(&w, (uint8_t)m->remote);
-    pd_writer_str16(&w, m->reason);
-    pd_writer_str16(&w, m->prefill);
+    pd_writer_u8(&w, m->remote != 0);
+    put_sentence(&w, m->reason);
+    put_name(&w, m->prefill, PD_API_NAME_MAX);
     return close_scratch(api, &w, out);
 }
 
@@ -91,8 +108,8 @@ pd_status pd_api_started_decode(struct pd_api *api, struct pd_str bytes, struct 
     memset(m, 0, sizeof *m);
     m->prompt_tokens = pd_reader_u32(&r);
     m->cached_tokens = pd_reader_u32(&r);
-    m->remote = pd_reader_u8(&r);
-    m->reason = pd_reader_str16(&r, 256);
+    m->remote = pd_reader_u8(&r) != 0;
+    m->reason = pd_reader_str16(&r, SENTENCE_MAX);
     m->prefill = pd_reader_str16(&r, PD_API_NAME_MAX);
     return pd_reader_finish(&r);
 }
@@ -110,9 +127,9 @@ pd_status pd_api_handover_encode(struct pd_api *api, const struct pd_leg_handove
     pd_writer_u64(&w, m->transfer_ns);
     pd_writer_u32(&w, m->tokens);
     pd_writer_u32(&w, m->cached_tokens);
-    pd_writer_str16(&w, m->transport);
-    pd_writer_str16(&w, m->prefill);
-    pd_writer_str16(&w, m->detail);
+    put_name(&w, m->transport, PD_API_NAME_MAX);
+    put_name(&w, m->prefill, PD_API_NAME_MAX);
+    put_sentence(&w, m->detail);
     return close_scratch(api, &w, out);
 }
 
@@ -131,7 +148,7 @@ pd_status pd_api_handover_decode(struct pd_api *api, struct pd_str bytes, struct
     m->cached_tokens = pd_reader_u32(&r);
     m->transport = pd_reader_str16(&r, PD_API_NAME_MAX);
     m->prefill = pd_reader_str16(&r, PD_API_NAME_MAX);
-    m->detail = pd_reader_str16(&r, 512);
+    m->detail = pd_reader_str16(&r, SENTENCE_MAX);
     return pd_reader_finish(&r);
 }
 
@@ -139,7 +156,7 @@ pd_status pd_api_token_encode(struct pd_api *api, const struct pd_leg_token *m, 
 {
     struct pd_writer w;
     size_t bound = 64 + m->text.n + m->bytes.n;
-    if (m->n_top > PD_API_MAX_TOP)
+    if (m->n_top > PD_API_MAX_TOP || m->text.n > TEXT_MAX)
         return PD_EINVAL;
     for (uint32_t i = 0; i < m->n_top; i++)
         bound += 16 + m->top[i].bytes.n;
@@ -149,14 +166,14 @@ pd_status pd_api_token_encode(struct pd_api *api, const struct pd_leg_token *m, 
     pd_writer_u32(&w, (uint32_t)m->id);
     pd_writer_u32(&w, m->index);
     pd_writer_str32(&w, m->text);
-    pd_writer_str16(&w, m->bytes);
-    pd_writer_u8(&w, (uint8_t)m->has_logprob);
+    put_name(&w, m->bytes, PIECE_MAX);
+    pd_writer_u8(&w, m->has_logprob != 0);
     put_float(&w, m->logprob);
     pd_writer_u8(&w, (uint8_t)m->n_top);
     for (uint32_t i = 0; i < m->n_top; i++) {
         pd_writer_u32(&w, (uint32_t)m->top[i].token);
         put_float(&w, m->top[i].logprob);
-        pd_writer_str16(&w, m->top[i].bytes);
+        put_name(&w, m->top[i].bytes, PIECE_MAX);
     }
     return close_scratch(api, &w, out);
 }
@@ -170,7 +187,7 @@ pd_status pd_api_token_decode(struct pd_api *api, struct pd_str bytes, struct pd
     m->index = pd_reader_u32(&r);
     m->text = pd_reader_str32(&r, TEXT_MAX);
     m->bytes = pd_reader_str16(&r, PIECE_MAX);
-    m->has_logprob = pd_reader_u8(&r);
+    m->has_logprob = pd_reader_u8(&r) != 0;
     m->logprob = get_float(&r);
     m->n_top = pd_reader_u8(&r);
     if (m->n_top > PD_API_MAX_TOP)
@@ -188,6 +205,8 @@ pd_status pd_api_end_encode(struct pd_api *api, const struct pd_leg_end *m, stru
 {
     struct pd_writer w;
     const struct pd_api_error *e = &m->error;
+    if (m->text.n > TEXT_MAX)
+        return PD_EINVAL;
     pd_status status = open_scratch(api, 640 + m->text.n, &w);
     if (status != PD_OK)
         return status;
@@ -201,7 +220,7 @@ pd_status pd_api_end_encode(struct pd_api *api, const struct pd_leg_end *m, stru
                               (uint8_t)(PD_ARRAY_LEN(error_types) - 1)));
     pd_writer_u8(&w, index_of(error_codes, PD_ARRAY_LEN(error_codes), e->code, 0));
     pd_writer_u32(&w, e->retry_after_ms);
-    pd_writer_u8(&w, (uint8_t)e->no_retry);
+    pd_writer_u8(&w, e->no_retry != 0);
     pd_writer_str16(&w, pd_str_from(e->param));
     pd_writer_str16(&w, pd_str_from(e->message));
     return close_scratch(api, &w, out);
@@ -224,7 +243,7 @@ pd_status pd_api_end_decode(struct pd_api *api, struct pd_str bytes, struct pd_l
     uint8_t type = pd_reader_u8(&r);
     uint8_t code = pd_reader_u8(&r);
     e->retry_after_ms = pd_reader_u32(&r);
-    e->no_retry = pd_reader_u8(&r);
+    e->no_retry = pd_reader_u8(&r) != 0;
     struct pd_str param = pd_reader_str16(&r, sizeof e->param - 1);
     struct pd_str message = pd_reader_str16(&r, sizeof e->message - 1);
     if (pd_reader_finish(&r) != PD_OK || type >= PD_ARRAY_LEN(error_types) ||

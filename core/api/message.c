@@ -19,6 +19,7 @@
 #define ORDER_VERSION 1u
 #define SAMPLING_BYTES (4 + 5 * 8 + 8 + 4 + 4)
 #define FIXED_BYTES 1024u       /* more than all members of fixed size take */
+#define REQUEST_ID_MAX 64u
 #define ADDRESS_MAX 256u
 #define REASON_MAX 256u
 #define GRANT_MAX (256u << 10)
@@ -68,6 +69,21 @@ static void get_sampling(struct pd_reader *r, struct pd_sampling *s)
         r->failed = true;
 }
 
+/* A string that the other side would refuse is not sent. */
+static void put_str16(struct pd_writer *w, struct pd_str s, size_t max)
+{
+    if (s.n > max)
+        w->failed = true;
+    pd_writer_str16(w, s);
+}
+
+static void put_str32(struct pd_writer *w, struct pd_str s, size_t max)
+{
+    if (s.n > max)
+        w->failed = true;
+    pd_writer_str32(w, s);
+}
+
 static void put_tokens(struct pd_writer *w, const int32_t *tokens, uint32_t n)
 {
     pd_writer_u32(w, n);
@@ -87,8 +103,11 @@ static const int32_t *get_tokens(struct pd_reader *r, struct pd_arena *arena, ui
         r->failed = true;
         return NULL;
     }
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         tokens[i] = (int32_t)pd_reader_u32(r);
+        if (tokens[i] < 0)
+            r->failed = true;
+    }
     *n_out = n;
     return tokens;
 }
@@ -143,42 +162,43 @@ static pd_status writer_close(struct pd_api *api, const struct pd_writer *w, str
 pd_status pd_api_leg_encode(struct pd_api *api, const struct pd_leg *leg, struct pd_str *out)
 {
     struct pd_writer w;
-    if (leg->n_stops > PD_API_MAX_STOPS || leg->n_prefills > PD_API_MAX_PREFILLS)
+    if (leg->n_stops > PD_API_MAX_STOPS || leg->n_prefills > PD_API_MAX_PREFILLS ||
+        leg->n_messages > PD_API_MESSAGES_MAX || leg->prompt.n_tokens > PD_API_TOKENS_MAX)
         return PD_EINVAL;
     pd_status status = writer_open(api, leg_bound(leg), &w);
     if (status != PD_OK)
         return status;
     pd_writer_u8(&w, LEG_VERSION);
     pd_writer_u8(&w, (uint8_t)leg->kind);
-    pd_writer_str16(&w, leg->request_id);
+    put_str16(&w, leg->request_id, REQUEST_ID_MAX);
     pd_writer_u32(&w, leg->index);
     pd_writer_u32(&w, leg->flags);
-    pd_writer_str16(&w, leg->model);
-    pd_writer_str16(&w, leg->engine);
-    pd_writer_str16(&w, leg->cache_salt);
+    put_str16(&w, leg->model, PD_API_NAME_MAX);
+    put_str16(&w, leg->engine, PD_API_NAME_MAX);
+    put_str16(&w, leg->cache_salt, PD_API_SALT_MAX);
     put_sampling(&w, &leg->sampling);
     pd_writer_u32(&w, leg->max_output);
     pd_writer_u32(&w, leg->priority);
     pd_writer_u64(&w, leg->deadline_ms);
     pd_writer_u8(&w, (uint8_t)leg->decide);
     pd_writer_u64(&w, leg->min_tokens);
-    pd_writer_str16(&w, leg->decide_reason);
+    put_str16(&w, leg->decide_reason, REASON_MAX);
     pd_writer_u8(&w, (uint8_t)leg->n_stops);
     for (uint32_t i = 0; i < leg->n_stops; i++)
-        pd_writer_str16(&w, leg->stops[i]);
+        put_str16(&w, leg->stops[i], PD_API_STOP_MAX);
     pd_writer_u8(&w, (uint8_t)leg->n_prefills);
     for (uint32_t i = 0; i < leg->n_prefills; i++) {
         put_node(&w, &leg->prefills[i].node);
-        pd_writer_str16(&w, leg->prefills[i].name);
-        pd_writer_str16(&w, leg->prefills[i].address);
-        pd_writer_str16(&w, leg->prefills[i].engine);
+        put_str16(&w, leg->prefills[i].name, PD_API_NAME_MAX);
+        put_str16(&w, leg->prefills[i].address, ADDRESS_MAX);
+        put_str16(&w, leg->prefills[i].engine, PD_API_NAME_MAX);
     }
     pd_writer_u32(&w, leg->n_messages);
     for (uint32_t i = 0; i < leg->n_messages; i++) {
-        pd_writer_str16(&w, leg->messages[i].role);
-        pd_writer_str32(&w, leg->messages[i].content);
+        put_str16(&w, leg->messages[i].role, PD_API_NAME_MAX);
+        put_str32(&w, leg->messages[i].content, PD_API_PROMPT_MAX);
     }
-    pd_writer_str32(&w, leg->prompt.text);
+    put_str32(&w, leg->prompt.text, PD_API_PROMPT_MAX);
     put_tokens(&w, leg->prompt.tokens, leg->prompt.tokens != NULL ? leg->prompt.n_tokens : 0);
     put_tokens(&w, leg->output, leg->n_output);
     return writer_close(api, &w, out);
@@ -210,7 +230,7 @@ static void get_leg(struct pd_reader *r, struct pd_arena *arena, struct pd_leg *
     if (pd_reader_u8(r) != LEG_VERSION)
         r->failed = true;
     leg->kind = pd_reader_u8(r);
-    leg->request_id = pd_reader_str16(r, 64);
+    leg->request_id = pd_reader_str16(r, REQUEST_ID_MAX);
     leg->index = pd_reader_u32(r);
     leg->flags = pd_reader_u32(r);
     leg->model = pd_reader_str16(r, PD_API_NAME_MAX);
@@ -304,15 +324,17 @@ pd_status pd_api_leg_decode(struct pd_api *api, struct pd_str bytes, struct pd_a
 pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *order, struct pd_str *out)
 {
     struct pd_writer w;
+    if (order->n_tokens > PD_API_TOKENS_MAX)
+        return PD_EINVAL;
     size_t bound = FIXED_BYTES + SAMPLING_BYTES + order->request_id.n + order->engine.n +
                    order->cache_salt.n + (size_t)order->n_tokens * 4 + order->grant.n;
     pd_status status = writer_open(api, bound, &w);
     if (status != PD_OK)
         return status;
     pd_writer_u8(&w, ORDER_VERSION);
-    pd_writer_str16(&w, order->request_id);
-    pd_writer_str16(&w, order->engine);
-    pd_writer_str16(&w, order->cache_salt);
+    put_str16(&w, order->request_id, REQUEST_ID_MAX);
+    put_str16(&w, order->engine, PD_API_NAME_MAX);
+    put_str16(&w, order->cache_salt, PD_API_SALT_MAX);
     pd_writer_u32(&w, order->from);
     pd_writer_u32(&w, order->upto);
     pd_writer_u32(&w, order->n_output);
@@ -321,7 +343,7 @@ pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *ord
     pd_writer_u64(&w, order->deadline_ms);
     put_sampling(&w, &order->sampling);
     put_tokens(&w, order->tokens, order->n_tokens);
-    pd_writer_str32(&w, order->grant);
+    put_str32(&w, order->grant, GRANT_MAX);
     return writer_close(api, &w, out);
 }
 
@@ -339,7 +361,7 @@ pd_status pd_api_order_decode(struct pd_api *api, struct pd_str bytes, struct pd
     o->size = sizeof *o;
     if (pd_reader_u8(&r) != ORDER_VERSION)
         r.failed = true;
-    o->request_id = pd_reader_str16(&r, 64);
+    o->request_id = pd_reader_str16(&r, REQUEST_ID_MAX);
     o->engine = pd_reader_str16(&r, PD_API_NAME_MAX);
     o->cache_salt = pd_reader_str16(&r, PD_API_SALT_MAX);
     o->from = pd_reader_u32(&r);

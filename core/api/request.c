@@ -21,14 +21,15 @@
 enum member {
     M_ROOT, M_MODEL, M_STREAM, M_STREAM_OPTIONS, M_INCLUDE_USAGE, M_N, M_MAX_TOKENS,
     M_MAX_COMPLETION_TOKENS, M_TEMPERATURE, M_TOP_P, M_TOP_K, M_MIN_P, M_SEED, M_STOP, M_LOGPROBS,
-    M_TOP_LOGPROBS, M_MESSAGES, M_PROMPT, M_ECHO, M_BEST_OF, M_SUFFIX, M_FREQUENCY_PENALTY,
+    M_TOP_LOGPROBS, M_MESSAGES, M_MESSAGE_ROLE, M_MESSAGE_CONTENT, M_PROMPT, M_ECHO, M_BEST_OF, M_SUFFIX, M_FREQUENCY_PENALTY,
     M_PRESENCE_PENALTY, M_USER, M_PROMPT_CACHE_KEY, M_CACHE_SALT, M_TOOLS, M_FUNCTIONS,
     M_RESPONSE_FORMAT, M_RESPONSE_FORMAT_TYPE, M_LOGIT_BIAS, M_PRIORITY, M_MODALITIES, M_AUDIO,
     /* Members that only we may set; deleted before a body is forwarded. */
     M_FIRST_HINT,
     M_KV_TRANSFER_PARAMS = M_FIRST_HINT, M_BOOTSTRAP_HOST, M_BOOTSTRAP_PORT, M_BOOTSTRAP_ROOM,
     M_DO_REMOTE_PREFILL, M_DO_REMOTE_DECODE, M_REMOTE_ENGINE_ID, M_REMOTE_BLOCK_IDS, M_REMOTE_HOST,
-    M_REMOTE_PORT, M_EC_TRANSFER_PARAMS, M_DISAGGREGATED_PARAMS, M_DP_RANK, M_NVEXT,
+    M_REMOTE_PORT, M_EC_TRANSFER_PARAMS, M_DISAGGREGATED_PARAMS, M_DP_RANK, M_ROUTED_DP_RANK,
+    M_PREFILL_DP_RANK, M_DATA_PARALLEL_RANK, M_NVEXT,
     M_EXTRA_KV_TRANSFER_PARAMS, M_SAMPLING_KV_TRANSFER_PARAMS,
     M_COUNT
 };
@@ -51,6 +52,8 @@ static const char *const paths[M_COUNT] = {
     [M_LOGPROBS] = "logprobs",
     [M_TOP_LOGPROBS] = "top_logprobs",
     [M_MESSAGES] = "messages",
+    [M_MESSAGE_ROLE] = "messages[].role",      /* wanted only to refuse duplicates */
+    [M_MESSAGE_CONTENT] = "messages[].content",
     [M_PROMPT] = "prompt",
     [M_ECHO] = "echo",
     [M_BEST_OF] = "best_of",
@@ -81,6 +84,9 @@ static const char *const paths[M_COUNT] = {
     [M_EC_TRANSFER_PARAMS] = "ec_transfer_params",
     [M_DISAGGREGATED_PARAMS] = "disaggregated_params",
     [M_DP_RANK] = "dp_rank",
+    [M_ROUTED_DP_RANK] = "routed_dp_rank",
+    [M_PREFILL_DP_RANK] = "disagg_prefill_dp_rank",
+    [M_DATA_PARALLEL_RANK] = "data_parallel_rank",
     [M_NVEXT] = "nvext",
     [M_EXTRA_KV_TRANSFER_PARAMS] = "extra_body.kv_transfer_params",
     [M_SAMPLING_KV_TRANSFER_PARAMS] = "sampling_params.kv_transfer_params",
@@ -160,12 +166,27 @@ static pd_status read_count(struct parsed *p, enum member m, uint64_t lo, uint64
     return PD_OK;
 }
 
+/* Whole numbers that other servers also take below zero, where ours has
+ * nothing: *out is 0 for these. */
+static pd_status read_signed(struct parsed *p, enum member m, uint32_t *out)
+{
+    int64_t v;
+    if (!is_given(p, m))
+        return PD_OK;
+    if (pd_json_get_i64(&p->values[m], &v) != PD_OK || v < INT32_MIN || v > INT32_MAX)
+        return refuse(p, m, "invalid_value", "'%s' must be a whole number of 32 bits", paths[m]);
+    *out = v > 0 ? (uint32_t)v : 0;
+    return PD_OK;
+}
+
 static pd_status read_str(struct parsed *p, enum member m, size_t max, struct pd_str *out)
 {
     if (!is_given(p, m))
         return PD_OK;
-    if (pd_json_get_str(&p->values[m], &p->arena, out) != PD_OK)
+    if (p->values[m].type != PD_JSON_STRING)
         return refuse(p, m, "invalid_value", "'%s' must be a string", paths[m]);
+    if (pd_json_get_str(&p->values[m], &p->arena, out) != PD_OK)
+        return PD_ENOMEM;
     if (out->n > max)
         return refuse(p, m, "invalid_value", "'%s' is longer than %zu bytes", paths[m], max);
     return PD_OK;
@@ -196,8 +217,10 @@ static pd_status read_stops(struct parsed *p)
     }
     while (v->type == PD_JSON_STRING || pd_json_iter_next(&it, NULL, &item)) {
         struct pd_str s;
-        if (pd_json_get_str(&item, &p->arena, &s) != PD_OK)
+        if (item.type != PD_JSON_STRING)
             return refuse(p, M_STOP, "invalid_value", "'stop' must be a string or a list of strings");
+        if (pd_json_get_str(&item, &p->arena, &s) != PD_OK)
+            return PD_ENOMEM;
         if (s.n == 0 || s.n > PD_API_STOP_MAX)
             return refuse(p, M_STOP, "invalid_value", "a string in 'stop' must have 1 to %u bytes",
                           PD_API_STOP_MAX);
@@ -205,6 +228,17 @@ static pd_status read_stops(struct parsed *p)
         if (v->type == PD_JSON_STRING)
             break;
     }
+    return PD_OK;
+}
+
+/* A long text is noted only: it does not fit into a message between nodes. */
+static pd_status read_prompt_text(struct parsed *p, enum member m, const struct pd_json_value *v,
+                                  struct pd_str *out)
+{
+    if (pd_json_get_str(v, &p->arena, out) != PD_OK)
+        return PD_ENOMEM;
+    if (out->n > PD_API_PROMPT_MAX)
+        note_unsupported(p, m, "the text is longer than this model takes");
     return PD_OK;
 }
 
@@ -219,11 +253,11 @@ static pd_status read_content(struct parsed *p, const struct pd_json_value *cont
     if (content->type == PD_JSON_NONE || content->type == PD_JSON_NULL)
         return PD_OK;
     if (content->type == PD_JSON_STRING)
-        return pd_json_get_str(content, &p->arena, out) == PD_OK ? PD_OK : PD_ENOMEM;
+        return read_prompt_text(p, M_MESSAGES, content, out);
     if (content->type != PD_JSON_ARRAY)
         return refuse(p, M_MESSAGES, "invalid_value",
                       "the content of a message must be a string or a list of parts");
-    pd_buf_init(&joined, PD_API_PROMPT_MAX);
+    pd_buf_init(&joined, ARENA_LIMIT);
     pd_json_iter_init(&it, content);
     while (pd_json_iter_next(&it, NULL, &part)) {
         struct pd_json_value type, text;
@@ -235,12 +269,15 @@ static pd_status read_content(struct parsed *p, const struct pd_json_value *cont
             note_unsupported(p, M_MESSAGES, "this model takes text only");
             continue;
         }
-        if (pd_json_find(&part, pd_json_is_str(&type, "text") ? "text" : "refusal", &text) != PD_OK ||
-            pd_json_get_buf(&text, &joined) != PD_OK) {
+        const char *key = pd_json_is_str(&type, "text") ? "text" : "refusal";
+        if (pd_json_find(&part, key, &text) != PD_OK || text.type != PD_JSON_STRING) {
             pd_buf_fini(&joined);
-            return refuse(p, M_MESSAGES, "invalid_value", "a text part must have a 'text' string");
+            return refuse(p, M_MESSAGES, "invalid_value", "a content part must have a '%s' string", key);
         }
+        pd_json_get_buf(&text, &joined); /* a failure stays in its status */
     }
+    if (joined.n > PD_API_PROMPT_MAX)
+        note_unsupported(p, M_MESSAGES, "the text is longer than this model takes");
     pd_status status = joined.status == PD_OK ? pd_arena_str(&p->arena, pd_buf_str(&joined), out)
                                               : joined.status;
     pd_buf_fini(&joined);
@@ -270,12 +307,15 @@ static pd_status read_messages(struct parsed *p)
         struct pd_json_value role, content, calls;
         if (item.type != PD_JSON_OBJECT)
             return refuse(p, M_MESSAGES, "invalid_value", "each message must be an object");
-        if (pd_json_find(&item, "role", &role) != PD_OK ||
-            pd_json_get_str(&role, &p->arena, &m->role) != PD_OK || m->role.n == 0 || m->role.n > 64)
+        if (pd_json_find(&item, "role", &role) != PD_OK || role.type != PD_JSON_STRING)
             return refuse(p, M_MESSAGES, "invalid_value", "each message must have a 'role' string");
+        if (pd_json_get_str(&role, &p->arena, &m->role) != PD_OK)
+            return PD_ENOMEM;
+        if (m->role.n == 0 || m->role.n > 64)
+            return refuse(p, M_MESSAGES, "invalid_value", "a 'role' must have 1 to 64 bytes");
         if (pd_str_is(m->role, "developer"))
             m->role = PD_STR("system");
-        if (pd_json_find(&item, "tool_calls", &calls) == PD_OK && calls.type == PD_JSON_ARRAY)
+        if (pd_json_find(&item, "tool_calls", &calls) == PD_OK && pd_json_count(&calls) > 0)
             note_unsupported(p, M_MESSAGES, "this model does not call tools");
         if (pd_json_find(&item, "content", &content) != PD_OK)
             content.type = PD_JSON_NONE;
@@ -317,7 +357,7 @@ static pd_status read_one_prompt(struct parsed *p, const struct pd_json_value *v
         return read_token_prompt(p, v, prompt);
     if (v->type != PD_JSON_STRING)
         return refuse(p, M_PROMPT, "invalid_value", "'prompt' must be text, tokens, or a list of these");
-    return pd_json_get_str(v, &p->arena, &prompt->text) == PD_OK ? PD_OK : PD_ENOMEM;
+    return read_prompt_text(p, M_PROMPT, v, &prompt->text);
 }
 
 static pd_status read_prompts(struct parsed *p)
@@ -416,7 +456,7 @@ static pd_status read_sampling(struct parsed *p)
         (status = read_number(p, M_MIN_P, 0, 1, &s->min_p)) != PD_OK ||
         (status = read_number(p, M_FREQUENCY_PENALTY, -2, 2, &s->frequency_penalty)) != PD_OK ||
         (status = read_number(p, M_PRESENCE_PENALTY, -2, 2, &s->presence_penalty)) != PD_OK ||
-        (status = read_count(p, M_TOP_K, 0, UINT32_MAX, &s->top_k)) != PD_OK ||
+        (status = read_signed(p, M_TOP_K, &s->top_k)) != PD_OK ||
         (status = read_seed(p)) != PD_OK ||
         (status = read_max_output(p)) != PD_OK ||
         (status = read_logprobs(p)) != PD_OK)
@@ -438,7 +478,7 @@ static pd_status read_shape(struct parsed *p)
         (status = read_bool(p, M_ECHO, &r->echo)) != PD_OK ||
         (status = read_count(p, M_N, 1, p->limits->max_choices, &r->n_choices)) != PD_OK ||
         (status = read_count(p, M_BEST_OF, 1, p->limits->max_choices, &best_of)) != PD_OK ||
-        (status = read_count(p, M_PRIORITY, 0, UINT32_MAX, &r->priority)) != PD_OK ||
+        (status = read_signed(p, M_PRIORITY, &r->priority)) != PD_OK ||
         (status = read_str(p, M_USER, PD_API_NAME_MAX, &r->user)) != PD_OK ||
         (status = read_str(p, M_PROMPT_CACHE_KEY, PD_API_NAME_MAX, &r->session)) != PD_OK ||
         (status = read_str(p, M_CACHE_SALT, PD_API_SALT_MAX, &r->cache_salt)) != PD_OK)
@@ -453,6 +493,19 @@ static pd_status read_shape(struct parsed *p)
     return PD_OK;
 }
 
+static bool asks_for_text_only(const struct pd_json_value *modalities)
+{
+    struct pd_json_iter it;
+    struct pd_json_value item;
+    if (pd_json_iter_init(&it, modalities) != PD_OK)
+        return false;
+    while (pd_json_iter_next(&it, NULL, &item)) {
+        if (!pd_json_is_str(&item, "text"))
+            return false;
+    }
+    return true;
+}
+
 static void check_unsupported(struct parsed *p)
 {
     const struct pd_json_value *v = p->values;
@@ -464,8 +517,8 @@ static void check_unsupported(struct parsed *p)
         note_unsupported(p, M_RESPONSE_FORMAT, "this model writes plain text only");
     if (is_given(p, M_LOGIT_BIAS) && pd_json_count(&v[M_LOGIT_BIAS]) > 0)
         note_unsupported(p, M_LOGIT_BIAS, "'logit_bias' is not supported by this model");
-    if (is_given(p, M_AUDIO))
-        note_unsupported(p, M_AUDIO, "this model writes text only");
+    if (is_given(p, M_AUDIO) || (is_given(p, M_MODALITIES) && !asks_for_text_only(&v[M_MODALITIES])))
+        note_unsupported(p, is_given(p, M_AUDIO) ? M_AUDIO : M_MODALITIES, "this model writes text only");
     if (p->request.kind == PD_API_COMPLETIONS && is_given(p, M_SUFFIX))
         note_unsupported(p, M_SUFFIX, "'suffix' is not supported by this model");
     if (p->request.echo != 0 && p->request.n_prompts > 0 && p->request.kind == PD_API_COMPLETIONS &&

@@ -65,14 +65,21 @@ void pd_api_text_destroy(struct pd_api *api, struct pd_text *text)
     pd_free(text);
 }
 
-/* Offset of the earliest complete stop string, PD_STR_NPOS when there is none. */
+/* Offset of the stop string that is complete first, and of these the longest,
+ * so that it does not matter in what pieces the text came; PD_STR_NPOS when
+ * there is none. */
 static size_t first_stop(const struct pd_text *text)
 {
-    size_t first = PD_STR_NPOS;
+    size_t first = PD_STR_NPOS, first_end = PD_STR_NPOS;
     for (uint32_t i = 0; i < text->n_stops; i++) {
         size_t at = pd_str_find(pd_buf_str(&text->held), text->stops[i]);
-        if (at < first)
+        if (at == PD_STR_NPOS)
+            continue;
+        size_t end = at + text->stops[i].n;
+        if (end < first_end || (end == first_end && at < first)) {
             first = at;
+            first_end = end;
+        }
     }
     return first;
 }
