@@ -128,7 +128,8 @@ static void heads(void **state)
 
 static void addresses(void **state)
 {
-    struct pd_xp_address a = { .kind = PD_XP_SHM, .family = 1, .port = 8000, .path = "/run/x" }, got;
+    struct pd_xp_address a = { .kind = PD_XP_SHM, .family = 1, .port = 8000, .path = "/run/x" };
+    struct pd_xp_address got;
     uint8_t buf[300];
     size_t len;
 

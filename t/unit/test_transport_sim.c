@@ -33,7 +33,8 @@ static void sim_cut(struct tr_env *e, bool on)
     assert_int_equal(pd_sim_partition(e->priv, "b", "a", on), PD_OK);
 }
 
-static void env_open(struct sim_env *s, uint64_t seed, const struct pd_sim_opts *opts, uint32_t lanes)
+static void env_open(struct sim_env *s, uint64_t seed, const struct pd_sim_opts *opts,
+                     uint32_t lanes)
 {
     struct pd_tcp_conf c = { .listen = "0.0.0.0:0", .lanes = lanes, .queue = 1024, .windows = 4096,
                              .connections = 1024, .frame = 1 << 20, .timeout = 5 * PD_SEC,
@@ -143,8 +144,8 @@ static void flipped(void **state)
         tr_window_open(&w, &a, &b.ctx.node, 1, PD_TRANSPORT_WRITE, &all, 1);
         t = tr_target(&l, &w);
         assert_int_equal(tr_post(&b, t, &post, 0, &all, 1), PD_OK);
-        assert_int_equal(pd_sim_flip(s.sim, seed % 4 == 0 ? "a" : "b", seed % 4 == 0 ? "b" : "a", 1),
-                         PD_OK);
+        assert_int_equal(seed % 4 == 0 ? pd_sim_flip(s.sim, "a", "b", 1)
+                                       : pd_sim_flip(s.sim, "b", "a", 1), PD_OK);
         assert_true(s.e.run(&s.e, post_over, &post));
         if (post.terminal == PD_TRANSFER_OK) {
             assert_memory_equal(a.base, b.base, all.bytes);

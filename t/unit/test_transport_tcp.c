@@ -46,7 +46,8 @@ static void options(void **state)
 {
     const struct pd_unit *unit = uv_unit("modules/transport/tcp/.libs/tcp.so");
     struct pd_tcp_conf c = conf_with(0, 1, 4096, true);
-    static const char *const bad[] = { "", "1.2.3.4", "1.2.3.4:", "1.2.3.4:70000", "host:1", "[::1]",
+    static const char *const bad[] = { "", "1.2.3.4", "1.2.3.4:", "1.2.3.4:70000", "host:1",
+                                       "[::1]",
                                        "[::1", "1.2.3.4:1x", "::1:80" };
     static const char *const good[] = { "0.0.0.0:0", "[::]:9000", "127.0.0.1:65535" };
     struct pd_err err;

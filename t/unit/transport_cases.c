@@ -598,6 +598,7 @@ void tr_case_busy(struct tr_env *e)
     struct tr_post post;
     struct pd_transport_target *t;
     struct pd_window_desc desc;
+    struct pd_window_events no_events = { .size = sizeof(no_events) };
     struct pd_transport_window *none = NULL;
 
     pair_open(e, &p, all.bytes, e->conf);
@@ -610,12 +611,10 @@ void tr_case_busy(struct tr_env *e)
     desc.memory = p.a.memory;
     desc.segments = &all;
     desc.n_segments = 1;
-    assert_int_equal(e->ops->window_open(p.a.tp, &desc, &(struct pd_window_events){ 0 }, NULL, &none),
-                     PD_EEXIST);
+    assert_int_equal(e->ops->window_open(p.a.tp, &desc, &no_events, NULL, &none), PD_EEXIST);
     desc.xid = 2;
     all.offset = 1;
-    assert_int_equal(e->ops->window_open(p.a.tp, &desc, &(struct pd_window_events){ 0 }, NULL, &none),
-                     PD_EINVAL);
+    assert_int_equal(e->ops->window_open(p.a.tp, &desc, &no_events, NULL, &none), PD_EINVAL);
     all.offset = 0;
     t = tr_target(&p.link, &w);
     assert_int_equal(tr_post(&p.b, t, &post, 0, &all, 1), PD_OK);
@@ -742,7 +741,8 @@ void tr_case_read(struct tr_env *e)
     pair_open(e, &p, 10 << 20, e->conf);
     for (uint32_t i = 0; has_read(e, &p.b) && i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         struct pd_segment src[2] = { { 99, sizes[i] }, { 5, 10 } };
-        struct pd_segment dst[2] = { { 3 + i, sizes[i] / 2 + 1 }, { (5 << 20) + 4096, sizes[i] / 2 + 9 } };
+        struct pd_segment dst[2] = { { 3 + i, sizes[i] / 2 + 1 },
+                                     { (5 << 20) + 4096, sizes[i] / 2 + 9 } };
         uint64_t n = dst[0].bytes + dst[1].bytes <= sizes[i] + 10 ? 2 : 1;
         tr_fill(p.a.base, p.a.bytes, i);
         memset(p.b.base, GUARD, p.b.bytes);
@@ -834,7 +834,8 @@ void tr_case_memory_churn(struct tr_env *e)
     tr_window_open(&w, &p.a, &p.b.ctx.node, 1, PD_TRANSPORT_WRITE, &all, 1);
     t = tr_target(&p.link, &w);
     for (uint32_t i = 0; i < 200; i++) {
-        struct pd_memory_desc desc = { .size = sizeof(desc), .fd = p.b.fd, .base = p.b.base + 4096 * (i % 7),
+        struct pd_memory_desc desc = { .size = sizeof(desc), .fd = p.b.fd,
+                                       .base = p.b.base + 4096 * (i % 7),
                                        .fd_offset = 4096 * (i % 7), .bytes = 60000 + i };
         struct tr_node shadow = p.b;
         assert_int_equal(e->ops->memory_add(p.b.tp, &desc, &shadow.memory, NULL), PD_OK);

@@ -70,7 +70,8 @@ static void set_options(struct pd_xp_lane *lane)
     if (conf->kind != PD_XP_TCP)
         return;
     pd_stream_set_option(lane->stream, PD_STREAM_NODELAY, 1);
-    pd_stream_set_option(lane->stream, PD_STREAM_KEEPALIVE, (conf->keepalive + PD_SEC - 1) / PD_SEC);
+    pd_stream_set_option(lane->stream, PD_STREAM_KEEPALIVE,
+                         (conf->keepalive + PD_SEC - 1) / PD_SEC);
     pd_stream_set_option(lane->stream, PD_STREAM_USER_TIMEOUT, conf->timeout / PD_MS);
 }
 

@@ -175,7 +175,8 @@ pd_status pd_xp_memory_add(struct pd_transport *tp, const struct pd_memory_desc 
     bool shm = tp->conf.kind == PD_XP_SHM;
     pd_status st;
 
-    if (desc->base == NULL || desc->bytes == 0 || (uintptr_t)desc->base > UINTPTR_MAX - desc->bytes) {
+    if (desc->base == NULL || desc->bytes == 0 ||
+        (uintptr_t)desc->base > UINTPTR_MAX - desc->bytes) {
         pd_xp_fail(err, PD_EINVAL, "memory without bytes");
         return PD_EINVAL;
     }

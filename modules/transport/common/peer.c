@@ -24,6 +24,7 @@ static pd_status resolve_address(struct pd_transport *tp, const struct pd_transp
                                  struct pd_xp_address *a, struct pd_addr *addr)
 {
     char text[PD_ADDR_TEXT];
+    bool v6;
     pd_status st = pd_xp_address_decode(desc->address, desc->address_len, a);
 
     if (st != PD_OK || a->kind != tp->conf.kind)
@@ -43,8 +44,9 @@ static pd_status resolve_address(struct pd_transport *tp, const struct pd_transp
     case PD_AF_NONE:
         if (desc->host.n == 0 || desc->host.n > PD_ADDR_TEXT - 16)
             return PD_EINVAL;
-        snprintf(text, sizeof(text), memchr(desc->host.p, ':', desc->host.n) != NULL ? "[%.*s]:%u" : "%.*s:%u",
-                 PD_STR_ARG(desc->host), (unsigned)a->port);
+        v6 = memchr(desc->host.p, ':', desc->host.n) != NULL;
+        snprintf(text, sizeof(text), v6 ? "[%.*s]:%u" : "%.*s:%u", PD_STR_ARG(desc->host),
+                 (unsigned)a->port);
         st = pd_addr_parse(tp->loop, (struct pd_str){ text, strlen(text) }, addr);
         return st == PD_OK ? PD_OK : PD_EINVAL;
     default:

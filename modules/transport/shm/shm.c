@@ -57,7 +57,8 @@ static pd_status socket_path(const struct pd_instance_ctx *ctx, const struct pd_
     memset(out, 0, sizeof(*out));
     out->family = PD_AF_UNIX;
     n = snprintf(out->path, sizeof(out->path),
-                 "%s/pdplane-%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x-%08x-%u",
+                 "%s/pdplane-%02x%02x%02x%02x%02x%02x%02x%02x"
+                 "%02x%02x%02x%02x%02x%02x%02x%02x-%08x-%u",
                  dir, u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11],
                  u[12], u[13], u[14], u[15], hash, slot);
     return n > 0 && (size_t)n < sizeof(out->path) ? PD_OK : PD_EINVAL;
