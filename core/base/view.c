@@ -34,13 +34,12 @@ void pd_view_init(struct pd_view *v, enum pd_view_format format, struct pd_buf *
 
 pd_status pd_view_fini(struct pd_view *v)
 {
-    pd_status status = v->cells.status;
     if (v->is_json) {
         pd_json_end(&v->json);
         pd_buf_append_char(v->out, '\n');
     }
     pd_buf_fini(&v->cells);
-    return status == PD_OK ? v->out->status : status;
+    return v->status == PD_OK ? v->out->status : v->status;
 }
 
 /* ---- text --------------------------------------------------------------------------- */
@@ -233,6 +232,8 @@ void pd_view_field(struct pd_view *v, const char *key, const char *title)
 void pd_view_end(struct pd_view *v)
 {
     row_close(v);
+    if (v->status == PD_OK)
+        v->status = v->cells.status;
     if (v->is_json) {
         pd_json_end(&v->json);
     } else if (v->rows > 0 && v->cells.status == PD_OK) {

@@ -42,6 +42,7 @@ struct pd_view {
     bool is_json;
     struct pd_json_writer json; /* may be written to directly between values, when is_json */
     /* private */
+    pd_status status;           /* of the tables before */
     struct pd_buf cells;        /* of the open table: texts, each with a zero byte behind it */
     const struct pd_view_column *columns;
     const char *heading;
