@@ -2,7 +2,7 @@
 /* Wire form of the two requests between nodes: a leg (router to decode node)
  * and an order (decode node to prefill node).  Fixed little-endian layout,
  * every count and length capped; the byte tables stand in
- * doc/guide/peer-protocol.md.  A decoded message owns a copy of its bytes and
+ * doc/guide/messages.md.  A decoded message owns a copy of its bytes and
  * its arrays; its strings point into the copy. */
 #include "api/api.h"
 

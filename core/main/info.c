@@ -78,6 +78,18 @@ int pd_main_modules(const struct pd_main_options *o, struct pd_mods *mods)
     return rc;
 }
 
+/* The other names that a configuration may use for a unit. */
+static void put_aliases(const struct pd_unit *u, bool mdoc)
+{
+    const char *const *a = u->aliases;
+    if (a == NULL || *a == NULL)
+        return;
+    printf("Also named \"%s\"", *a);
+    while (*++a != NULL)
+        printf(", \"%s\"", *a);
+    puts(mdoc ? "." : ".\n");
+}
+
 int pd_main_reference(const struct pd_main_options *o, struct pd_mods *mods)
 {
     const struct pd_module *m;
@@ -99,6 +111,7 @@ int pd_main_reference(const struct pd_main_options *o, struct pd_mods *mods)
             printf(".Ss %s \"%s\"\n%s\n", pd_kind_name(u->kind), u->name, u->summary);
         else
             printf("%s%s \"%s\": %s\n\n", u == m->units ? "" : "\n", pd_kind_name(u->kind), u->name, u->summary);
+        put_aliases(u, o->mdoc);
         if (u->options != NULL && u->options->name != NULL)
             pd_conf_reference(u->options, format, stdout);
         else if (!o->mdoc)
