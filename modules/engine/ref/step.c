@@ -65,15 +65,18 @@ static bool grow(struct pd_seq *seq)
     return true;
 }
 
-/* Makes sure that a sequence has the blocks to go on. */
-static bool prepare(struct pd_seq *seq, uint32_t members)
+/* Makes sure that a sequence has the blocks to go on.  *tight: one before it
+ * waits for blocks, so it must not take any that it does not hold yet. */
+static bool prepare(struct pd_seq *seq, uint32_t members, bool *tight)
 {
     struct pd_engine *e = seq->e;
 
     if (seq->n_blocks == 0) {
         /* leave those before it room to grow, or they would throw it out again at once */
-        if (ref_seq_reserve(seq, members) != PD_OK)
+        if (*tight || ref_seq_reserve(seq, members) != PD_OK) {
+            *tight = true;
             return false;
+        }
         e->preempted--;
     }
     return grow(seq);
@@ -258,11 +261,13 @@ static void submit(struct pd_engine *e)
 /* Chooses the members and rows of the next step and starts it. */
 static void compose(struct pd_engine *e)
 {
+    bool tight = false;
+
     if (e->computing || e->pacing || e->n_members > 0 || e->closing)
         return;
     e->n_rows = e->n_wanted = e->decode_rows = e->prefill_rows = 0;
     for (struct pd_seq *seq = e->head; seq != NULL && e->n_members < e->conf->max_running; seq = seq->next) {
-        if (seq->pending || !prepare(seq, e->n_members))
+        if (seq->pending || !prepare(seq, e->n_members, &tight))
             continue;
         seq->member = (int32_t)e->n_members;
         e->members[e->n_members++] = (struct ref_member){ .seq = seq };
