@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The frame header.  Every frame carries a CRC-32C, because the checksum of
  * TCP lets one damaged segment in some ten million pass, and a token that
- * changed on the way would be a wrong answer that nobody notices. */
+ * changed on the way would be a wrong answer that nobody notices.  The header
+ * has a checksum of its own: a damaged length would otherwise make the receiver
+ * wait for bytes that never come. */
 #include "peer/frame.h"
 
 #include "base/crc32c.h"
@@ -39,23 +41,26 @@ void pd_frame_write(uint8_t out[PD_FRAME_HEADER], const struct pd_frame *frame,
     pd_wire_put_u16(out + 6, frame->kind);
     pd_wire_put_u32(out + 8, frame->call);
     pd_wire_put_u32(out + 12, frame->length);
-    uint32_t crc = pd_crc32c(0, out, 16);
+    pd_wire_put_u32(out + 16, pd_crc32c(0, out, 16));
+    uint32_t crc = 0;
     for (size_t i = 0; i < n; i++)
         if (payload[i].len > 0)
             crc = pd_crc32c(crc, payload[i].base, payload[i].len);
-    pd_wire_put_u32(out + 16, crc);
+    pd_wire_put_u32(out + 20, crc);
 }
 
 pd_status pd_frame_read(const uint8_t in[PD_FRAME_HEADER], struct pd_frame *out)
 {
     if (pd_wire_get_u16(in) != PD_FRAME_MAGIC || in[2] != PD_FRAME_FORMAT)
         return PD_EPROTO;
+    if (pd_wire_get_u32(in + 16) != pd_crc32c(0, in, 16))
+        return PD_EINTEGRITY;
     out->type = in[3];
     out->flags = pd_wire_get_u16(in + 4);
     out->kind = pd_wire_get_u16(in + 6);
     out->call = pd_wire_get_u32(in + 8);
     out->length = pd_wire_get_u32(in + 12);
-    out->crc = pd_wire_get_u32(in + 16);
+    out->crc = pd_wire_get_u32(in + 20);
     if (out->length > PD_FRAME_MAX_PAYLOAD ||
         (out->flags & ~(PD_FRAME_MORE | PD_FRAME_OPENER)) != 0)
         return PD_EPROTO;
@@ -71,10 +76,7 @@ pd_status pd_frame_read(const uint8_t in[PD_FRAME_HEADER], struct pd_frame *out)
     return PD_OK;
 }
 
-bool pd_frame_is_intact(const uint8_t *in, const struct pd_frame *frame)
+bool pd_frame_is_intact(const uint8_t *payload, const struct pd_frame *frame)
 {
-    uint32_t crc = pd_crc32c(0, in, 16);
-    if (frame->length > 0)
-        crc = pd_crc32c(crc, in + PD_FRAME_HEADER, frame->length);
-    return crc == frame->crc;
+    return (frame->length == 0 ? 0 : pd_crc32c(0, payload, frame->length)) == frame->crc;
 }

@@ -8,7 +8,7 @@
 
 #define PD_FRAME_MAGIC 0x5044u      /* "DP" on the wire */
 #define PD_FRAME_FORMAT 1u          /* of the header, not of the protocol */
-#define PD_FRAME_HEADER 20u
+#define PD_FRAME_HEADER 24u
 #define PD_FRAME_MAX_PAYLOAD 65536u
 #define PD_FRAME_MAX (PD_FRAME_HEADER + PD_FRAME_MAX_PAYLOAD)
 
@@ -68,16 +68,16 @@ struct pd_frame {
     uint16_t kind;              /* type of a message */
     uint32_t call;              /* 0: the frame belongs to the link */
     uint32_t length;            /* of the payload */
-    uint32_t crc;               /* CRC-32C over header (without it) and payload */
+    uint32_t crc;               /* CRC-32C of the payload; the header has its own */
 };
 
-/* Writes the header, checksum over header and payload parts included. */
+/* Writes the header, both checksums included. */
 void pd_frame_write(uint8_t out[PD_FRAME_HEADER], const struct pd_frame *frame,
                     const struct pd_iov *payload, size_t n);
-/* Reads a header and checks what can be checked without the payload: PD_OK or
- * PD_EPROTO. */
+/* Reads a header and checks all but the payload's checksum: PD_OK, PD_EPROTO,
+ * or PD_EINTEGRITY when it was damaged. */
 pd_status pd_frame_read(const uint8_t in[PD_FRAME_HEADER], struct pd_frame *out);
-/* Whether the checksum fits: in is header and payload, length bytes behind it. */
-bool pd_frame_is_intact(const uint8_t *in, const struct pd_frame *frame);
+/* Whether the payload's checksum fits; payload has frame->length bytes. */
+bool pd_frame_is_intact(const uint8_t *payload, const struct pd_frame *frame);
 
 #endif

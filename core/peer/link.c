@@ -567,13 +567,15 @@ static void parse(struct pd_link *link)
     while (link->rx_n - at >= PD_FRAME_HEADER) {
         struct pd_frame f;
         const uint8_t *in = link->rx + at;
-        if (pd_frame_read(in, &f) != PD_OK) {
-            pd_link_fail(link, PD_GOODBYE_PROTOCOL, "frame header");
+        pd_status st = pd_frame_read(in, &f);
+        if (st != PD_OK) {
+            pd_link_fail(link, st == PD_EINTEGRITY ? PD_GOODBYE_CHECKSUM : PD_GOODBYE_PROTOCOL,
+                         "frame header");
             return;
         }
         if (link->rx_n - at - PD_FRAME_HEADER < f.length)
             break;
-        if (!pd_frame_is_intact(in, &f)) {
+        if (!pd_frame_is_intact(in + PD_FRAME_HEADER, &f)) {
             pd_link_fail(link, PD_GOODBYE_CHECKSUM, "");
             return;
         }
