@@ -2,6 +2,8 @@
 /* tcp over the real loop: one lane, and three. */
 #include "transport_uv.h"
 
+#include <unistd.h>
+
 #include "tcp.h"
 
 static struct pd_tcp_conf conf_with(uint32_t lanes, uint32_t queue, uint64_t frame, bool checksum)
@@ -42,6 +44,47 @@ TRANSPORT_CASES(X)
 TRANSPORT_KILL_CASES(X)
 #undef X
 
+static bool post_over(void *arg)
+{
+    return ((struct tr_post *)arg)->dones > 0;
+}
+
+/* This process sleeps for longer than its patience, and blames nobody. */
+static void asleep_case(struct tr_env *e)
+{
+    struct pd_segment all = { 0, 32 << 20 };
+    struct tr_node a, b;
+    struct tr_link l;
+    struct tr_window w;
+    struct tr_post post;
+    struct pd_transport_target *t;
+
+    tr_node_open(e, &a, e->la, 0xa1, 1, all.bytes, e->conf);
+    tr_node_open(e, &b, e->lb, 0xb2, 1, all.bytes, e->conf);
+    tr_connect_up(e, &l, &b, &a);
+    tr_window_open(&w, &a, &b.ctx.node, 1, PD_TRANSPORT_WRITE, &all, 1);
+    t = tr_target(&l, &w);
+    assert_int_equal(tr_post(&b, t, &post, 0, &all, 1), PD_OK);
+    e->pass(e, 0);
+    e->pass(e, 0);
+    assert_int_equal(post.dones, 0);
+    usleep(1500000);
+    assert_true(e->run(e, post_over, &post));
+    assert_int_equal(post.terminal, PD_TRANSFER_OK);
+    assert_int_equal(l.downs, 0);
+    e->ops->target_close(t);
+    tr_window_close(e, &w);
+    tr_disconnect(e, &l, PD_DISCONNECT_DRAIN);
+    tr_node_close(e, &b);
+    tr_node_close(e, &a);
+}
+
+static void asleep(void **state)
+{
+    (void)state;
+    run_case(asleep_case, 1, true);
+}
+
 static void options(void **state)
 {
     const struct pd_unit *unit = uv_unit("modules/transport/tcp/.libs/tcp.so");
@@ -76,6 +119,7 @@ int main(void)
         TRANSPORT_CASES(X) TRANSPORT_KILL_CASES(X)
 #undef X
         cmocka_unit_test(options),
+        cmocka_unit_test(asleep),
     };
     const char *pattern = getenv("PD_TEST");
 
