@@ -52,9 +52,9 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
         dispatch_end(q, PD_DISPATCH_FAILED);
         if (leg_again(&q->legs[0], "it is overloaded or not ready"))
             return;
-        request_failf(q, head->status == 429 ? 429 : 503,
-                      head->status == 429 ? "rate_limit_error" : "server_error",
-                      head->status == 429 ? "queue_full" : "overloaded", "no server can take this request now");
+        request_failf(q, q->forward_status == 429 ? 429 : 503,
+                      q->forward_status == 429 ? "rate_limit_error" : "server_error",
+                      q->forward_status == 429 ? "queue_full" : "overloaded", "no server can take this request now");
         return;
     }
     (void)call;

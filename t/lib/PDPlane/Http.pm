@@ -195,7 +195,10 @@ sub event {
             $self->{text} .= substr $self->{raw}, $at, $n;
             $self->{raw} = substr $self->{raw}, $at + $n + 2;
         }
-        return $1 if $self->{text} =~ s/^data: ?(.*?)\r?\n\r?\n//s;
+        while ($self->{text} =~ s/^(.*?)\r?\n\r?\n//s) {
+            my $event = $1;
+            return $1 if $event =~ /^data: ?(.*)/m;
+        }
         return if $self->{done} || time > $end;
         $self->fill($end - time) or return;
     }
