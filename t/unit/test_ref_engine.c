@@ -285,7 +285,7 @@ static struct job *sixteen(void)
     struct job *j = jobs_new(16);
 
     for (uint32_t i = 0; i < 16; i++) {
-        golden_job(&j[i], i % 12);
+        golden_job(&j[i], i % 10);
         if (i >= 12 || i % 3 == 1) {
             j[i].sampling.temperature = 0.8 + 0.05 * i;
             j[i].sampling.top_p = i % 2 == 0 ? 0.95 : 1;
