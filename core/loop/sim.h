@@ -71,7 +71,7 @@ uint64_t pd_sim_hash(const struct pd_sim *sim);
 uint64_t pd_sim_lines(const struct pd_sim *sim);
 /* Connections that some host's kernel still knows; 0 once all have ended. */
 uint32_t pd_sim_connections(const struct pd_sim *sim);
-/* A line of our own in the event log; loop NULL: of the simulation itself. */
+/* A line of our own in the event log, as that host's. */
 void pd_sim_note(struct pd_loop *loop, const char *fmt, ...) PD_PRINTF(2, 3);
 /* Chance of the simulation itself (for fault schedules), apart from the loops'. */
 uint64_t pd_sim_random(struct pd_sim *sim);
@@ -91,7 +91,7 @@ pd_status pd_sim_link_get(struct pd_sim *sim, const char *from, const char *to,
                           struct pd_sim_link *out);
 /* One-way; both ways by two calls. */
 pd_status pd_sim_partition(struct pd_sim *sim, const char *from, const char *to, bool on);
-/* Removes every partition. */
+/* Removes every partition and forgets the flips that are still due. */
 void pd_sim_heal(struct pd_sim *sim);
 /* Resets every stream between the two hosts; returns how many. */
 uint32_t pd_sim_reset(struct pd_sim *sim, const char *a, const char *b);

@@ -71,8 +71,11 @@ void pd_sim_heal(struct pd_sim *sim)
 
     pd_loop_sim_log(sim, NULL, "heal", NULL, 0, 0);
     each_link(sim, NULL, NULL, set_cut, &off);
-    for (uint32_t i = 0; i < sim->host_count; i++)
+    for (uint32_t i = 0; i < sim->host_count; i++) {
         sim->hosts[i]->links[i].is_cut = false;
+        for (uint32_t j = 0; j < sim->host_count; j++)
+            sim->hosts[i]->links[j].flips = 0;
+    }
 }
 
 /* ---- connections */
