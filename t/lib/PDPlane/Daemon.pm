@@ -290,7 +290,7 @@ sub topology {
                 $listen->("decode$i", 'peer', 'admin'), "engine = ( " . $engine->("tiny", "decode") . " );",
                 "role = { decode = { $role }; };", $o{decode} // ());
         }
-        $s->{router} = $node->('router', 'load = [ "router" ];', $listen->('router', 'openai', 'admin'), $sched,
+        $s->{router} = $node->('router', 'load = [ "router", "openai" ];', $listen->('router', 'openai', 'admin'), $sched,
             'peers = ( ' . join(', ', map { qq({ address = "127.0.0.1:%%PORT_${_}_peer_$id%%"; }) } @peers) . ' );',
             $o{router} // ());
         $_->start(wait => 0) for @{ $s->{nodes} };

@@ -104,6 +104,7 @@ sub serve {
         my $request = substr $in, 0, $end;
         $in = substr $in, $end;
         my $mode = slurp("$self->{dir}/mode");
+        ($mode) = $request =~ /"model": *"([^"]*)"/ if $mode eq 'by_model' && $request !~ /^GET/;
         my $send = sub { my $t = shift; my $at = 0; while ($at < length $t) { $at += syswrite($c, $t, length($t) - $at, $at) // return 0 } return 1 };
         if ($request =~ m{^GET /v1/models }) {
             return if $mode eq 'dead';
