@@ -548,6 +548,8 @@ static void init_state(struct uvl *l, const struct pd_loop_uv_opts *opts)
             l->slow_ns = opts->slow_ns;
         l->on_slow = opts->on_slow;
         l->slow_arg = opts->arg;
+        l->sockets = opts->sockets;
+        l->n_sockets = opts->n_sockets;
     }
     list_init(&l->posted);
     list_init(&l->running);

@@ -5,6 +5,13 @@
 
 #include <pdplane/loop.h>
 
+/* A listening socket that somebody else has opened: a listener on an equal
+ * address takes a copy of it instead of binding. */
+struct pd_loop_uv_socket {
+    struct pd_addr addr;
+    int fd;                     /* stays the caller's */
+};
+
 struct pd_loop_uv_opts {
     const char *name;           /* of the loop, static; NULL: "loop" */
     pd_time slow_ns;            /* a longer turn is counted and told; 0: 50 ms */
@@ -12,6 +19,8 @@ struct pd_loop_uv_opts {
      * for how long, and how long the turn was.  May be NULL. */
     void (*on_slow)(void *arg, const char *handler, pd_time handler_ns, pd_time turn_ns);
     void *arg;
+    const struct pd_loop_uv_socket *sockets; /* borrowed as long as the loop lives */
+    size_t n_sockets;
 };
 
 /* Creates a loop; opts may be NULL.  Gives it; ended by pd_loop_destroy.
@@ -21,6 +30,14 @@ pd_status pd_loop_uv_create(const struct pd_loop_uv_opts *opts, struct pd_loop *
 /* Runs one turn, waiting at most max_wait_ns for something to do
  * (rounded up to milliseconds); for tests and embedding. */
 pd_status pd_loop_uv_turn(struct pd_loop *loop, pd_time max_wait_ns);
+
+/* Binds and listens without a loop, for a process that hands its sockets to
+ * others.  The descriptor is not closed by exec.  Returns as pd_listener_open. */
+pd_status pd_loop_uv_bind(const struct pd_addr *addr, int *fd);
+
+/* No listener of this loop accepts any more: another process does.  What is
+ * open goes on. */
+void pd_loop_uv_stop_accepting(struct pd_loop *loop);
 
 struct pd_loop_signal;
 /* Calls cb on the loop for each arrival of signum.  Gives a handle, ended by

@@ -48,6 +48,9 @@ struct uvl {
     void (*on_slow)(void *arg, const char *handler, pd_time handler_ns, pd_time turn_ns);
     void *slow_arg;
 
+    const struct pd_loop_uv_socket *sockets;
+    size_t n_sockets;
+    bool stopped_accepting;
     struct pd_list handles;
     uint64_t closing;           /* handles whose last callback is still to come */
     struct pd_loop_stats st;

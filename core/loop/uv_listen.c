@@ -5,6 +5,7 @@
 #include "loop/uv_impl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -36,7 +37,7 @@ static void on_poll(uv_poll_t *h, int status, int events);
 static void update(struct pd_listener *s)
 {
     s->l->st.polls_changed++;
-    if (s->paused || s->resting)
+    if (s->paused || s->resting || s->l->stopped_accepting)
         uv_poll_stop(&s->poll);
     else
         uv_poll_start(&s->poll, UV_READABLE, on_poll);
@@ -181,6 +182,17 @@ static pd_status open_socket(const struct pd_addr *addr, const struct pd_listene
     return PD_OK;
 }
 
+/* A copy of the socket that was handed to this process for the address; -1:
+ * there is none. */
+static int handed_socket(struct uvl *l, const struct pd_addr *addr)
+{
+    for (size_t i = 0; i < l->n_sockets; i++) {
+        if (pd_addr_equal(&l->sockets[i].addr, addr))
+            return fcntl(l->sockets[i].fd, F_DUPFD_CLOEXEC, 3);
+    }
+    return -1;
+}
+
 static pd_status inherited_family(int fd, uint16_t *family)
 {
     struct sockaddr_storage ss;
@@ -248,6 +260,8 @@ pd_status pd_loop_uvl_listener_open(struct pd_loop *loop, const struct pd_addr *
     if (opts->has_inherited_fd != 0) {
         fd = opts->inherited_fd;
         st = inherited_family(fd, &s->family);
+    } else if ((fd = handed_socket(l, addr)) >= 0) {
+        st = inherited_family(fd, &s->family);
     } else {
         st = open_socket(addr, opts, &fd);
         if (st == PD_OK) {
@@ -266,6 +280,34 @@ pd_status pd_loop_uvl_listener_open(struct pd_loop *loop, const struct pd_addr *
     }
     *out = s;
     return PD_OK;
+}
+
+pd_status pd_loop_uv_bind(const struct pd_addr *addr, int *out)
+{
+    static const struct pd_listener_opts opts = { .size = sizeof opts };
+    int fd;
+    pd_status st = open_socket(addr, &opts, &fd);
+    if (st != PD_OK)
+        return st;
+    if (listen(fd, DEFAULT_BACKLOG) != 0 || fcntl(fd, F_SETFD, 0) != 0) {
+        st = pd_status_from_errno(errno);
+        close(fd);
+        return st;
+    }
+    *out = fd;
+    return PD_OK;
+}
+
+void pd_loop_uv_stop_accepting(struct pd_loop *loop)
+{
+    struct uvl *l = uvl_of(loop);
+
+    l->stopped_accepting = true;
+    PD_LIST_EACH (&l->handles, link) {
+        struct uvl_handle *h = pd_container_of(link, struct uvl_handle, link);
+        if (strcmp(h->what, "listener") == 0)
+            update(pd_container_of(h, struct pd_listener, handle));
+    }
 }
 
 pd_status pd_loop_uvl_listener_addr(struct pd_loop *loop, struct pd_listener *s,

@@ -39,6 +39,9 @@ int pd_main_version(void);
 int pd_main_modules(const struct pd_main_options *o, struct pd_mods *mods);
 int pd_main_reference(const struct pd_main_options *o, struct pd_mods *mods);
 
+/* Watches over workers that run the node; argv is theirs, beginning with the
+ * program's name.  Exit status. */
+int pd_main_manage(const struct pd_main_options *o, char **argv);
 /* Runs a node until it is told to stop; exit status. */
 int pd_main_run(struct pd_conf *conf, struct pd_mods *mods);
 

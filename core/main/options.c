@@ -23,14 +23,14 @@ static const struct option long_options[] = {
     { NULL, 0, NULL, 0 },
 };
 
-static const char *const signals[] = { "drain", "stop", NULL };
+static const char *const signals[] = { "reload", "drain", "stop", "upgrade", NULL };
 
 void pd_main_help(FILE *out)
 {
     fputs("usage: pdplane [-Dq] [-c FILE] [-p PREFIX]\n"
           "       pdplane -t | -T | -M [-q] [-c FILE] [-p PREFIX]\n"
           "       pdplane -O [MODULE] [--mdoc] [-c FILE]\n"
-          "       pdplane -s drain | stop [-c FILE] [-p PREFIX]\n"
+          "       pdplane -s reload | drain | stop | upgrade [-c FILE] [-p PREFIX]\n"
           "       pdplane -V | -h\n"
           "\n"
           "Serves large language models with prefill and decode on different nodes.\n"
@@ -44,8 +44,9 @@ void pd_main_help(FILE *out)
           "                       describe all options of the core, or of a module\n"
           "      --mdoc           with -O: as a list for a manual page\n"
           "  -M, --modules        list the modules that there are\n"
-          "  -s, --signal SIGNAL  tell the running node to drain or stop\n"
-          "  -D, --no-manager     run in one process, as this version always does\n"
+          "  -s, --signal SIGNAL  tell the running node to reload, drain, stop or upgrade\n"
+          "  -D, --no-manager     run in one process, without a manager: for containers\n"
+          "                       and debuggers\n"
           "  -q, --quiet          print errors only\n"
           "  -V, --version        print version and build\n"
           "  -h, --help           print this\n"
@@ -57,6 +58,7 @@ void pd_main_help(FILE *out)
           "  pdplane -T -c ./pd.conf          what does it mean, defaults included?\n"
           "  pdplane -O ref                   what can the module ref be told?\n"
           "  pdplane -c ./pd.conf             run it\n"
+          "  pdplane -s reload                take the changed file into use\n"
           "  pdplane -s drain                 end it when open requests are done\n",
           out);
 }
@@ -87,7 +89,7 @@ static int set_signal(struct pd_main_options *o, const char *name)
         pd_near_try(&near, signals[i]);
     }
     const char *best = pd_near_best(&near);
-    fprintf(stderr, "pdplane: unknown signal \"%s\"%s%s%s\nknown: drain, stop\n", name,
+    fprintf(stderr, "pdplane: unknown signal \"%s\"%s%s%s\nknown: reload, drain, stop, upgrade\n", name,
             best != NULL ? " (did you mean \"" : "", best != NULL ? best : "", best != NULL ? "\"?)" : "");
     return PD_EXIT_USAGE;
 }

@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "main/handed.h"
 #include "main/main.h"
 #include "mod/host.h"
 #include "node/sections.h"
@@ -58,7 +60,7 @@ static int send_signal(const struct pd_main_options *o)
     static const struct {
         const char *name;
         int number;
-    } table[] = { { "drain", SIGQUIT }, { "stop", SIGTERM } };
+    } table[] = { { "reload", SIGHUP }, { "drain", SIGQUIT }, { "stop", SIGTERM }, { "upgrade", SIGUSR2 } };
     struct pd_conf_source src = { .prefix = o->prefix };
     struct pd_conf_report report;
     char path[1024] = "";
@@ -87,7 +89,7 @@ static int send_signal(const struct pd_main_options *o)
     return PD_EXIT_OK;
 }
 
-static int act(const struct pd_main_options *o, struct pd_mods *mods)
+static int act(const struct pd_main_options *o, struct pd_mods *mods, char **argv)
 {
     switch (o->action) {
     case PD_MAIN_HELP:
@@ -102,7 +104,9 @@ static int act(const struct pd_main_options *o, struct pd_mods *mods)
     case PD_MAIN_OPTIONS:
         return pd_main_reference(o, mods);
     case PD_MAIN_RUN:
-        return run(o, mods);
+        /* A worker is started by its manager with a descriptor to report on. */
+        return o->no_manager || getenv(PD_HANDED_READY) != NULL ? run(o, mods)
+                                                                : pd_main_manage(o, argv);
     default:
         return test(o, mods);
     }
@@ -124,7 +128,7 @@ int main(int argc, char **argv)
         fputs("pdplane: out of memory\n", stderr);
         return PD_EXIT_CONF;
     }
-    rc = act(&options, mods);
+    rc = act(&options, mods, argv);
     pd_mods_destroy(mods);
     if (fflush(stdout) != 0) {
         fprintf(stderr, "pdplane: cannot write: %s\n", strerror(errno));

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Runs a node until it is told to stop: loop, log, signals, the node itself.
  * SIGTERM and SIGINT stop at once (open requests end with an honest error),
- * SIGQUIT drains first, SIGUSR1 opens the log file again.  SIGHUP, which other
- * daemons read as "reload", must not end a node: it is refused in the log. */
+ * SIGQUIT drains first, SIGWINCH accepts no more connections, SIGUSR1 opens the
+ * log file again.  SIGHUP and SIGUSR2 are for the manager; here they are refused
+ * in the log, because by default they would end the node. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "base/str.h"
 #include "ctl/ctl.h"
 #include "loop/uv.h"
+#include "main/handed.h"
 #include "main/main.h"
 #include "node/node.h"
 #include "os/fd.h"
@@ -28,7 +30,8 @@ struct run {
     struct pd_ctl *ctl;
     struct pd_pidfile *pidfile;
     struct pd_timer drain_timer;
-    struct pd_loop_signal *signals[5];
+    struct pd_loop_signal *signals[7];
+    struct pd_handed handed;
     uint64_t drain_ns;
     bool is_stopping;
     int rc;
@@ -106,11 +109,16 @@ static void on_signal(int signum, void *arg)
             pd_log_error(run->log, "%s", err.text);
         return;
     }
-    if (signum == SIGHUP) {
-        pd_log_warn(run->log, "signal HUP: the configuration is read at the start only, drain and start again");
+    if (signum == SIGHUP || signum == SIGUSR2) {
+        pd_log_warn(run->log, "signal %s: only a manager can start a new worker, and this node runs without",
+                    pd_signal_name(signum));
         return;
     }
     pd_log_notice(run->log, "signal %s", pd_signal_name(signum));
+    if (signum == SIGWINCH) {
+        pd_loop_uv_stop_accepting(run->loop);
+        return;
+    }
     if (signum == SIGQUIT)
         drain(run);
     else
@@ -157,7 +165,7 @@ static void host_id_get(char *out, size_t size)
 
 static pd_status signals_open(struct run *run)
 {
-    static const int numbers[] = { SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP };
+    static const int numbers[] = { SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP, SIGUSR2, SIGWINCH };
     pd_signal_ignore(SIGPIPE);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         pd_status status = pd_loop_uv_signal_open(run->loop, numbers[i], "signal", on_signal, run,
@@ -168,25 +176,11 @@ static pd_status signals_open(struct run *run)
     return PD_OK;
 }
 
-/* Makes the folder of a file that the node is about to create. */
-static pd_status folder_make(const char *path, struct pd_err *err)
-{
-    char folder[512];
-    const char *slash = strrchr(path, '/');
-    if (slash == NULL || slash == path)
-        return PD_OK;
-    if ((size_t)(slash - path) >= sizeof folder)
-        return pd_err_set(err, PD_ELIMIT, "the path %s is too long", path);
-    memcpy(folder, path, (size_t)(slash - path));
-    folder[slash - path] = '\0';
-    return pd_file_is_dir(folder) ? PD_OK : pd_file_mkdir(folder, 0755, err);
-}
-
 static pd_status ctl_open(struct run *run, const struct pd_node_conf *root, struct pd_err *err)
 {
     if (root->control == NULL)
         return PD_OK;
-    pd_status status = folder_make(root->control, err);
+    pd_status status = pd_file_parent_make(root->control, err);
     if (status != PD_OK)
         return status;
     struct pd_ctl_params params = { .loop = run->loop, .log = run->log, .node = run->node,
@@ -198,9 +192,14 @@ static pd_status ctl_open(struct run *run, const struct pd_node_conf *root, stru
 static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mods, struct pd_err *err)
 {
     const struct pd_node_conf *root = pd_conf_root(conf);
-    struct pd_loop_uv_opts opts = { .name = "main", .on_slow = on_slow, .arg = run };
+    pd_status status = pd_handed_read(&run->handed);
+    if (status != PD_OK)
+        return pd_err_set(err, status, "what the manager handed over is not understood");
+    struct pd_loop_uv_opts opts = { .name = "main", .on_slow = on_slow, .arg = run,
+                                    .sockets = run->handed.sockets,
+                                    .n_sockets = run->handed.n_sockets };
     char host[64] = "node", host_id[64];
-    pd_status status = pd_loop_uv_create(&opts, &run->loop);
+    status = pd_loop_uv_create(&opts, &run->loop);
     if (status != PD_OK)
         return pd_err_set(err, status, "cannot make an event loop: %s", pd_status_text(status));
     struct pd_log_config log = {
@@ -210,19 +209,24 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mo
     };
     if ((status = pd_log_create(&log, err, &run->log)) != PD_OK)
         return status;
-    if (root->pid_file != NULL && ((status = folder_make(root->pid_file, err)) != PD_OK ||
-                                   (status = pd_pidfile_open(root->pid_file, err, &run->pidfile)) != PD_OK))
+    /* Under a manager the file is the manager's. */
+    if (root->pid_file != NULL && run->handed.ready_fd < 0 &&
+        ((status = pd_file_parent_make(root->pid_file, err)) != PD_OK ||
+         (status = pd_pidfile_open(root->pid_file, err, &run->pidfile)) != PD_OK))
         return status;
     pd_timer_init(&run->drain_timer, run->loop, "drain", drain_timeout, run);
     run->drain_ns = root->drain;
     pd_proc_hostname(host, sizeof host);
     host_id_get(host_id, sizeof host_id);
     struct pd_node_params params = { .loop = run->loop, .log = run->log, .mods = mods, .conf = conf,
-                                     .name = host, .host_id = host_id };
+                                     .name = host, .host_id = host_id,
+                                     .is_second = run->handed.replaces };
     if ((status = pd_node_create(&params, &run->node, err)) != PD_OK ||
         (status = ctl_open(run, root, err)) != PD_OK || (status = pd_node_start(run->node, err)) != PD_OK)
         return status;
     status = signals_open(run);
+    if (status == PD_OK)
+        pd_handed_ready(&run->handed);
     return status == PD_OK ? PD_OK : pd_err_set(err, status, "cannot watch signals");
 }
 

@@ -210,12 +210,10 @@ void pd_http_server_drain(struct pd_http_server *s, void (*on_drained)(void *arg
     s->is_draining = true;
     s->on_drained = on_drained;
     s->drained_arg = arg;
+    s->drained_at = pd_loop_clock(s->loop);
     close_listeners(s);
-    PD_LIST_EACH_SAFE(&s->conns, link) {
-        struct pd_http_conn *c = PD_LIST_ENTRY(link, struct pd_http_conn, link);
-        if (c->state == PD_HTTP_CONN_IDLE && c->stash.n == 0)
-            pd_http_conn_close(c);
-    }
+    PD_LIST_EACH(&s->conns, link)
+        pd_http_conn_arm(PD_LIST_ENTRY(link, struct pd_http_conn, link));
     pd_http_server_conn_gone(s);
 }
 

@@ -83,8 +83,8 @@ pd_status pd_http_server_route(struct pd_http_server *s, const struct pd_http_ro
 /* Removes the routes of that path; requests already handed over go on.  PD_OK
  * or PD_ENOENT. */
 pd_status pd_http_server_unroute(struct pd_http_server *s, const char *path);
-/* Stops listening, closes idle connections, closes the others after their
- * answer; on_drained (may be NULL) follows when there is none left. */
+/* Stops listening, closes connections after their answer, idle ones after half a
+ * second, so that a request on its way is still served; on_drained (may be NULL) follows when there is none left. */
 void pd_http_server_drain(struct pd_http_server *s, void (*on_drained)(void *arg), void *arg);
 /* Cuts everything; requests get on_gone (PD_ECANCELED).  s is freed just before
  * on_closed (may be NULL). */

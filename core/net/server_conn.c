@@ -40,7 +40,10 @@ static void set_state(struct pd_http_conn *c, unsigned state)
 
 /* ---- time ---- */
 
-enum { DUE_NONE, DUE_IDLE, DUE_HEAD, DUE_BODY, DUE_WRITE, DUE_DEADLINE, DUE_LINGER };
+/* How long an idle connection is kept when the server drains. */
+#define DRAIN_IDLE_NS (500 * PD_MS)
+
+enum { DUE_NONE, DUE_IDLE, DUE_HEAD, DUE_BODY, DUE_WRITE, DUE_DEADLINE, DUE_DRAIN, DUE_LINGER };
 
 static void sooner(pd_time *due, int *why, pd_time from, pd_time delay, int what)
 {
@@ -65,6 +68,9 @@ static pd_time next_due(const struct pd_http_conn *c, int *why)
     if (req == NULL) {
         if (c->state == PD_HTTP_CONN_IDLE)
             sooner(&due, why, c->since, o->idle_ns, DUE_IDLE);
+        /* A request may be on its way; it is still served. */
+        if (c->state == PD_HTTP_CONN_IDLE && c->server->is_draining)
+            sooner(&due, why, c->server->drained_at, DRAIN_IDLE_NS, DUE_DRAIN);
         return due;
     }
     if (!req->has_head && !req->is_ended)
@@ -141,7 +147,7 @@ static void on_timer(struct pd_timer *timer, void *arg)
     case DUE_DEADLINE:
         on_deadline(c);
         break;
-    default:
+    default: /* DUE_DRAIN, DUE_LINGER */
         pd_http_conn_close(c);
         return;
     }

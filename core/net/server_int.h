@@ -114,6 +114,7 @@ struct pd_http_server {
     uint64_t date_sec;
     char date[32];
     bool is_draining;
+    pd_time drained_at;
     bool is_closing;
     struct pd_buf text;         /* for one error body at a time */
     char *scratch;

@@ -53,7 +53,7 @@ static pd_status identity_get(struct pd_node *node, struct pd_err *err)
     pd_status status = PD_ENOENT;
     pd_loop_random(node->loop, random, sizeof random);
     node->id.epoch = pd_loop_wall(node->loop) / PD_MS << 20 | (pd_loop_random_u64(node->loop) & 0xfffff);
-    if (state == NULL) {
+    if (state == NULL || node->is_second) {
         pd_uuid_v4(random, &node->id.uuid);
         return PD_OK;
     }

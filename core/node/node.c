@@ -102,6 +102,7 @@ pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **o
     node->mods = params->mods;
     node->conf = pd_conf_get(params->conf);
     node->root = pd_conf_root(params->conf);
+    node->is_second = params->is_second;
     node->started_at = pd_loop_now(params->loop);
     snprintf(node->name, sizeof node->name, "%s",
              node->root->node.name != NULL ? node->root->node.name : params->name);
@@ -197,6 +198,16 @@ static void role_drained(void *arg)
         done(node->drained_arg);
 }
 
+static void clients_drained(void *arg)
+{
+    struct pd_node *node = arg;
+    /* One more than the roles, so that the last step comes after all of them. */
+    node->n_undrained = node->n_roles + 1;
+    for (uint32_t i = 0; i < node->n_roles; i++)
+        node->roles[i].ops->drain(node->roles[i].role, role_drained, node);
+    role_drained(node);
+}
+
 void pd_node_drain(struct pd_node *node, void (*done)(void *arg), void *arg)
 {
     struct pd_req_counts counts;
@@ -209,11 +220,11 @@ void pd_node_drain(struct pd_node *node, void (*done)(void *arg), void *arg)
     pd_log_notice(node->log, "draining: %llu requests are open",
                   (unsigned long long)counts.outcome[PD_REQ_LIVE]);
     pd_peers_drain(node->peers, true);
-    /* One more than the roles, so that the last step comes after all of them. */
-    node->n_undrained = node->n_roles + 1;
-    for (uint32_t i = 0; i < node->n_roles; i++)
-        node->roles[i].ops->drain(node->roles[i].role, role_drained, node);
-    role_drained(node);
+    /* Clients first: requests that are on their way are still served. */
+    if (node->net.openai != NULL)
+        pd_http_server_drain(node->net.openai, clients_drained, node);
+    else
+        clients_drained(node);
 }
 
 /* ---- destroy ----------------------------------------------------------------------------- */

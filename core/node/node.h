@@ -40,6 +40,8 @@ struct pd_node_params {
     struct pd_conf *conf;      /* one reference is taken; its root is a struct pd_node_conf */
     const char *name;          /* used when the configuration gives none */
     const char *host_id;       /* names the machine and its boot; NULL: unknown */
+    bool is_second;            /* another process with this configuration still ends its requests:
+                                  the node takes an identity of its own */
 };
 
 struct pd_node_transport {
@@ -72,6 +74,7 @@ struct pd_node {
     char name[64];
     char host_id[64];
     struct pd_node_id id;
+    bool is_second;
     pd_time started_at;
     struct pd_host host;
     struct pd_metrics *metrics;

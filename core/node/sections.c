@@ -232,6 +232,29 @@ void pd_node_conf_pid_file(const char *file, const struct pd_conf_source *src, s
     pd_conf_put(conf);
 }
 
+pd_status pd_node_conf_early(const char *file, const struct pd_conf_source *src,
+                             struct pd_conf_report *report, struct pd_node_early *early,
+                             struct pd_conf **out)
+{
+    static const char *const names[] = { "listen", "log", "control", "pid_file" };
+    struct pd_node_conf all;
+    struct pd_conf *conf;
+    memset(&all, 0, sizeof all);
+    pd_status status = pd_conf_open(file, src, report, &conf);
+    if (status != PD_OK)
+        return status;
+    for (size_t i = 0; i < sizeof names / sizeof names[0] && status == PD_OK; i++)
+        status = pd_conf_peek(conf, row_of(names[i]), &all, report);
+    if (status != PD_OK) {
+        pd_conf_put(conf);
+        return status;
+    }
+    *early = (struct pd_node_early){ .listen = all.listen, .log = all.log, .control = all.control,
+                                     .pid_file = all.pid_file };
+    *out = conf;
+    return PD_OK;
+}
+
 /* A router needs the plugins of the pipeline that holds when none is configured. */
 static void load_scheduler(struct pd_mods *mods, struct pd_conf_report *report)
 {

@@ -115,6 +115,18 @@ pd_status pd_node_conf_read(const char *path, const struct pd_str *text, const s
 
 /* Only sets mods' folders from the setting module_path. */
 void pd_node_conf_module_path(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report);
+/* The settings that hold before any module is loaded. */
+struct pd_node_early {
+    struct pd_conf_list listen;     /* struct pd_node_listen_conf */
+    struct pd_node_log_conf log;
+    const char *control;
+    const char *pid_file;
+};
+/* Reads a configuration as far as these.  The filled struct borrows from *out.
+ * PD_OK, or the report says why.  Gives: pd_conf_put. */
+pd_status pd_node_conf_early(const char *file, const struct pd_conf_source *src,
+                             struct pd_conf_report *report, struct pd_node_early *early,
+                             struct pd_conf **out);
 /* Only finds the setting pid_file of a file, without loading modules; path is
  * "" when there is none. */
 void pd_node_conf_pid_file(const char *file, const struct pd_conf_source *src, struct pd_conf_report *report,

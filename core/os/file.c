@@ -160,3 +160,16 @@ pd_status pd_file_mkdir(const char *path, mode_t mode, struct pd_err *err)
         return pd_err_set(err, PD_EEXIST, "\"%s\" is there but is not a folder", path);
     return PD_OK;
 }
+
+pd_status pd_file_parent_make(const char *path, struct pd_err *err)
+{
+    char folder[512];
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL || slash == path)
+        return PD_OK;
+    if ((size_t)(slash - path) >= sizeof folder)
+        return pd_err_set(err, PD_ELIMIT, "the path %s is too long", path);
+    memcpy(folder, path, (size_t)(slash - path));
+    folder[slash - path] = '\0';
+    return pd_file_is_dir(folder) ? PD_OK : pd_file_mkdir(folder, 0755, err);
+}

@@ -20,6 +20,8 @@ pd_status pd_file_write(const char *path, struct pd_str content, mode_t mode, st
 /* Whether something is there, and whether it is a folder. */
 bool pd_file_exists(const char *path);
 bool pd_file_is_dir(const char *path);
+/* Makes the folder that a file is to stand in. */
+pd_status pd_file_parent_make(const char *path, struct pd_err *err);
 /* Makes a folder and those above it; PD_OK when it is there already. */
 pd_status pd_file_mkdir(const char *path, mode_t mode, struct pd_err *err);
 

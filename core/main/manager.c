@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The manager: opens the listening sockets and the pid file, starts a worker by
+ * exec, and starts it again when it dies.  It loads no module and serves
+ * nothing, so that nothing that happens in a worker reaches it.
+ *
+ *   SIGHUP, SIGUSR2   a new worker (of the program and the configuration as they
+ *                     are on disk now) takes the sockets; once it serves, the
+ *                     old one ends its requests.  When it does not come up, the
+ *                     old one goes on and nothing has changed.
+ *   SIGQUIT           drain, then end
+ *   SIGTERM, SIGINT   end
+ *
+ * Sockets stay open from the first worker to the last, so no connection is
+ * refused meanwhile. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "loop/addr.h"
+#include "main/handed.h"
+#include "main/main.h"
+#include "log/log.h"
+#include "node/sections.h"
+#include "os/file.h"
+#include "os/pidfile.h"
+#include "os/process.h"
+#include "os/signal.h"
+
+#define RESTART_MIN (50 * PD_MS)
+#define RESTART_MAX (10 * PD_SEC)
+#define STEADY (10 * PD_SEC)           /* a worker that ran so long was no crash loop */
+#define WORKERS_MAX 8u
+
+struct worker {
+    pid_t pid;                         /* 0: free */
+    pd_time started_at;
+    bool is_ready;
+    bool is_ending;                    /* was told to end */
+    int ready_fd;                      /* read side; -1 once it said it */
+    struct pd_watch *ready_watch;
+    struct manager *manager;
+};
+
+struct manager {
+    const struct pd_main_options *options;
+    char program[1024];
+    char **argv;
+    struct pd_loop *loop;
+    struct pd_log *log;
+    struct pd_pidfile *pidfile;
+    struct pd_handed handed;           /* sockets that workers inherit */
+    struct worker workers[WORKERS_MAX];
+    struct worker *current;            /* that serves, or is about to be the only one */
+    struct worker *next;               /* that shall replace it */
+    struct pd_timer restart;
+    pd_time backoff;
+    struct pd_loop_signal *signals[6];
+    bool is_stopping;
+    int rc;
+};
+
+static void worker_start(struct manager *m, bool replaces);
+
+/* ---- configuration, as far as a manager reads it ---------------------------------- */
+
+static pd_status socket_add(struct manager *m, const char *text, struct pd_err *err)
+{
+    struct pd_addr addr;
+    pd_status status = pd_loop_addr_parse(pd_str_from(text), &addr);
+    if (status != PD_OK)
+        return PD_OK; /* the worker says what is wrong with it */
+    if (addr.family != PD_AF_UNIX && addr.port == 0)
+        return PD_OK; /* each worker takes a port of its own */
+    for (size_t i = 0; i < m->handed.n_sockets; i++) {
+        if (pd_addr_equal(&m->handed.sockets[i].addr, &addr))
+            return PD_OK;
+    }
+    if (m->handed.n_sockets == PD_HANDED_MAX)
+        return pd_err_set(err, PD_ELIMIT, "a node can listen on %u addresses", PD_HANDED_MAX);
+    struct pd_loop_uv_socket *s = &m->handed.sockets[m->handed.n_sockets];
+    status = pd_loop_uv_bind(&addr, &s->fd);
+    if (status != PD_OK)
+        return pd_err_set(err, status, "cannot listen on %s: %s", text,
+                          status == PD_EBUSY ? "the address is in use" : pd_status_text(status));
+    s->addr = addr;
+    m->handed.n_sockets++;
+    return PD_OK;
+}
+
+/* Opens sockets that the configuration names and that are not open yet. */
+static pd_status sockets_open(struct manager *m, struct pd_node_early *early, struct pd_err *err)
+{
+    char path[256];
+    for (uint64_t i = 0; i < early->listen.count; i++) {
+        const struct pd_node_listen_conf *l =
+            PD_CONF_ITEM(&early->listen, struct pd_node_listen_conf, i);
+        pd_status status = socket_add(m, l->address, err);
+        if (status != PD_OK)
+            return status;
+    }
+    if (early->control == NULL)
+        return PD_OK;
+    pd_status status = pd_file_parent_make(early->control, err);
+    if (status != PD_OK)
+        return status;
+    snprintf(path, sizeof path, "unix:%s", early->control);
+    return socket_add(m, path, err);
+}
+
+static void sockets_close(struct manager *m)
+{
+    for (size_t i = 0; i < m->handed.n_sockets; i++) {
+        close(m->handed.sockets[i].fd);
+        if (m->handed.sockets[i].addr.family == PD_AF_UNIX)
+            unlink(m->handed.sockets[i].addr.path);
+    }
+}
+
+static struct pd_conf *early_read(struct manager *m, struct pd_node_early *early)
+{
+    struct pd_conf_source src = { .prefix = m->options->prefix };
+    struct pd_conf_report report;
+    struct pd_conf *conf = NULL;
+    pd_conf_report_init(&report);
+    if (pd_node_conf_early(m->options->file, &src, &report, early, &conf) != PD_OK) {
+        pd_conf_report_print(&report, stderr);
+        conf = NULL;
+    }
+    pd_conf_report_fini(&report);
+    return conf;
+}
+
+/* ---- workers ------------------------------------------------------------------------ */
+
+static void worker_end(struct manager *m, struct worker *w, int number)
+{
+    if (w == NULL || w->pid == 0)
+        return;
+    w->is_ending = true;
+    if (pd_process_kill(w->pid, number) != PD_OK)
+        pd_log_warn(m->log, "worker %lld cannot be signalled", (long long)w->pid);
+}
+
+static void ready_close(struct worker *w)
+{
+    if (w->ready_fd < 0)
+        return;
+    pd_watch_close(w->manager->loop, w->ready_watch);
+    close(w->ready_fd);
+    w->ready_fd = -1;
+}
+
+static void on_ready(struct pd_watch *watch, uint32_t events, void *arg)
+{
+    struct worker *w = arg;
+    struct manager *m = w->manager;
+    char byte;
+    (void)watch;
+    (void)events;
+    bool said = read(w->ready_fd, &byte, 1) == 1;
+    ready_close(w);
+    if (!said)
+        return; /* it ends; its exit is told by a signal */
+    w->is_ready = true;
+    pd_log_notice(m->log, "worker %lld serves", (long long)w->pid);
+    if (w != m->next)
+        return;
+    struct worker *old = m->current;
+    m->current = w;
+    m->next = NULL;
+    if (old != NULL) {
+        /* First no new connections, then the end of what is open. */
+        pd_log_notice(m->log, "worker %lld ends its requests", (long long)old->pid);
+        worker_end(m, old, SIGWINCH);
+        worker_end(m, old, SIGQUIT);
+    }
+}
+
+static void restart_timer(struct pd_timer *timer, void *arg)
+{
+    struct manager *m = arg;
+    (void)timer;
+    if (!m->is_stopping && m->current == NULL)
+        worker_start(m, false);
+}
+
+static void worker_start(struct manager *m, bool replaces)
+{
+    char sockets[8192] = PD_HANDED_SOCKETS "=", ready[64], replace[64];
+    const char *extra[] = { sockets, ready, replace, NULL };
+    struct worker *w = NULL;
+    int pipe_fds[2];
+    size_t at = strlen(sockets);
+    for (uint32_t i = 0; i < WORKERS_MAX; i++) {
+        if (m->workers[i].pid == 0)
+            w = &m->workers[i];
+    }
+    if (w == NULL) {
+        pd_log_error(m->log, "%u workers still end their requests, no new one is started", WORKERS_MAX);
+        return;
+    }
+    for (size_t i = 0; i < m->handed.n_sockets; i++) {
+        char text[PD_ADDR_TEXT];
+        pd_loop_addr_format(&m->handed.sockets[i].addr, text, sizeof text);
+        at += (size_t)snprintf(sockets + at, sizeof sockets - at, "%s%d=%s", i > 0 ? "," : "",
+                               m->handed.sockets[i].fd, text);
+    }
+    if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0 || fcntl(pipe_fds[1], F_SETFD, 0) != 0) {
+        pd_log_error(m->log, "cannot make a pipe: %s", strerror(errno));
+        pd_timer_start(&m->restart, RESTART_MAX);
+        return;
+    }
+    snprintf(ready, sizeof ready, PD_HANDED_READY "=%d", pipe_fds[1]);
+    snprintf(replace, sizeof replace, PD_HANDED_REPLACES "=%d", replaces ? 1 : 0);
+    *w = (struct worker){ .manager = m, .started_at = pd_loop_clock(m->loop), .ready_fd = pipe_fds[0] };
+    pd_status status = pd_process_spawn(m->program, m->argv, extra, &w->pid);
+    close(pipe_fds[1]);
+    if (status == PD_OK)
+        status = pd_watch_open(m->loop, w->ready_fd, PD_WATCH_READ, "worker ready", on_ready, w,
+                               &w->ready_watch);
+    if (status != PD_OK) {
+        pd_log_error(m->log, "cannot start a worker: %s", pd_status_text(status));
+        close(w->ready_fd);
+        w->pid = 0;
+        pd_timer_start(&m->restart, RESTART_MAX);
+        return;
+    }
+    if (replaces)
+        m->next = w;
+    else
+        m->current = w;
+}
+
+static bool any_worker(const struct manager *m)
+{
+    for (uint32_t i = 0; i < WORKERS_MAX; i++) {
+        if (m->workers[i].pid != 0)
+            return true;
+    }
+    return false;
+}
+
+static void finish(struct manager *m)
+{
+    for (size_t i = 0; i < sizeof m->signals / sizeof m->signals[0]; i++) {
+        if (m->signals[i] != NULL)
+            pd_loop_uv_signal_close(m->signals[i]);
+    }
+    pd_timer_stop(&m->restart);
+    pd_loop_stop(m->loop);
+}
+
+static void current_gone(struct manager *m, const struct worker *w, int status)
+{
+    m->current = NULL;
+    if (m->next != NULL) {
+        m->current = m->next; /* it was about to take over anyhow */
+        m->next = NULL;
+        return;
+    }
+    if (!w->is_ready && WIFEXITED(status)) {
+        /* It said itself why it cannot run; trying again would not help. */
+        m->rc = WEXITSTATUS(status);
+        m->is_stopping = true;
+        return;
+    }
+    if (pd_loop_clock(m->loop) - w->started_at > STEADY)
+        m->backoff = 0;
+    pd_log_notice(m->log, "starting the worker again in %.2f s", (double)m->backoff / 1e9);
+    pd_timer_start(&m->restart, m->backoff);
+    m->backoff = m->backoff == 0 ? RESTART_MIN : m->backoff * 2;
+    if (m->backoff > RESTART_MAX)
+        m->backoff = RESTART_MAX;
+}
+
+static void worker_gone(struct manager *m, struct worker *w, int status)
+{
+    char text[64];
+    bool is_expected = w->is_ending || m->is_stopping;
+    pd_process_status_text(status, text, sizeof text);
+    if (is_expected && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        pd_log_notice(m->log, "worker %lld has ended", (long long)w->pid);
+    else
+        pd_log_error(m->log, "worker %lld ended with %s", (long long)w->pid, text);
+    ready_close(w);
+    w->pid = 0;
+    if (w == m->next) {
+        m->next = NULL;
+        pd_log_error(m->log, "the new worker did not come up; nothing has changed");
+    } else if (w == m->current) {
+        if (w->is_ending && !m->is_stopping) {
+            m->is_stopping = true; /* drained by a signal or by pdctl */
+        } else if (!m->is_stopping && w->is_ready && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+            m->is_stopping = true; /* ended by pdctl */
+        }
+        if (m->is_stopping)
+            m->current = NULL;
+        else
+            current_gone(m, w, status);
+    }
+}
+
+static void reap(struct manager *m)
+{
+    pid_t pid;
+    int status;
+    while (pd_process_reap(&pid, &status) == PD_OK) {
+        for (uint32_t i = 0; i < WORKERS_MAX; i++) {
+            if (m->workers[i].pid == pid)
+                worker_gone(m, &m->workers[i], status);
+        }
+    }
+    if (m->is_stopping && !any_worker(m))
+        finish(m);
+}
+
+/* ---- signals ------------------------------------------------------------------------ */
+
+static void replace(struct manager *m)
+{
+    struct pd_node_early early;
+    struct pd_err err = { 0 };
+    if (m->is_stopping || m->next != NULL || m->current == NULL || !m->current->is_ready) {
+        pd_log_warn(m->log, "not now: a worker is starting or the node is ending");
+        return;
+    }
+    struct pd_conf *conf = early_read(m, &early);
+    pd_status status = conf == NULL ? PD_EINVAL : sockets_open(m, &early, &err);
+    pd_conf_put(conf);
+    if (status != PD_OK) {
+        pd_log_error(m->log, "the configuration is not taken into use: %s",
+                     conf == NULL ? "it cannot be read" : err.text);
+        return;
+    }
+    worker_start(m, true);
+}
+
+static void on_signal(int signum, void *arg)
+{
+    struct manager *m = arg;
+    switch (signum) {
+    case SIGCHLD:
+        reap(m);
+        return;
+    case SIGHUP:
+    case SIGUSR2:
+        pd_log_notice(m->log, "signal %s: starting a new worker", pd_signal_name(signum));
+        replace(m);
+        return;
+    case SIGUSR1:
+        pd_log_reopen(m->log, NULL);
+        for (uint32_t i = 0; i < WORKERS_MAX; i++) {
+            if (m->workers[i].pid != 0)
+                pd_process_kill(m->workers[i].pid, SIGUSR1);
+        }
+        return;
+    default:
+        break;
+    }
+    pd_log_notice(m->log, "signal %s", pd_signal_name(signum));
+    m->is_stopping = true;
+    for (uint32_t i = 0; i < WORKERS_MAX; i++) {
+        if (m->workers[i].pid != 0 && (signum != SIGQUIT || !m->workers[i].is_ending))
+            worker_end(m, &m->workers[i], signum == SIGQUIT ? SIGQUIT : SIGTERM);
+    }
+    if (!any_worker(m))
+        finish(m);
+}
+
+static uint64_t wall_now(void *arg)
+{
+    return pd_loop_wall(arg);
+}
+
+static pd_status manager_start(struct manager *m, struct pd_node_early *early, struct pd_err *err)
+{
+    static const int numbers[] = { SIGCHLD, SIGHUP, SIGUSR2, SIGUSR1, SIGTERM, SIGQUIT };
+    struct pd_loop_uv_opts opts = { .name = "manager" };
+    pd_status status = pd_process_self(m->program, sizeof m->program);
+    if (status == PD_OK)
+        status = pd_loop_uv_create(&opts, &m->loop);
+    if (status != PD_OK)
+        return pd_err_set(err, status, "the manager cannot start: %s", pd_status_text(status));
+    pd_timer_init(&m->restart, m->loop, "worker restart", restart_timer, m);
+    struct pd_log_config log = {
+        .sink = early->log.file != NULL ? PD_LOG_FILE : PD_LOG_STDERR, .path = early->log.file,
+        .is_json = early->log.format == PD_LOG_JSON, .level = (int32_t)early->log.level,
+        .wall_ns = wall_now, .wall_arg = m->loop, .pid = (uint32_t)getpid(),
+    };
+    if ((status = pd_log_create(&log, err, &m->log)) != PD_OK)
+        return status;
+    if (early->pid_file != NULL && ((status = pd_file_parent_make(early->pid_file, err)) != PD_OK ||
+                                    (status = pd_pidfile_open(early->pid_file, err, &m->pidfile)) != PD_OK))
+        return status;
+    if ((status = sockets_open(m, early, err)) != PD_OK)
+        return status;
+    pd_signal_ignore(SIGPIPE);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0] && status == PD_OK; i++)
+        status = pd_loop_uv_signal_open(m->loop, numbers[i], "signal", on_signal, m, &m->signals[i]);
+    return status == PD_OK ? PD_OK : pd_err_set(err, status, "cannot watch signals");
+}
+
+int pd_main_manage(const struct pd_main_options *o, char **argv)
+{
+    struct manager m;
+    struct pd_node_early early;
+    struct pd_err err = { 0 };
+    struct pd_loop_signal *interrupt = NULL;
+    memset(&m, 0, sizeof m);
+    m.options = o;
+    m.argv = argv;
+    for (uint32_t i = 0; i < WORKERS_MAX; i++)
+        m.workers[i].ready_fd = -1;
+    struct pd_conf *conf = early_read(&m, &early);
+    if (conf == NULL)
+        return PD_EXIT_CONF;
+    pd_status status = manager_start(&m, &early, &err);
+    pd_conf_put(conf);
+    if (status == PD_OK)
+        status = pd_loop_uv_signal_open(m.loop, SIGINT, "signal", on_signal, &m, &interrupt);
+    if (status == PD_OK) {
+        worker_start(&m, false);
+        pd_loop_run(m.loop);
+    } else {
+        fprintf(stderr, "error: %s\n", err.text);
+        m.rc = PD_EXIT_CONF;
+        if (m.loop != NULL)
+            finish(&m);
+    }
+    if (interrupt != NULL)
+        pd_loop_uv_signal_close(interrupt);
+    if (m.log != NULL)
+        pd_log_destroy(m.log);
+    if (m.loop != NULL)
+        pd_loop_destroy(m.loop, NULL, 0);
+    sockets_close(&m);
+    pd_pidfile_close(m.pidfile);
+    return m.rc;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Child processes of the manager.  Main thread. */
+#ifndef PD_OS_PROCESS_H
+#define PD_OS_PROCESS_H
+
+#include <pdplane/types.h>
+
+/* The path of the running program, as it can be executed again even after the
+ * file was replaced by a new version.  PD_OK, PD_ELIMIT, PD_EIO. */
+pd_status pd_process_self(char *out, size_t size);
+
+/* Starts path with argv (ended by NULL) and the environment plus `extra`
+ * ("NAME=value", ended by NULL); signals have their default actions.
+ * Descriptors without close-on-exec are inherited.  PD_OK and *pid. */
+pd_status pd_process_spawn(const char *path, char *const *argv, const char *const *extra, pid_t *pid);
+
+/* Takes one ended child: PD_OK with *pid and *status as waitpid gives them,
+ * PD_EAGAIN when none has ended, PD_ENOENT when there is no child. */
+pd_status pd_process_reap(pid_t *pid, int *status);
+
+/* Sends a signal; PD_OK or what the system said. */
+pd_status pd_process_kill(pid_t pid, int number);
+
+/* "exit status 1" or "signal KILL" for a status of pd_process_reap. */
+const char *pd_process_status_text(int status, char *out, size_t size);
+
+#endif

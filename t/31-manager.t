@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+# The manager: a worker that dies is started again, a reload replaces it without
+# a refused connection or a broken stream, and what is broken changes nothing.
+use strict;
+use warnings;
+
+use IO::Socket::INET;
+use JSON::PP;
+use POSIX qw(:sys_wait_h);
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use PDPlane::Daemon;
+use PDPlane::Test;
+
+sub free_port {
+    my $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die "port: $!";
+    return $s->sockport;
+}
+
+my ($api, $admin) = (free_port(), free_port());
+my $modules = '"' . PDPlane::Daemon::modules_folder() . '"';
+my $model = srcdir() . '/contrib/tinymodel/tiny.gguf';
+my $pid_file = folder() . '/m.pid';
+my $good = <<"EOT";
+load = [ "router", "decode", "ref" ];
+module_path = [ $modules ];
+node = { name = "m"; };
+listen = ( { address = "127.0.0.1:$api"; api = "openai"; }, { address = "127.0.0.1:$admin"; api = "admin"; } );
+engine = ( { name = "tiny"; type = "ref"; model = "$model"; kv_memory = "4m"; roles = [ "decode" ];
+             ms_per_token = 10.0; } );
+pid_file = "$pid_file";
+EOT
+my $conf = spew 'm.conf', $good;
+my $log = folder() . '/m.log';
+
+my $manager = fork // die "fork: $!";
+if ($manager == 0) {
+    open STDERR, '>', $log or die;
+    exec builddir() . '/pdplane', '-c', $conf or die;
+}
+END { kill 'KILL', $manager if defined $manager && $manager > 0 && waitpid($manager, WNOHANG) == 0 }
+
+sub wait_for {
+    my ($what, $code) = @_;
+    my $end = time + 10;
+    while (time < $end) {
+        return 1 if $code->();
+        sleep 0.02;
+    }
+    diag "timeout: $what", slurp($log);
+    return 0;
+}
+
+# One request; the text, or undef and the reason.
+sub ask {
+    my ($tokens) = @_;
+    my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $api, Timeout => 5)
+        or return (undef, "connect: $!");
+    my $body = encode_json({ model => 'tiny', prompt => 'Once upon a time', temperature => 0,
+            max_tokens => $tokens + 0, stream => JSON::PP::true });
+    print {$s} "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        . "Connection: close\r\nContent-Length: " . length($body) . "\r\n\r\n$body";
+    my $answer = do { local $/; <$s> } // '';
+    return (undef, $answer) unless $answer =~ m{^HTTP/1.1 200} && $answer =~ /data: \[DONE\]/;
+    return join '', map { decode_json($_)->{choices}[0]{text} } $answer =~ /^data: (\{.*\})\r?$/mg;
+}
+
+sub workers { my @w = slurp($log) =~ /worker (\d+) serves/g; return @w }
+
+ok wait_for('the first worker', sub { -e $log && workers() >= 1 }), 'a worker serves';
+like slurp($pid_file), qr/^$manager$/, 'the pid file names the manager';
+my ($expected) = ask(30);
+ok defined $expected, 'it answers';
+
+# A crash.
+kill 'KILL', (workers())[-1];
+my $t = time;
+ok wait_for('the second worker', sub { workers() >= 2 }), 'a worker that was killed is started again';
+cmp_ok time - $t, '<', 1, 'in less than a second';
+my ($again, $why) = ask(30);
+is $again, $expected, 'and answers as before' or diag $why;
+
+# Reload under load: children ask all the time, one long stream runs across.
+my @children;
+for my $n (1 .. 3) {
+    my $pid = fork // die "fork: $!";
+    if ($pid == 0) {
+        my $bad = 0;
+        my $end = time + 4;
+        while (time < $end) {
+            my ($text, $reason) = ask($n == 1 ? 150 : 5);
+            next if defined $text && index($n == 1 ? $text : $expected, $n == 1 ? $expected : $text) == 0;
+            $bad++;
+            print STDERR "# ", $reason // $text, "\n";
+        }
+        POSIX::_exit($bad == 0 ? 0 : 1);
+    }
+    push @children, $pid;
+}
+for my $n (1 .. 4) {
+    sleep 0.4;
+    my $before = workers();
+    is +(run_program(builddir() . '/pdplane', '-s', 'reload', '-c', $conf))[0], 0, "reload $n is taken";
+    ok wait_for('the next worker', sub { workers() > $before }), 'a new worker serves';
+}
+my $failed = grep { waitpid($_, 0); $? != 0 } @children;
+is $failed, 0, 'no request failed and no stream broke meanwhile';
+
+# A broken configuration changes nothing.
+spew 'm.conf', $good . "engin = ();\n";
+kill 'HUP', $manager;
+ok wait_for('the refusal', sub { slurp($log) =~ /nothing has changed/ }), 'a broken configuration is refused';
+like slurp($log), qr/m\.conf:\d+: error: .*engin/, 'and the log says what is wrong';
+is +(ask(30))[0], $expected, 'the old worker goes on';
+
+kill 'TERM', $manager;
+waitpid $manager, 0;
+is $?, 0, 'the manager ends with status 0';
+$manager = 0;
+ok !-e $pid_file, 'and removes the pid file';
+unlike slurp($log), qr/Sanitizer|crashed/, 'nothing crashed';
+done_testing;
