@@ -30,6 +30,7 @@ listen = ( { address = "127.0.0.1:$api"; api = "openai"; }, { address = "127.0.0
 engine = ( { name = "tiny"; type = "ref"; model = "$model"; kv_memory = "4m"; roles = [ "decode" ];
              ms_per_token = 10.0; } );
 pid_file = "$pid_file";
+control = "@{[folder()]}/m.sock";
 EOT
 my $conf = spew 'm.conf', $good;
 my $log = folder() . '/m.log';
@@ -106,6 +107,11 @@ for my $n (1 .. 4) {
 }
 my $failed = grep { waitpid($_, 0); $? != 0 } @children;
 is $failed, 0, 'no request failed and no stream broke meanwhile';
+
+my $before = workers();
+my ($rc, $out) = run_program(builddir() . '/pdctl', '-s', folder() . '/m.sock', 'reload');
+is $rc, 0, 'pdctl reload is taken' or diag $out;
+ok wait_for('the next worker', sub { workers() > $before }), 'and a new worker serves';
 
 # A broken configuration changes nothing.
 spew 'm.conf', $good . "engin = ();\n";

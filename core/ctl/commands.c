@@ -141,6 +141,18 @@ static pd_status do_log(struct pd_ctl_call *call, struct pd_view *v, struct pd_e
     return PD_OK;
 }
 
+static pd_status do_reload(struct pd_ctl_call *call, struct pd_view *v, struct pd_err *err)
+{
+    const struct pd_ctl_params *p = &call->ctl->params;
+    pd_status status = p->on_reload == NULL ? PD_ENOSYS : p->on_reload(p->arg);
+    if (status != PD_OK) {
+        pd_err_set(err, status, "this node runs without a manager and cannot reload");
+        return status;
+    }
+    say(v, "state", "reloading", "reloading; the log tells how it went");
+    return PD_OK;
+}
+
 static pd_status do_drain(struct pd_ctl_call *call, struct pd_view *v, struct pd_err *err)
 {
     (void)err;
@@ -194,8 +206,9 @@ static handler *const handlers[PD_CTL_COMMANDS] = {
     [PD_CTL_ENDPOINTS] = do_endpoints, [PD_CTL_REQUESTS] = do_requests,
     [PD_CTL_EXPLAIN] = do_explain,     [PD_CTL_TRANSFERS] = do_transfers,
     [PD_CTL_LEASES] = do_leases,       [PD_CTL_MODULES] = do_modules,
-    [PD_CTL_LOG] = do_log,             [PD_CTL_DRAIN] = do_drain,
-    [PD_CTL_STOP] = do_stop,           [PD_CTL_HELP] = do_help,
+    [PD_CTL_LOG] = do_log,             [PD_CTL_RELOAD] = do_reload,
+    [PD_CTL_DRAIN] = do_drain,         [PD_CTL_STOP] = do_stop,
+    [PD_CTL_HELP] = do_help,
 };
 
 /* Words are separated by blanks and tabs; --json may stand anywhere behind the

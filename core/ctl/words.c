@@ -48,6 +48,10 @@ static const struct pd_ctl_word words[PD_CTL_COMMANDS] = {
         "those below it change; \"router\" covers \"router.http\".  The next start follows the "
         "configuration again.",
         "pdctl log debug router" },
+    [PD_CTL_RELOAD] = { "reload", "", 0, 0, "take the changed configuration into use",
+        "The manager starts a new worker with the configuration on disk; once it serves, this one ends "
+        "its requests.  What is wrong with a configuration stands in the log, and nothing changes then.",
+        "pdctl reload" },
     [PD_CTL_DRAIN] = { "drain", "", 0, 0, "take no new work, then end",
         "New requests are refused and peers are told; the node ends when what is open is done, or when "
         "the setting `drain` of its configuration has run out.",

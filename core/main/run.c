@@ -21,6 +21,7 @@
 #include "os/file.h"
 #include "os/pidfile.h"
 #include "os/proc.h"
+#include "os/process.h"
 #include "os/signal.h"
 
 struct run {
@@ -32,6 +33,7 @@ struct run {
     struct pd_timer drain_timer;
     struct pd_loop_signal *signals[7];
     struct pd_handed handed;
+    bool is_managed;
     uint64_t drain_ns;
     bool is_stopping;
     int rc;
@@ -125,6 +127,12 @@ static void on_signal(int signum, void *arg)
         stop(run);
 }
 
+static pd_status on_reload(void *arg)
+{
+    struct run *run = arg;
+    return run->is_managed ? pd_process_kill(getppid(), SIGHUP) : PD_ENOSYS;
+}
+
 static void on_drain(void *arg)
 {
     drain(arg);
@@ -184,7 +192,8 @@ static pd_status ctl_open(struct run *run, const struct pd_node_conf *root, stru
     if (status != PD_OK)
         return status;
     struct pd_ctl_params params = { .loop = run->loop, .log = run->log, .node = run->node,
-                                    .path = root->control, .on_drain = on_drain, .on_stop = on_stop,
+                                    .path = root->control, .on_reload = on_reload, .on_drain = on_drain,
+                                    .on_stop = on_stop,
                                     .arg = run };
     return pd_ctl_create(&params, &run->ctl, err);
 }
@@ -195,6 +204,7 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mo
     pd_status status = pd_handed_read(&run->handed);
     if (status != PD_OK)
         return pd_err_set(err, status, "what the manager handed over is not understood");
+    run->is_managed = run->handed.ready_fd >= 0;
     struct pd_loop_uv_opts opts = { .name = "main", .on_slow = on_slow, .arg = run,
                                     .sockets = run->handed.sockets,
                                     .n_sockets = run->handed.n_sockets };
@@ -210,7 +220,7 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mo
     if ((status = pd_log_create(&log, err, &run->log)) != PD_OK)
         return status;
     /* Under a manager the file is the manager's. */
-    if (root->pid_file != NULL && run->handed.ready_fd < 0 &&
+    if (root->pid_file != NULL && !run->is_managed &&
         ((status = pd_file_parent_make(root->pid_file, err)) != PD_OK ||
          (status = pd_pidfile_open(root->pid_file, err, &run->pidfile)) != PD_OK))
         return status;

@@ -203,6 +203,13 @@ struct pd_leg_order {
     struct pd_str grant;       /* bytes of kv.h */
 };
 
+/* Message types of the PREFILL call behind the order. */
+enum {
+    PD_ORDER_KV = 1,           /* bytes of kv.h, both directions */
+    PD_ORDER_FIRST = 2,        /* prefill to decode: the first token, as struct pd_leg_token */
+    PD_ORDER_STOP = 3          /* prefill to decode: the text ends before any token */
+};
+
 struct pd_api_message {        /* opaque: a decoded leg or order with its memory */
     const struct pd_leg *leg;
     const struct pd_leg_order *order;

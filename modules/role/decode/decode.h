@@ -15,13 +15,6 @@
 #include <pdplane/role.h>
 #include <pdplane/scheduler.h>
 
-/* Message types of the PREFILL call beside its first one. */
-enum {
-    PD_ORDER_KV = 1,           /* bytes of kv.h, both directions */
-    PD_ORDER_FIRST = 2,        /* prefill to decode: the first token, as struct pd_leg_token */
-    PD_ORDER_STOP = 3          /* prefill to decode: the text ends before any token */
-};
-
 enum {
     DECODE_FULL = 1,           /* KV of all prompt tokens and the first token come from prefill */
     DECODE_N_MINUS_1 = 2       /* the last prompt token is computed here */

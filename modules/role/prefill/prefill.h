@@ -15,13 +15,6 @@
 #include <pdplane/role.h>
 #include <pdplane/scheduler.h>
 
-/* Message types of the PREFILL call beside its first one. */
-enum {
-    PD_ORDER_KV = 1,           /* bytes of kv.h, both directions */
-    PD_ORDER_FIRST = 2,        /* to decode: the first token, as struct pd_leg_token */
-    PD_ORDER_STOP = 3          /* to decode: the text ends before any token */
-};
-
 struct prefill_conf {
     uint32_t queue;            /* orders waiting for blocks */
 };
