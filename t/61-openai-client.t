@@ -13,7 +13,7 @@ use PDPlane::Daemon qw(topology);
 use PDPlane::FakeEngine;
 use PDPlane::Test qw(builddir srcdir folder slurp);
 
-my $least = 20;
+my $least = 18;
 my ($node_version) = `node --version 2>&1` =~ /^v(\d+)/;
 plan skip_all => 'node is not installed' unless defined $node_version;
 plan skip_all => "node $node_version is older than $least, which openai 6 needs" if $node_version < $least;

@@ -644,9 +644,17 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
     snprintf(record->model, sizeof record->model, "%.*s", PD_STR_ARG(api->model));
     record->stream = api->stream;
     if (!r->sched->model_known(r->scheds, api->model)) {
-        r->api->error_set(&e, 404, "not_found_error", "model_not_found", "the model '%.*s' does not exist",
-                          (int)(api->model.n < 100 ? api->model.n : 100), api->model.p);
-        snprintf(e.param, sizeof e.param, "model");
+        /* Before the first node has come, or after the last one of a model has gone
+         * for good, a client should come back and not give up. */
+        if (r->n_models == 0 || router_model_seen(r, api->model)) {
+            r->api->error_set(&e, 503, "server_error", "no_decode", "no node can take this request now");
+            e.retry_after_ms = 1000;
+        } else {
+            r->api->error_set(&e, 404, "not_found_error", "model_not_found",
+                              "the model '%.*s' does not exist",
+                              (int)(api->model.n < 100 ? api->model.n : 100), api->model.p);
+            snprintf(e.param, sizeof e.param, "model");
+        }
         r->api->request_free(r->apis, api);
         refuse(r, http, record, &e);
         return;

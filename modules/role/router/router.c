@@ -105,13 +105,18 @@ static void on_health(struct pd_http_req *http, void *arg)
     r->net->respond(http, r->is_draining ? 503 : 200, NULL, 0, PD_STR(""));
 }
 
-void router_model_add(struct router *r, struct pd_str model)
+bool router_model_seen(const struct router *r, struct pd_str model)
 {
     for (uint32_t i = 0; i < r->n_models; i++) {
         if (strlen(r->models[i]) == model.n && memcmp(r->models[i], model.p, model.n) == 0)
-            return;
+            return true;
     }
-    if (model.n == 0 || model.n >= ROUTER_MODEL_NAME)
+    return false;
+}
+
+void router_model_add(struct router *r, struct pd_str model)
+{
+    if (router_model_seen(r, model) || model.n == 0 || model.n >= ROUTER_MODEL_NAME)
         return;
     if (r->n_models == ROUTER_MODELS_MAX) {
         pd_log_warn(r->log, "model \"%.*s\" is served but not listed: %u models are the limit",

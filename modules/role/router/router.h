@@ -106,6 +106,8 @@ void router_targets_stop(struct router *r);
 void router_targets_peer(struct router *r, pd_peer_ref peer, uint32_t what);
 /* A model became known: its route is added. */
 void router_model_add(struct router *r, struct pd_str model);
+/* Whether the model was ever known. */
+bool router_model_seen(const struct router *r, struct pd_str model);
 
 /* request.c */
 void router_request(struct pd_http_req *http, uint32_t kind, struct router *r);

@@ -240,6 +240,8 @@ my $systems = 0;
 #   handover => 'full' | 'n-1'
 #   decode_transport, router, prefill, decode: text added to those nodes
 #   all: text added to each node      engine: text added to each engine
+#   dial => 'router': nodes dial the router      (the router dials them)
+#   start => [names]: only these are started ("prefill1", "decode1", "router")
 # Its nodes are in ->{router}, ->{prefill}[], ->{decode}[]; ->{nodes} has all.
 sub topology {
     my ($kind, %o) = @_;
@@ -259,8 +261,14 @@ sub topology {
             sprintf '{ address = "127.0.0.1:%%%%PORT_%s_%s_%d%%%%"; api = "%s"; }', $name, $_, $id, $_
         } @apis) . ' );';
     };
+    my $dial = sub {
+        my @names = @_;
+        return 'peers = ( ' . join(', ', map { qq({ address = "127.0.0.1:%%PORT_${_}_peer_$id%%"; }) } @names) . ' );';
+    };
+    my @to_router = ($o{dial} // '') eq 'router' ? $dial->('router') : ();
     my $node = sub {
         my ($name, @text) = @_;
+        push @text, sprintf 'pid_file = "%s/%s-%d.pid";', folder(), $name, $id;
         my $n = PDPlane::Daemon->new("$name-$id", join "\n", qq(node = { name = "$name"; };), @text, $o{all} // (), '');
         push @{ $s->{nodes} }, $n;
         return $n;
@@ -281,20 +289,24 @@ sub topology {
         for my $i (1 .. $p) {
             push @peers, "prefill$i";
             push @{ $s->{prefill} }, $node->("prefill$i", qq(load = [ "prefill", "ref", "$transport" ];),
-                $listen->("prefill$i", 'peer', 'admin'), "engine = ( " . $engine->("tiny", "prefill") . " );", $o{prefill} // ());
+                $listen->("prefill$i", 'peer', 'admin'), "engine = ( " . $engine->("tiny", "prefill") . " );",
+                @to_router, $o{prefill} // ());
         }
         for my $i (1 .. $d) {
             push @peers, "decode$i";
             push @{ $s->{decode} }, $node->("decode$i",
                 sprintf('load = [ "decode", "ref", "%s" ];', $o{decode_transport} // $transport),
                 $listen->("decode$i", 'peer', 'admin'), "engine = ( " . $engine->("tiny", "decode") . " );",
-                "role = { decode = { $role }; };", $o{decode} // ());
+                "role = { decode = { $role }; };", @to_router, $o{decode} // ());
         }
-        $s->{router} = $node->('router', 'load = [ "router", "openai" ];', $listen->('router', 'openai', 'admin'), $sched,
-            'peers = ( ' . join(', ', map { qq({ address = "127.0.0.1:%%PORT_${_}_peer_$id%%"; }) } @peers) . ' );',
-            $o{router} // ());
-        $_->start(wait => 0) for @{ $s->{nodes} };
-        $_->wait_ready for @{ $s->{nodes} };
+        $s->{router} = $node->('router', 'load = [ "router", "openai" ];', 
+            $listen->('router', 'openai', 'admin', 'peer'), $sched, @to_router ? () : $dial->(@peers), $o{router} // ());
+        my %start = map { ("$_-$id" => 1) } @{ $o{start} // [ @peers, 'router' ] };
+        my @now = grep { $start{ $_->name } } @{ $s->{nodes} };
+        $_->start(wait => 0) for @now;
+        # A router without a decode node is not ready, and that may be meant.
+        $_->wait_ready for $o{start} ? () : @now;
+        return $s->wait_some(@now) if $o{start};
     }
     $s->wait_endpoints(($p || ($kind eq 'all' ? 1 : 0)), $d || 1);
     return $s;
@@ -319,6 +331,18 @@ sub wait_endpoints {
         ($self->endpoints_up('prefill') // 0) >= $p && ($self->endpoints_up('decode') // 0) >= $d
     }) or Test::More::diag("the router does not see $p prefill and $d decode endpoints");
     return;
+}
+
+# Waits until these serve their admin listeners and the router sees the decode
+# nodes among them.
+sub wait_some {
+    my ($self, @nodes) = @_;
+    for my $n (@nodes) {
+        PDPlane::Daemon::until_true(20, sub { defined PDPlane::Http::get($n->admin, '/health', timeout => 2)->{status} });
+    }
+    my %now = map { $_ => 1 } @nodes;
+    $self->wait_endpoints(map { my $role = $_; scalar grep { $now{$_} } @{ $self->{$role} } } qw(prefill decode));
+    return $self;
 }
 
 # The sum of a metric over the nodes of a role.

@@ -176,6 +176,7 @@ sub fill {
 # Status and headers.
 sub head {
     my ($self, $seconds) = @_;
+    return $self->{head} if defined $self->{head};
     my $end = time + ($seconds // 20);
     until ($self->{raw} =~ /\r\n\r\n/ || time > $end) { $self->fill($end - time) or last }
     $self->{head} //= PDPlane::Http::parse($self->{raw} =~ s/^(.*?\r\n\r\n)//s ? $1 : '');
