@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "base/buf.h"
+#include "base/wire.h"
 
 /* Longest request id, model name, engine name, salt in a message between nodes. */
 #define PD_API_NAME_MAX 256u
@@ -47,6 +48,13 @@ pd_status pd_api_models_write(struct pd_api *api, const struct pd_api_model *mod
 pd_status pd_api_model_write(struct pd_api *api, const struct pd_api_model *model, struct pd_str *out);
 pd_status pd_api_models_read(struct pd_api *api, struct pd_str body, struct pd_str *ids, uint32_t cap,
                              uint32_t *n);
+
+/* A writer into the scratch memory with room for `bound` bytes, and what it
+ * wrote.  PD_OK, PD_ELIMIT, PD_ENOMEM. */
+pd_status pd_api_scratch_open(struct pd_api *api, size_t bound, struct pd_writer *w);
+pd_status pd_api_scratch_close(struct pd_api *api, const struct pd_writer *w, struct pd_str *out);
+/* A string that the other side would refuse fails the writer. */
+void pd_api_put_str16(struct pd_writer *w, struct pd_str s, size_t max);
 
 pd_status pd_api_leg_encode(struct pd_api *api, const struct pd_leg *leg, struct pd_str *out);
 pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *order, struct pd_str *out);

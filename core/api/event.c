@@ -36,7 +36,7 @@ static uint8_t index_of(const char *const *table, size_t n, const char *text, ui
     return otherwise;
 }
 
-static pd_status open_scratch(struct pd_api *api, size_t bound, struct pd_writer *w)
+pd_status pd_api_scratch_open(struct pd_api *api, size_t bound, struct pd_writer *w)
 {
     pd_buf_clear(&api->scratch);
     pd_status status = pd_buf_reserve(&api->scratch, bound);
@@ -45,7 +45,7 @@ static pd_status open_scratch(struct pd_api *api, size_t bound, struct pd_writer
     return status;
 }
 
-static pd_status close_scratch(struct pd_api *api, const struct pd_writer *w, struct pd_str *out)
+pd_status pd_api_scratch_close(struct pd_api *api, const struct pd_writer *w, struct pd_str *out)
 {
     size_t n;
     pd_status status = pd_writer_finish(w, &n);
@@ -54,6 +54,13 @@ static pd_status close_scratch(struct pd_api *api, const struct pd_writer *w, st
     pd_buf_commit(&api->scratch, n);
     *out = pd_buf_str(&api->scratch);
     return PD_OK;
+}
+
+void pd_api_put_str16(struct pd_writer *w, struct pd_str s, size_t max)
+{
+    if (s.n > max)
+        w->failed = true;
+    pd_writer_str16(w, s);
 }
 
 static void put_float(struct pd_writer *w, float v)
@@ -71,13 +78,6 @@ static float get_float(struct pd_reader *r)
     return v;
 }
 
-static void put_name(struct pd_writer *w, struct pd_str s, size_t max)
-{
-    if (s.n > max)
-        w->failed = true;
-    pd_writer_str16(w, s);
-}
-
 /* A sentence for people is cut rather than refused. */
 static void put_sentence(struct pd_writer *w, struct pd_str s)
 {
@@ -89,15 +89,15 @@ static void put_sentence(struct pd_writer *w, struct pd_str s)
 pd_status pd_api_started_encode(struct pd_api *api, const struct pd_leg_started *m, struct pd_str *out)
 {
     struct pd_writer w;
-    pd_status status = open_scratch(api, 64 + m->reason.n + m->prefill.n, &w);
+    pd_status status = pd_api_scratch_open(api, 64 + m->reason.n + m->prefill.n, &w);
     if (status != PD_OK)
         return status;
     pd_writer_u32(&w, m->prompt_tokens);
     pd_writer_u32(&w, m->cached_tokens);
     pd_writer_u8(&w, m->remote != 0);
     put_sentence(&w, m->reason);
-    put_name(&w, m->prefill, PD_API_NAME_MAX);
-    return close_scratch(api, &w, out);
+    pd_api_put_str16(&w, m->prefill, PD_API_NAME_MAX);
+    return pd_api_scratch_close(api, &w, out);
 }
 
 pd_status pd_api_started_decode(struct pd_api *api, struct pd_str bytes, struct pd_leg_started *m)
@@ -117,7 +117,7 @@ pd_status pd_api_started_decode(struct pd_api *api, struct pd_str bytes, struct 
 pd_status pd_api_handover_encode(struct pd_api *api, const struct pd_leg_handover *m, struct pd_str *out)
 {
     struct pd_writer w;
-    pd_status status = open_scratch(api, 128 + m->transport.n + m->prefill.n + m->detail.n, &w);
+    pd_status status = pd_api_scratch_open(api, 128 + m->transport.n + m->prefill.n + m->detail.n, &w);
     if (status != PD_OK)
         return status;
     pd_writer_u32(&w, m->verdict);
@@ -127,10 +127,10 @@ pd_status pd_api_handover_encode(struct pd_api *api, const struct pd_leg_handove
     pd_writer_u64(&w, m->transfer_ns);
     pd_writer_u32(&w, m->tokens);
     pd_writer_u32(&w, m->cached_tokens);
-    put_name(&w, m->transport, PD_API_NAME_MAX);
-    put_name(&w, m->prefill, PD_API_NAME_MAX);
+    pd_api_put_str16(&w, m->transport, PD_API_NAME_MAX);
+    pd_api_put_str16(&w, m->prefill, PD_API_NAME_MAX);
     put_sentence(&w, m->detail);
-    return close_scratch(api, &w, out);
+    return pd_api_scratch_close(api, &w, out);
 }
 
 pd_status pd_api_handover_decode(struct pd_api *api, struct pd_str bytes, struct pd_leg_handover *m)
@@ -160,22 +160,22 @@ pd_status pd_api_token_encode(struct pd_api *api, const struct pd_leg_token *m, 
         return PD_EINVAL;
     for (uint32_t i = 0; i < m->n_top; i++)
         bound += 16 + m->top[i].bytes.n;
-    pd_status status = open_scratch(api, bound, &w);
+    pd_status status = pd_api_scratch_open(api, bound, &w);
     if (status != PD_OK)
         return status;
     pd_writer_u32(&w, (uint32_t)m->id);
     pd_writer_u32(&w, m->index);
     pd_writer_str32(&w, m->text);
-    put_name(&w, m->bytes, PIECE_MAX);
+    pd_api_put_str16(&w, m->bytes, PIECE_MAX);
     pd_writer_u8(&w, m->has_logprob != 0);
     put_float(&w, m->logprob);
     pd_writer_u8(&w, (uint8_t)m->n_top);
     for (uint32_t i = 0; i < m->n_top; i++) {
         pd_writer_u32(&w, (uint32_t)m->top[i].token);
         put_float(&w, m->top[i].logprob);
-        put_name(&w, m->top[i].bytes, PIECE_MAX);
+        pd_api_put_str16(&w, m->top[i].bytes, PIECE_MAX);
     }
-    return close_scratch(api, &w, out);
+    return pd_api_scratch_close(api, &w, out);
 }
 
 pd_status pd_api_token_decode(struct pd_api *api, struct pd_str bytes, struct pd_leg_token *m)
@@ -207,7 +207,7 @@ pd_status pd_api_end_encode(struct pd_api *api, const struct pd_leg_end *m, stru
     const struct pd_api_error *e = &m->error;
     if (m->text.n > TEXT_MAX)
         return PD_EINVAL;
-    pd_status status = open_scratch(api, 640 + m->text.n, &w);
+    pd_status status = pd_api_scratch_open(api, 640 + m->text.n, &w);
     if (status != PD_OK)
         return status;
     pd_writer_u8(&w, (uint8_t)m->reason);
@@ -223,7 +223,7 @@ pd_status pd_api_end_encode(struct pd_api *api, const struct pd_leg_end *m, stru
     pd_writer_u8(&w, e->no_retry != 0);
     pd_writer_str16(&w, pd_str_from(e->param));
     pd_writer_str16(&w, pd_str_from(e->message));
-    return close_scratch(api, &w, out);
+    return pd_api_scratch_close(api, &w, out);
 }
 
 pd_status pd_api_end_decode(struct pd_api *api, struct pd_str bytes, struct pd_leg_end *m)

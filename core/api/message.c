@@ -69,14 +69,6 @@ static void get_sampling(struct pd_reader *r, struct pd_sampling *s)
         r->failed = true;
 }
 
-/* A string that the other side would refuse is not sent. */
-static void put_str16(struct pd_writer *w, struct pd_str s, size_t max)
-{
-    if (s.n > max)
-        w->failed = true;
-    pd_writer_str16(w, s);
-}
-
 static void put_str32(struct pd_writer *w, struct pd_str s, size_t max)
 {
     if (s.n > max)
@@ -138,70 +130,49 @@ static size_t leg_bound(const struct pd_leg *leg)
     return n;
 }
 
-static pd_status writer_open(struct pd_api *api, size_t bound, struct pd_writer *w)
-{
-    pd_buf_clear(&api->scratch);
-    pd_status status = pd_buf_reserve(&api->scratch, bound);
-    if (status != PD_OK)
-        return status;
-    pd_writer_init(w, pd_buf_tail(&api->scratch), bound);
-    return PD_OK;
-}
-
-static pd_status writer_close(struct pd_api *api, const struct pd_writer *w, struct pd_str *out)
-{
-    size_t n;
-    pd_status status = pd_writer_finish(w, &n);
-    if (status != PD_OK)
-        return status;
-    pd_buf_commit(&api->scratch, n);
-    *out = pd_buf_str(&api->scratch);
-    return PD_OK;
-}
-
 pd_status pd_api_leg_encode(struct pd_api *api, const struct pd_leg *leg, struct pd_str *out)
 {
     struct pd_writer w;
     if (leg->n_stops > PD_API_MAX_STOPS || leg->n_prefills > PD_API_MAX_PREFILLS ||
         leg->n_messages > PD_API_MESSAGES_MAX || leg->prompt.n_tokens > PD_API_TOKENS_MAX)
         return PD_EINVAL;
-    pd_status status = writer_open(api, leg_bound(leg), &w);
+    pd_status status = pd_api_scratch_open(api, leg_bound(leg), &w);
     if (status != PD_OK)
         return status;
     pd_writer_u8(&w, LEG_VERSION);
     pd_writer_u8(&w, (uint8_t)leg->kind);
-    put_str16(&w, leg->request_id, REQUEST_ID_MAX);
+    pd_api_put_str16(&w, leg->request_id, REQUEST_ID_MAX);
     pd_writer_u32(&w, leg->index);
     pd_writer_u32(&w, leg->flags);
-    put_str16(&w, leg->model, PD_API_NAME_MAX);
-    put_str16(&w, leg->engine, PD_API_NAME_MAX);
-    put_str16(&w, leg->cache_salt, PD_API_SALT_MAX);
+    pd_api_put_str16(&w, leg->model, PD_API_NAME_MAX);
+    pd_api_put_str16(&w, leg->engine, PD_API_NAME_MAX);
+    pd_api_put_str16(&w, leg->cache_salt, PD_API_SALT_MAX);
     put_sampling(&w, &leg->sampling);
     pd_writer_u32(&w, leg->max_output);
     pd_writer_u32(&w, leg->priority);
     pd_writer_u64(&w, leg->deadline_ms);
     pd_writer_u8(&w, (uint8_t)leg->decide);
     pd_writer_u64(&w, leg->min_tokens);
-    put_str16(&w, leg->decide_reason, REASON_MAX);
+    pd_api_put_str16(&w, leg->decide_reason, REASON_MAX);
     pd_writer_u8(&w, (uint8_t)leg->n_stops);
     for (uint32_t i = 0; i < leg->n_stops; i++)
-        put_str16(&w, leg->stops[i], PD_API_STOP_MAX);
+        pd_api_put_str16(&w, leg->stops[i], PD_API_STOP_MAX);
     pd_writer_u8(&w, (uint8_t)leg->n_prefills);
     for (uint32_t i = 0; i < leg->n_prefills; i++) {
         put_node(&w, &leg->prefills[i].node);
-        put_str16(&w, leg->prefills[i].name, PD_API_NAME_MAX);
-        put_str16(&w, leg->prefills[i].address, ADDRESS_MAX);
-        put_str16(&w, leg->prefills[i].engine, PD_API_NAME_MAX);
+        pd_api_put_str16(&w, leg->prefills[i].name, PD_API_NAME_MAX);
+        pd_api_put_str16(&w, leg->prefills[i].address, ADDRESS_MAX);
+        pd_api_put_str16(&w, leg->prefills[i].engine, PD_API_NAME_MAX);
     }
     pd_writer_u32(&w, leg->n_messages);
     for (uint32_t i = 0; i < leg->n_messages; i++) {
-        put_str16(&w, leg->messages[i].role, PD_API_NAME_MAX);
+        pd_api_put_str16(&w, leg->messages[i].role, PD_API_NAME_MAX);
         put_str32(&w, leg->messages[i].content, PD_API_PROMPT_MAX);
     }
     put_str32(&w, leg->prompt.text, PD_API_PROMPT_MAX);
     put_tokens(&w, leg->prompt.tokens, leg->prompt.tokens != NULL ? leg->prompt.n_tokens : 0);
     put_tokens(&w, leg->output, leg->n_output);
-    return writer_close(api, &w, out);
+    return pd_api_scratch_close(api, &w, out);
 }
 
 static void get_messages(struct pd_reader *r, struct pd_arena *arena, struct pd_leg *leg)
@@ -328,13 +299,13 @@ pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *ord
         return PD_EINVAL;
     size_t bound = FIXED_BYTES + SAMPLING_BYTES + order->request_id.n + order->engine.n +
                    order->cache_salt.n + (size_t)order->n_tokens * 4 + order->grant.n;
-    pd_status status = writer_open(api, bound, &w);
+    pd_status status = pd_api_scratch_open(api, bound, &w);
     if (status != PD_OK)
         return status;
     pd_writer_u8(&w, ORDER_VERSION);
-    put_str16(&w, order->request_id, REQUEST_ID_MAX);
-    put_str16(&w, order->engine, PD_API_NAME_MAX);
-    put_str16(&w, order->cache_salt, PD_API_SALT_MAX);
+    pd_api_put_str16(&w, order->request_id, REQUEST_ID_MAX);
+    pd_api_put_str16(&w, order->engine, PD_API_NAME_MAX);
+    pd_api_put_str16(&w, order->cache_salt, PD_API_SALT_MAX);
     pd_writer_u32(&w, order->from);
     pd_writer_u32(&w, order->upto);
     pd_writer_u32(&w, order->n_output);
@@ -344,7 +315,7 @@ pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *ord
     put_sampling(&w, &order->sampling);
     put_tokens(&w, order->tokens, order->n_tokens);
     put_str32(&w, order->grant, GRANT_MAX);
-    return writer_close(api, &w, out);
+    return pd_api_scratch_close(api, &w, out);
 }
 
 pd_status pd_api_order_decode(struct pd_api *api, struct pd_str bytes, struct pd_api_message **out)
