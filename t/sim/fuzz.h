@@ -90,6 +90,9 @@ struct fuzz_node {
     uint32_t max_running;
     uint32_t prefill_tps;
     uint32_t ms10_per_token;
+    uint32_t block_tokens;
+    uint32_t queue;             /* of decode and prefill */
+    uint32_t sequences;
     bool prefix_cache;
     bool n_minus_1;
     bool keeps_uuid;
@@ -98,6 +101,7 @@ struct fuzz_node {
 struct fuzz_req {
     pd_time at;
     pd_time abort_after;        /* 0: stays */
+    pd_time pause;              /* does not read for so long after the first byte; 0: reads */
     uint32_t which;             /* case */
     bool fresh;
     bool is_off;                /* shrunk away */
@@ -122,8 +126,11 @@ struct fuzz_plan {
     struct pd_sim_opts sim;
     pd_time deadline, lease, prefill_timeout, heartbeat;
     uint32_t threshold;
+    uint32_t inflight_k;        /* KiB of a hand-over on their way */
     pd_time heal_at;
     bool only_prefill;          /* no fault may be seen by a client */
+    bool is_slow;               /* engines are paced */
+    bool is_mixed;              /* block sizes differ */
 };
 
 #define FUZZ_ALL FUZZ_NODES
@@ -142,6 +149,20 @@ struct fuzz_env {
     bool is_debug;
 };
 
+/* What happened, to see that a campaign reaches what it should. */
+enum {
+    FUZZ_SEEN_VALID,            /* hand-overs whose digests matched */
+    FUZZ_SEEN_OTHER,            /* that ended otherwise */
+    FUZZ_SEEN_FALLBACK,         /* prompts computed again elsewhere */
+    FUZZ_SEEN_LOCAL,
+    FUZZ_SEEN_RETRY,            /* by the router */
+    FUZZ_SEEN_GONE,             /* clients that left */
+    FUZZ_SEEN_EXPIRED,          /* leases */
+    FUZZ_SEEN_PREEMPTED,
+    FUZZ_SEEN_CACHED,           /* prompt tokens */
+    FUZZ_SEEN_N
+};
+
 struct fuzz_result {
     char law[16];               /* "" is good; "L1", "leak" ... */
     char text[1024];
@@ -149,8 +170,10 @@ struct fuzz_result {
     pd_time virtual_ns;
     uint32_t ok, failed, aborted, lost;
     uint64_t faults;
+    uint64_t seen[FUZZ_SEEN_N];
 };
 
+const char *fuzz_seen_name(uint32_t i);
 void fuzz_run(const struct fuzz_plan *p, struct fuzz_cases *cases, const struct fuzz_env *env,
               struct fuzz_result *out);
 /* Fills `expect` of all cases by a run of one node without faults. */

@@ -37,6 +37,7 @@ struct options {
 
 struct totals {
     uint64_t seeds, bad, ok, failed, aborted, faults;
+    uint64_t seen[FUZZ_SEEN_N];
     double virtual_s, real_s;
 };
 
@@ -232,6 +233,8 @@ static void run_seeds(const uint64_t *seeds, uint64_t n, const struct options *o
             t->failed += r->failed;
             t->aborted += r->aborted;
             t->faults += r->faults;
+            for (uint32_t k = 0; k < FUZZ_SEEN_N; k++)
+                t->seen[k] += r->seen[k];
             t->virtual_s += (double)r->virtual_ns / 1e9;
             t->real_s = before + real_now() - begin;
             if (r->law[0] != '\0') {
@@ -252,6 +255,10 @@ static void say(const struct totals *t, const char *what)
            " aborted; %" PRIu64 " faults; %.0f virtual s in %.1f s: %.0f x real time\n",
            what, t->seeds, t->bad, t->ok, t->failed, t->aborted, t->faults, t->virtual_s, t->real_s,
            t->real_s > 0 ? t->virtual_s / t->real_s : 0);
+    printf("# seen:");
+    for (uint32_t i = 0; i < FUZZ_SEEN_N; i++)
+        printf("%s %" PRIu64 " %s", i > 0 ? "," : "", t->seen[i], fuzz_seen_name(i));
+    printf("\n");
     fflush(stdout);
 }
 

@@ -16,35 +16,43 @@ const char *fuzz_kind_name(uint32_t kind)
 }
 
 static void node_add(struct fuzz_plan *p, struct fuzz_rng *r, const char *name, uint32_t roles,
-                     uint32_t min_blocks, bool small)
+                     uint32_t min_tokens, bool small)
 {
-    static const uint32_t steps[] = { 8, 16, 16, 32, 128 };
+    static const uint32_t steps[] = { 8, 16, 16, 32, 128 }, sizes[] = { 8, 16, 16, 32 };
     struct fuzz_node *n = &p->nodes[p->n_nodes++];
     snprintf(n->host, sizeof n->host, "%s", name);
     n->roles = roles;
-    n->blocks = min_blocks + (uint32_t)(small ? fuzz_range(r, 0, 12) : fuzz_range(r, 20, 200));
+    n->block_tokens = p->is_mixed ? sizes[fuzz_next(r) % 4] : 16;
+    n->blocks = (min_tokens + (uint32_t)(small ? fuzz_range(r, 0, 150) : fuzz_range(r, 300, 3000))) /
+                    n->block_tokens + 1;
+    n->queue = fuzz_percent(r, 75) ? 256 : (uint32_t)fuzz_range(r, 0, 3);
+    n->sequences = fuzz_percent(r, 80) ? 1024 : (uint32_t)fuzz_range(r, 1, 8);
+    if (p->only_prefill && roles != PD_ROLE_PREFILL) {
+        n->queue = 256;     /* nobody may be sent away */
+        n->sequences = 1024;
+    }
     n->step_tokens = steps[fuzz_next(r) % 5];
     n->max_running = (uint32_t)fuzz_range(r, 1, 16);
-    n->prefill_tps = fuzz_percent(r, 50) ? (uint32_t)fuzz_range(r, 500, 20000) : 0;
-    n->ms10_per_token = fuzz_percent(r, 50) ? (uint32_t)fuzz_range(r, 1, 100) : 0;
+    n->prefill_tps = p->is_slow ? (uint32_t)fuzz_range(r, 500, 20000) : 0;
+    n->ms10_per_token = p->is_slow && fuzz_percent(r, 70) ? (uint32_t)fuzz_range(r, 1, 100) : 0;
     n->prefix_cache = fuzz_percent(r, 80);
     n->n_minus_1 = fuzz_percent(r, 30);
     n->keeps_uuid = fuzz_percent(r, 50);
 }
 
-static void topology(struct fuzz_plan *p, struct fuzz_rng *r, uint32_t min_blocks)
+static void topology(struct fuzz_plan *p, struct fuzz_rng *r, uint32_t min_tokens)
 {
     uint32_t prefills = (uint32_t)fuzz_range(r, 1, 3), decodes = (uint32_t)fuzz_range(r, 1, 3);
-    bool small = fuzz_percent(r, 60), both = fuzz_percent(r, 15);
+    bool small = fuzz_percent(r, 60), both = !p->only_prefill && fuzz_percent(r, 20);
     char name[16];
-    node_add(p, r, "router", PD_ROLE_ROUTER | (fuzz_percent(r, 8) ? PD_ROLE_DECODE : 0), min_blocks, small);
+    node_add(p, r, "router", PD_ROLE_ROUTER | (fuzz_percent(r, 8) ? PD_ROLE_DECODE : 0), min_tokens, small);
     for (uint32_t i = 0; i < prefills; i++) {
         snprintf(name, sizeof name, "p%u", (unsigned)i);
-        node_add(p, r, name, PD_ROLE_PREFILL | (both ? PD_ROLE_DECODE : 0), min_blocks, small);
+        node_add(p, r, name, PD_ROLE_PREFILL | (both ? PD_ROLE_DECODE : 0), min_tokens, small);
     }
     for (uint32_t i = 0; i < decodes; i++) {
         snprintf(name, sizeof name, "d%u", (unsigned)i);
-        node_add(p, r, name, PD_ROLE_DECODE | (both && i > 0 ? PD_ROLE_PREFILL : 0), min_blocks, small);
+        node_add(p, r, name, PD_ROLE_DECODE | (both && i > 0 ? PD_ROLE_PREFILL : 0), min_tokens, small);
     }
 }
 
@@ -64,10 +72,11 @@ static void network(struct fuzz_plan *p, struct fuzz_rng *r)
 static void load(struct fuzz_plan *p, struct fuzz_rng *r, pd_time length, uint32_t n_cases)
 {
     uint32_t aborts = fuzz_percent(r, 50) ? (uint32_t)fuzz_range(r, 5, 60) : 0;
+    uint32_t pauses = fuzz_percent(r, 25) ? (uint32_t)fuzz_range(r, 5, 60) : 0;
     bool bursts = fuzz_percent(r, 50), fresh = fuzz_percent(r, 50);
     uint32_t same = fuzz_percent(r, 30) ? (uint32_t)fuzz_range(r, 1, 4) : n_cases;
     uint32_t first = (uint32_t)(fuzz_next(r) % n_cases);
-    p->n_reqs = (uint32_t)fuzz_range(r, 2, fuzz_percent(r, 25) ? FUZZ_REQS : 12);
+    p->n_reqs = (uint32_t)fuzz_range(r, 2, fuzz_percent(r, 35) ? FUZZ_REQS : 12);
     pd_time at = 0;
     for (uint32_t i = 0; i < p->n_reqs; i++) {
         struct fuzz_req *q = &p->reqs[i];
@@ -76,6 +85,7 @@ static void load(struct fuzz_plan *p, struct fuzz_rng *r, pd_time length, uint32
         q->at = at + (bursts ? fuzz_range(r, 0, 3000) * PD_US : 0);
         q->which = (first + (uint32_t)(fuzz_next(r) % same)) % n_cases;
         q->fresh = fresh;
+        q->pause = fuzz_percent(r, pauses) ? fuzz_range(r, 1, 3000) * PD_MS : 0;
         if (fuzz_percent(r, aborts))
             q->abort_after = fuzz_range(r, 1, fuzz_percent(r, 50) ? 20000 : 1000000) * PD_US;
     }
@@ -131,23 +141,24 @@ void fuzz_plan_make(struct fuzz_plan *p, uint64_t seed, const struct fuzz_cases 
     p->seed = seed;
     for (uint32_t i = 0; i < cases->n; i++)
         longest = cases->list[i].tokens > longest ? cases->list[i].tokens : longest;
-    topology(p, &r, longest / 16 + 2);
+    p->only_prefill = fuzz_percent(&r, 35);
+    p->is_slow = fuzz_percent(&r, 50);
+    p->is_mixed = fuzz_percent(&r, 25);
+    topology(p, &r, longest + 32);
     network(p, &r);
     pd_time length = fuzz_range(&r, 200, fuzz_percent(&r, 30) ? 15000 : 2000) * PD_MS;
-    p->only_prefill = fuzz_percent(&r, 35);
-    for (uint32_t i = 1; p->only_prefill && i < p->n_nodes; i++) {
-        if (p->nodes[i].roles == (PD_ROLE_PREFILL | PD_ROLE_DECODE))
-            p->only_prefill = false;
-    }
     load(p, &r, length, cases->n);
     p->deadline = p->only_prefill || fuzz_percent(&r, 50) ? 300 * PD_SEC : fuzz_range(&r, 8, 30) * PD_SEC;
+    if (!p->only_prefill && !p->is_slow && p->sim.link.bytes_per_s != 200000 && fuzz_percent(&r, 40))
+        p->deadline = fuzz_range(&r, 1500, 5000) * PD_MS;
+    p->inflight_k = fuzz_percent(&r, 70) ? 32768 : 64;
     p->lease = fuzz_range(&r, 500, 5000) * PD_MS;
     p->prefill_timeout = fuzz_range(&r, 1000, 30000) * PD_MS;
     p->heartbeat = fuzz_percent(&r, 50) ? 0 : fuzz_range(&r, 100, 500) * PD_MS;
     p->threshold = fuzz_percent(&r, 70) ? 1 : (uint32_t)fuzz_range(&r, 1, 100);
     while (kinds == 0)
         kinds = (uint32_t)fuzz_next(&r) & ((1u << FUZZ_KINDS) - 2);
-    n = fuzz_percent(&r, 8) ? 0 : (uint32_t)fuzz_range(&r, 1, fuzz_percent(&r, 30) ? FUZZ_FAULTS : 6);
+    n = fuzz_percent(&r, 12) ? 0 : (uint32_t)fuzz_range(&r, 1, fuzz_percent(&r, 30) ? FUZZ_FAULTS : 6);
     for (uint32_t i = 0; i < n; i++)
         fault_make(p, &r, kinds, length);
     p->heal_at = length + fuzz_range(&r, 0, 10) * PD_SEC;
@@ -169,10 +180,12 @@ void fuzz_plan_print(const struct fuzz_plan *p, const struct fuzz_cases *cases, 
             (double)k->jitter_ns / 1e6, (unsigned long long)k->bytes_per_s, (unsigned)k->loss_ppm);
     for (uint32_t i = 0; i < p->n_nodes; i++) {
         const struct fuzz_node *n = &p->nodes[i];
-        fprintf(to, "  node %s:%s%s%s %u blocks, steps of %u, %u running, %u tokens/s, %.1f ms/token%s%s%s\n",
+        fprintf(to, "  node %s:%s%s%s %u blocks of %u, steps of %u, %u running, queue %u, %u sequences, "
+                "%u tokens/s, %.1f ms/token%s%s%s\n",
                 n->host, n->roles & PD_ROLE_ROUTER ? " router" : "", n->roles & PD_ROLE_PREFILL ? " prefill" : "",
-                n->roles & PD_ROLE_DECODE ? " decode" : "", (unsigned)n->blocks, (unsigned)n->step_tokens,
-                (unsigned)n->max_running, (unsigned)n->prefill_tps, n->ms10_per_token / 10.0,
+                n->roles & PD_ROLE_DECODE ? " decode" : "", (unsigned)n->blocks,
+                (unsigned)n->block_tokens, (unsigned)n->step_tokens, (unsigned)n->max_running,
+                (unsigned)n->queue, (unsigned)n->sequences, (unsigned)n->prefill_tps, n->ms10_per_token / 10.0,
                 n->prefix_cache ? "" : ", no prefix cache", n->n_minus_1 ? ", n-1" : "",
                 n->keeps_uuid ? ", keeps its uuid" : "");
     }
@@ -184,6 +197,8 @@ void fuzz_plan_print(const struct fuzz_plan *p, const struct fuzz_cases *cases, 
                 q->fresh ? ", own connection" : "");
         if (q->abort_after != 0)
             fprintf(to, ", aborted after %.3f ms", (double)q->abort_after / 1e6);
+        if (q->pause != 0)
+            fprintf(to, ", pauses for %.3f ms", (double)q->pause / 1e6);
         fprintf(to, ": %.110s\n", cases->list[q->which].body);
     }
     for (uint32_t i = 0; i < p->n_faults; i++) {

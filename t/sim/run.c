@@ -52,6 +52,9 @@ struct request {
     bool is_lost;               /* its router vanished: nobody can tell this client */
     bool is_aborted;
     bool must_succeed;
+    pd_time pause;              /* wanted; 0: none or done */
+    pd_time paused;             /* what it paused for */
+    bool is_paused;
     char *body;
     size_t n, cap;
 };
@@ -68,6 +71,7 @@ struct world {
     struct pd_http_client *client;
     struct request reqs[FUZZ_REQS + 64];
     uint32_t n_reqs;
+    uint32_t client_cuts;       /* partitions between clients and router now */
     bool client_closed;
 };
 
@@ -126,7 +130,8 @@ static void conf_text(const struct world *w, const struct node *n, struct pd_buf
             pd_buf_appendf(b, "%s{ address = \"%s:7000\"; }", i > 1 ? ", " : " ", w->nodes[i].ip);
         pd_buf_append_cstr(b, " );\n");
     }
-    pd_buf_appendf(b, "kv = { lease = \"%llums\"; };\n", (unsigned long long)(p->lease / PD_MS));
+    pd_buf_appendf(b, "kv = { lease = \"%llums\"; inflight = \"%uk\"; };\n",
+                   (unsigned long long)(p->lease / PD_MS), (unsigned)p->inflight_k);
     if (p->heartbeat != 0)
         pd_buf_appendf(b, "link = { heartbeat = \"%llums\"; suspect = \"%llums\"; dead = \"%llums\"; };\n",
                        (unsigned long long)(p->heartbeat / PD_MS),
@@ -136,8 +141,11 @@ static void conf_text(const struct world *w, const struct node *n, struct pd_buf
     if (router)
         pd_buf_appendf(b, " router = { deadline = \"%llums\"; };", (unsigned long long)(p->deadline / PD_MS));
     if (decode)
-        pd_buf_appendf(b, " decode = { prefill_timeout = \"%llums\"; handover = \"%s\"; };",
-                       (unsigned long long)(p->prefill_timeout / PD_MS), m->n_minus_1 ? "n-1" : "full");
+        pd_buf_appendf(b, " decode = { prefill_timeout = \"%llums\"; handover = \"%s\"; queue = %u; };",
+                       (unsigned long long)(p->prefill_timeout / PD_MS), m->n_minus_1 ? "n-1" : "full",
+                       (unsigned)m->queue);
+    if (prefill)
+        pd_buf_appendf(b, " prefill = { queue = %u; };", (unsigned)m->queue);
     pd_buf_append_cstr(b, " };\n");
     if (router)
         pd_buf_appendf(b, "scheduler = { decider = { module = \"pd_threshold\"; unit = \"tokens\"; "
@@ -145,9 +153,10 @@ static void conf_text(const struct world *w, const struct node *n, struct pd_buf
     if (prefill || decode)
         pd_buf_appendf(b, "engine = ( { name = \"tiny\"; type = \"ref\"; model = \"%s\"; kv_memory = \"%uk\"; "
                        "step_tokens = %u; max_running = %u; prefill_tokens_per_s = %u; ms_per_token = %.1f; "
-                       "prefix_cache = %s; roles = [ %s%s%s ]; } );\n", w->env->model,
-                       (unsigned)m->blocks * 4, (unsigned)m->step_tokens, (unsigned)m->max_running,
-                       (unsigned)m->prefill_tps, m->ms10_per_token / 10.0, m->prefix_cache ? "true" : "false",
+                       "max_sequences = %u; block_tokens = %u; prefix_cache = %s; roles = [ %s%s%s ]; } );\n", w->env->model,
+                       (unsigned)(m->blocks * m->block_tokens / 4), (unsigned)m->step_tokens, (unsigned)m->max_running,
+                       (unsigned)m->prefill_tps, m->ms10_per_token / 10.0,
+                       (unsigned)m->sequences, (unsigned)m->block_tokens, m->prefix_cache ? "true" : "false",
                        prefill ? "\"prefill\"" : "", prefill && decode ? ", " : "",
                        decode ? "\"decode\"" : "");
 }
@@ -155,7 +164,8 @@ static void conf_text(const struct world *w, const struct node *n, struct pd_buf
 static void on_line(void *arg, int32_t level, struct pd_str line)
 {
     struct node *n = arg;
-    (void)level;
+    if (level <= PD_LOG_ERROR)
+        fail(n->w, "log", "%s: %.*s", n->plan->host, PD_STR_ARG(line));
     if (n->loop != NULL)
         pd_sim_note(n->loop, "%.*s", PD_STR_ARG(line));
 }
@@ -202,8 +212,46 @@ static void node_start(struct world *w, struct node *n)
         fail(w, "start", "%s does not start: %s", n->plan->host, err.text);
 }
 
+static const struct {
+    const char *name, *metric;
+} seen[FUZZ_SEEN_N] = {
+    { "hand-overs", "pdplane_decode_handovers_valid_total" },
+    { "failed hand-overs", "pdplane_decode_handovers_failed_total" },
+    { "fallbacks", "pdplane_decode_fallbacks_total" },
+    { "local prompts", "pdplane_decode_local_total" },
+    { "retries", "pdplane_router_retries_total" },
+    { "clients gone", "pdplane_router_client_gone_total" },
+    { "expired leases", "pdplane_kv_lease_expired_total" },
+    { "preemptions", NULL },
+    { "cached tokens", NULL },
+};
+
+const char *fuzz_seen_name(uint32_t i)
+{
+    return seen[i].name;
+}
+
+/* Takes down what a node counted, before it goes. */
+static void node_count(struct node *n)
+{
+    uint64_t *to = n->w->out->seen;
+    for (uint32_t i = 0; i < FUZZ_SEEN_N; i++) {
+        double v = 0;
+        if (seen[i].metric != NULL && pd_metrics_read(n->node->metrics, seen[i].metric, NULL, &v) == PD_OK)
+            to[i] += (uint64_t)v;
+    }
+    for (uint32_t i = 0; i < n->node->n_engines; i++) {
+        struct pd_engine_load load = { .size = sizeof load };
+        n->node->engines[i].ops->load(n->node->engines[i].engine, &load);
+        to[FUZZ_SEEN_PREEMPTED] += load.preemptions;
+        to[FUZZ_SEEN_CACHED] += load.cached_tokens;
+    }
+}
+
 static void node_crash(struct node *n, bool tell)
 {
+    if (n->state != CLOSING)
+        node_count(n);
     /* A process that dies frees nothing; this one ends soon, too. */
     struct pd_loop *loop = n->loop;
     n->loop = NULL;
@@ -223,6 +271,7 @@ static void on_closed(void *arg)
 static void node_end(struct node *n)
 {
     n->state = CLOSING;
+    node_count(n);
     pd_node_destroy(n->node, on_closed, n);
 }
 
@@ -264,10 +313,17 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
     q->status = head->status;
 }
 
+static void resume(void *arg)
+{
+    struct request *q = arg;
+    q->is_paused = false;
+    if (q->call != NULL)
+        pd_http_call_resume(q->call);
+}
+
 static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
 {
     struct request *q = arg;
-    (void)call;
     if (q->n + piece.n + 1 > q->cap) {
         q->cap = (q->n + piece.n + 1) * 2;
         q->body = realloc(q->body, q->cap);
@@ -277,6 +333,13 @@ static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
     memcpy(q->body + q->n, piece.p, piece.n);
     q->n += piece.n;
     q->body[q->n] = '\0';
+    if (q->pause != 0) {
+        q->is_paused = true;
+        pd_sim_at(q->w->sim, pd_sim_now(q->w->sim) + q->pause, resume, q);
+        q->paused = q->pause;
+        q->pause = 0;
+        pd_http_call_pause(call);
+    }
 }
 
 static uint32_t number_of(const struct request *q)
@@ -317,7 +380,8 @@ static void judge(struct request *q)
                (n > q->k->expect_n || memcmp(text, q->k->expect, n) != 0)) {
         fail(w, "L1", "request %u failed after it had shown something wrong", me);
     }
-    if (!is_good && q->must_succeed && !q->is_tainted)
+    /* A short queue may send some away even when nothing fails. */
+    if (!is_good && q->must_succeed && !q->is_tainted && !(q->status == 429 && !w->plan->only_prefill))
         fail(w, "L4", "request %u failed though it must not: status %u, %s: %.300s", me, q->status,
              pd_status_text(q->error), q->body != NULL ? q->body : "");
     if (is_good)
@@ -332,7 +396,8 @@ static void request_over(struct request *q)
     struct world *w = q->w;
     q->call = NULL;
     q->ended = pd_sim_now(w->sim);
-    if (!q->is_tainted && q->ended - q->began > w->plan->deadline + SLACK)
+    /* One that does not read may not have been told. */
+    if (!q->is_tainted && !q->is_paused && q->ended - q->began > w->plan->deadline + SLACK + q->paused)
         fail(w, "L2", "request %u took %.3f s", number_of(q), (double)(q->ended - q->began) / 1e9);
     judge(q);
 }
@@ -359,7 +424,8 @@ static const struct pd_http_call_events client_events = {
     .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_error = on_error
 };
 
-static struct request *request_send(struct world *w, uint32_t which, bool fresh, bool must)
+static struct request *request_send(struct world *w, uint32_t which, bool fresh, bool must,
+                                    pd_time pause)
 {
     struct request *q = &w->reqs[w->n_reqs];
     struct node *router = &w->nodes[0];
@@ -371,8 +437,9 @@ static struct request *request_send(struct world *w, uint32_t which, bool fresh,
     q->w = w;
     q->k = &w->cases->list[which];
     q->began = pd_sim_now(w->sim);
-    q->is_tainted = router->state != RUNNING || router->is_stopped;
+    q->is_tainted = router->state != RUNNING || router->is_stopped || w->client_cuts > 0;
     q->must_succeed = must;
+    q->pause = pause;
     snprintf(address, sizeof address, "%s:%u", router->ip, FUZZ_ROUTER_PORT);
     struct pd_iov iov = { (void *)(uintptr_t)q->k->body, strlen(q->k->body) };
     struct pd_http_header type = { PD_STR("content-type"), PD_STR("application/json") };
@@ -469,6 +536,7 @@ static void fault_begin(struct world *w, const struct fuzz_fault *f)
         /* fall through */
     case FUZZ_CUT_ONE_WAY:
         pd_sim_partition(w->sim, a, b, true);
+        w->client_cuts += f->b == FUZZ_CLIENTS;
         break;
     case FUZZ_RESET:
         pd_sim_reset(w->sim, a, b);
@@ -525,6 +593,7 @@ static void fault_end(struct world *w, const struct fuzz_fault *f)
         /* fall through */
     case FUZZ_CUT_ONE_WAY:
         pd_sim_partition(w->sim, a, b, false);
+        w->client_cuts -= f->b == FUZZ_CLIENTS && w->client_cuts > 0;
         break;
     case FUZZ_SLOW:
         pd_sim_link_set(w->sim, a, b, &w->plan->sim.link);
@@ -538,6 +607,7 @@ static void fault_end(struct world *w, const struct fuzz_fault *f)
 static void heal(struct world *w)
 {
     pd_sim_heal(w->sim);
+    w->client_cuts = 0;
     pd_sim_link_set(w->sim, NULL, NULL, &w->plan->sim.link);
     for (uint32_t i = 0; i < w->plan->n_nodes; i++)
         node_restore(w, &w->nodes[i]);
@@ -555,6 +625,14 @@ static void heal(struct world *w)
             return;
     }
     fail(w, "live", "a node that was told to end did not in 30 s");
+}
+
+static void books(struct world *w)
+{
+    for (uint32_t i = 0; i < w->plan->n_nodes; i++) {
+        if (w->nodes[i].state == RUNNING && !pd_reqs_balanced(w->nodes[i].node->reqs))
+            fail(w, "L11", "the books of %s do not balance", w->plan->nodes[i].host);
+    }
 }
 
 /* ---- phases ------------------------------------------------------------------------- */
@@ -606,9 +684,10 @@ static void phase_faults(struct world *w)
         const struct event *e = &list[i];
         pd_sim_run_until(w->sim, w->start + e->at);
         reap_all(w);
+        books(w);
         if (e->kind == 0)
             sent[e->index] = request_send(w, p->reqs[e->index].which, p->reqs[e->index].fresh,
-                                          p->only_prefill);
+                                          p->only_prefill, p->reqs[e->index].pause);
         else if (e->kind == 1 && sent[e->index] != NULL)
             request_abort(sent[e->index]);
         else if (e->kind == 2)
@@ -626,7 +705,7 @@ static void phase_live(struct world *w)
     struct fuzz_rng r = { w->plan->seed ^ 1 };
     bool works = false;
     while (!works && pd_sim_now(w->sim) < end && w->out->law[0] == '\0') {
-        struct request *q = request_send(w, (uint32_t)(fuzz_next(&r) % w->cases->n), true, false);
+        struct request *q = request_send(w, (uint32_t)(fuzz_next(&r) % w->cases->n), true, false, 0);
         if (q == NULL)
             break;
         while (q->ended == 0 && pd_sim_now(w->sim) < end)
@@ -648,7 +727,7 @@ static void phase_live(struct world *w)
     if (pd_sim_now(w->sim) < end)
         pd_sim_run_until(w->sim, end);
     for (int i = 0; i < 4; i++)
-        request_send(w, (uint32_t)(fuzz_next(&r) % w->cases->n), true, true);
+        request_send(w, (uint32_t)(fuzz_next(&r) % w->cases->n), true, true, 0);
     pd_sim_run_cond(w->sim, pd_sim_now(w->sim) + LIVE_NS, all_over, w);
     if (!all_over(w))
         fail(w, "live", "requests of the healed cluster did not end in 30 s");
@@ -687,6 +766,19 @@ static void node_leaks(struct world *w, const struct node *n)
         if (peer->info(n->node->peers, ref, &info) == PD_OK && info.calls != 0)
             fail(w, "leak", "%s has %u open calls with %s", host, info.calls, info.desc->name);
     }
+}
+
+/* Without faults whatever a client left is free a second after it left. */
+static void phase_calm(struct world *w)
+{
+    for (uint32_t i = 0; i < w->plan->n_faults; i++) {
+        if (!w->plan->faults[i].is_off)
+            return;
+    }
+    pd_sim_run_cond(w->sim, pd_sim_now(w->sim) + LIVE_NS, all_over, w);
+    pd_sim_run_until(w->sim, pd_sim_now(w->sim) + PD_SEC);
+    for (uint32_t i = 0; i < w->plan->n_nodes && all_over(w) && w->out->law[0] == '\0'; i++)
+        node_leaks(w, &w->nodes[i]);
 }
 
 static void client_closed(void *arg)
@@ -781,6 +873,8 @@ void fuzz_run(const struct fuzz_plan *p, struct fuzz_cases *cases, const struct 
     if (out->law[0] == '\0')
         heal(w);
     if (out->law[0] == '\0')
+        phase_calm(w);
+    if (out->law[0] == '\0')
         phase_live(w);
     if (out->law[0] == '\0')
         phase_end(w);
@@ -805,8 +899,10 @@ bool fuzz_expect(struct fuzz_cases *cases, const struct fuzz_env *env, struct fu
     if (w == NULL)
         abort();
     p.n_nodes = 1;
-    p.nodes[0] = (struct fuzz_node){ .host = "one", .roles = PD_ROLE_ROUTER | PD_ROLE_DECODE, .blocks = 1000,
-                                     .step_tokens = 128, .max_running = 4 };
+    p.nodes[0] = (struct fuzz_node){ .host = "one", .roles = PD_ROLE_ROUTER | PD_ROLE_DECODE, .blocks = 1000, .block_tokens = 16,
+                                     .step_tokens = 128, .max_running = 4, .queue = 256,
+                                     .sequences = 1024 };
+    p.inflight_k = 32768;
     p.deadline = 300 * PD_SEC;
     p.lease = p.prefill_timeout = 5 * PD_SEC;
     w->plan = &p;
@@ -818,7 +914,7 @@ bool fuzz_expect(struct fuzz_cases *cases, const struct fuzz_env *env, struct fu
     for (uint32_t i = 0; i < cases->n && out->law[0] == '\0'; i++) {
         struct fuzz_case *k = &cases->list[i];
         bool has_error, has_done, has_finish;
-        struct request *q = request_send(w, i, true, true);
+        struct request *q = request_send(w, i, true, true, 0);
         pd_sim_run_cond(w->sim, pd_sim_now(w->sim) + 60 * PD_SEC, all_over, w);
         if (q->ended == 0 || out->law[0] != '\0')
             break;
