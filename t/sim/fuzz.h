@@ -79,6 +79,7 @@ enum {
     FUZZ_HALF_OPEN,
     FUZZ_FLIP,
     FUZZ_SLOW,
+    FUZZ_MEMORY,                /* one allocation of anybody fails */
     FUZZ_KINDS
 };
 
@@ -111,7 +112,7 @@ struct fuzz_fault {
     pd_time at, len;
     uint32_t kind;
     uint32_t a, b;              /* nodes; FUZZ_NODES: all; FUZZ_NODES + 1: clients */
-    uint32_t n;
+    uint32_t n;                 /* flips, slowness, which allocation */
     bool is_off;
 };
 

@@ -10,7 +10,7 @@ const char *fuzz_kind_name(uint32_t kind)
 {
     static const char *const names[FUZZ_KINDS] = {
         "none", "crash", "vanish", "stop", "end", "drain", "cut", "cut one way", "reset", "half open",
-        "flip", "slow",
+        "flip", "slow", "memory",
     };
     return kind < FUZZ_KINDS ? names[kind] : "?";
 }
@@ -111,7 +111,7 @@ static void fault_make(struct fuzz_plan *p, struct fuzz_rng *r, uint32_t kinds, 
     struct fuzz_fault *f = &p->faults[p->n_faults];
     do {
         f->kind = (uint32_t)fuzz_range(r, 1, FUZZ_KINDS - 1);
-    } while ((kinds & (1u << f->kind)) == 0);
+    } while ((kinds & (1u << f->kind)) == 0 || (f->kind == FUZZ_MEMORY && p->only_prefill));
     /* Most faults hit while requests run: shortly after one of them began. */
     f->at = fuzz_percent(r, 75) ? p->reqs[fuzz_next(r) % p->n_reqs].at +
                                       fuzz_range(r, 0, fuzz_percent(r, 60) ? 30000 : 300000) * PD_US
@@ -129,7 +129,7 @@ static void fault_make(struct fuzz_plan *p, struct fuzz_rng *r, uint32_t kinds, 
         f->b = 1;
     if (f->b == FUZZ_CLIENTS && (f->kind == FUZZ_FLIP || f->kind == FUZZ_HALF_OPEN || f->kind == FUZZ_SLOW))
         f->b = 1; /* HTTP has no checksum of its own */
-    f->n = (uint32_t)fuzz_range(r, 1, 20);
+    f->n = (uint32_t)fuzz_range(r, 1, f->kind == FUZZ_MEMORY ? fuzz_percent(r, 50) ? 100 : 3000 : 20);
     p->n_faults++;
 }
 
@@ -156,7 +156,7 @@ void fuzz_plan_make(struct fuzz_plan *p, uint64_t seed, const struct fuzz_cases 
     p->prefill_timeout = fuzz_range(&r, 1000, 30000) * PD_MS;
     p->heartbeat = fuzz_percent(&r, 50) ? 0 : fuzz_range(&r, 100, 500) * PD_MS;
     p->threshold = fuzz_percent(&r, 70) ? 1 : (uint32_t)fuzz_range(&r, 1, 100);
-    while (kinds == 0)
+    while ((kinds & ~(1u << FUZZ_MEMORY)) == 0)
         kinds = (uint32_t)fuzz_next(&r) & ((1u << FUZZ_KINDS) - 2);
     n = fuzz_percent(&r, 12) ? 0 : (uint32_t)fuzz_range(&r, 1, fuzz_percent(&r, 30) ? FUZZ_FAULTS : 6);
     for (uint32_t i = 0; i < n; i++)
@@ -207,7 +207,9 @@ void fuzz_plan_print(const struct fuzz_plan *p, const struct fuzz_cases *cases, 
             continue;
         fprintf(to, "  %9.3f ms fault %u: %s %s", (double)f->at / 1e6, (unsigned)i, fuzz_kind_name(f->kind),
                 end_name(p, f->a));
-        if (f->kind >= FUZZ_CUT)
+        if (f->kind == FUZZ_MEMORY)
+            fprintf(to, ": allocation %u", (unsigned)f->n);
+        else if (f->kind >= FUZZ_CUT)
             fprintf(to, " - %s", end_name(p, f->b));
         if (f->len == PD_TIME_NEVER)
             fprintf(to, " until the end\n");

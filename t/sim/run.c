@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/mem.h"
 #include "base/status.h"
 #include "conf/report.h"
 
@@ -72,6 +73,7 @@ struct world {
     struct request reqs[FUZZ_REQS + 64];
     uint32_t n_reqs;
     uint32_t client_cuts;       /* partitions between clients and router now */
+    bool is_short;              /* an allocation fails somewhere */
     bool client_closed;
 };
 
@@ -176,6 +178,7 @@ static void node_start(struct world *w, struct node *n)
     struct pd_buf text;
     struct pd_err err;
     memset(&err, 0, sizeof err);
+    pd_mem_fault_set(0);
     n->state = RUNNING;
     n->is_closed = false;
     if (pd_sim_loop_create(w->sim, n->plan->host, n->ip, &n->loop) != PD_OK) {
@@ -437,7 +440,7 @@ static struct request *request_send(struct world *w, uint32_t which, bool fresh,
     q->w = w;
     q->k = &w->cases->list[which];
     q->began = pd_sim_now(w->sim);
-    q->is_tainted = router->state != RUNNING || router->is_stopped || w->client_cuts > 0;
+    q->is_tainted = router->state != RUNNING || router->is_stopped || w->client_cuts > 0 || w->is_short;
     q->must_succeed = must;
     q->pause = pause;
     snprintf(address, sizeof address, "%s:%u", router->ip, FUZZ_ROUTER_PORT);
@@ -452,7 +455,8 @@ static struct request *request_send(struct world *w, uint32_t which, bool fresh,
     if (pd_addr_parse(w->client_loop, opts.host, &opts.addr) != PD_OK ||
         pd_http_call_start(w->client, &opts, &client_events, q, &q->call) != PD_OK) {
         q->ended = q->began;
-        fail(w, "start", "request %u cannot be sent", number_of(q));
+        if (!w->is_short)
+            fail(w, "start", "request %u cannot be sent", number_of(q));
     }
     return q;
 }
@@ -544,6 +548,11 @@ static void fault_begin(struct world *w, const struct fuzz_fault *f)
     case FUZZ_HALF_OPEN:
         pd_sim_half_open(w->sim, a, b);
         break;
+    case FUZZ_MEMORY:
+        w->is_short = true;
+        taint(w, false);
+        pd_mem_fault_set(f->n);
+        break;
     case FUZZ_FLIP:
         pd_sim_flip(w->sim, a, b, f->n);
         if (f->n % 2 == 0)
@@ -608,6 +617,8 @@ static void heal(struct world *w)
 {
     pd_sim_heal(w->sim);
     w->client_cuts = 0;
+    w->is_short = false;
+    pd_mem_fault_set(0);
     pd_sim_link_set(w->sim, NULL, NULL, &w->plan->sim.link);
     for (uint32_t i = 0; i < w->plan->n_nodes; i++)
         node_restore(w, &w->nodes[i]);

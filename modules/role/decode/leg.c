@@ -62,6 +62,7 @@ struct leg {
 static void leg_next_prefill(struct leg *leg, const char *why);
 static void leg_run(struct leg *leg, bool with_first);
 static void leg_close(struct leg *leg);
+static void leg_stop(struct leg *leg, bool peer_gone);
 
 static pd_time now_of(const struct leg *leg)
 {
@@ -106,12 +107,14 @@ static bool leg_send(struct leg *leg, uint32_t type, struct pd_str bytes)
     if (leg->call == NULL)
         return true;
     pd_status status = leg->unsent_n > 0 ? PD_EAGAIN : send_now(leg, type, bytes);
-    if (status == PD_EAGAIN && !unsent_add(leg, type, bytes)) {
-        leg_fail(leg, 503, "server_error", "overloaded", "the answer was not read fast enough");
-        return false;
-    }
-    /* Any other failure: the call's on_end follows. */
-    return true;
+    if (status == PD_OK || status == PD_EPEER)
+        return true; /* PD_EPEER: the call's on_end follows */
+    if (status == PD_EAGAIN && unsent_add(leg, type, bytes))
+        return true;
+    /* A token that cannot be sent must not be left out. */
+    leg_fail(leg, 503, "server_error", "overloaded",
+             status == PD_EAGAIN ? "the answer was not read fast enough" : "out of memory");
+    return false;
 }
 
 static void call_finish(struct leg *leg)
@@ -126,16 +129,28 @@ static void call_finish(struct leg *leg)
 
 static void call_flush(struct leg *leg)
 {
+    pd_status status = PD_OK;
     size_t at = 0;
     while (leg->call != NULL && at < leg->unsent_n) {
         uint32_t head[2];
         memcpy(head, leg->unsent + at, 8);
-        if (send_now(leg, head[0], (struct pd_str){ leg->unsent + at + 8, head[1] }) != PD_OK)
+        status = send_now(leg, head[0], (struct pd_str){ leg->unsent + at + 8, head[1] });
+        if (status != PD_OK)
             break;
         at += 8 + head[1];
     }
-    memmove(leg->unsent, leg->unsent + at, leg->unsent_n - at);
+    if (at > 0)
+        memmove(leg->unsent, leg->unsent + at, leg->unsent_n - at);
     leg->unsent_n -= at;
+    if (status != PD_OK && status != PD_EAGAIN && status != PD_EPEER) {
+        /* No event tells when to try again; the router learns that it failed. */
+        leg->unsent_n = 0;
+        leg->role->peer->call_end(leg->call, status, (struct pd_str){ "", 0 });
+        leg->call = NULL;
+        leg_stop(leg, false);
+        leg_close(leg);
+        return;
+    }
     if (leg->call != NULL && leg->unsent_n == 0 && leg->has_end) {
         call_finish(leg);
         leg_close(leg);
@@ -264,8 +279,10 @@ static void leg_finish(struct leg *leg, uint32_t reason)
 {
     struct pd_leg_end end;
     end_fill(leg, &end, reason);
-    if (leg->role->api->text_end(leg->text, &end.text) != PD_OK)
-        end.text = (struct pd_str){ "", 0 };
+    if (leg->role->api->text_end(leg->text, &end.text) != PD_OK) {
+        leg_fail(leg, 503, "server_error", "overloaded", "out of memory");
+        return;
+    }
     /* The text borrows from the leg, which may outlive this call only together
      * with its text object, so the pointer stays good until the end is sent. */
     leg_end(leg, &end);

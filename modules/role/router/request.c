@@ -674,6 +674,10 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
     record->user = q;
     q->seed = api->has_seed ? api->sampling.seed : pd_loop_random_u64(r->loop);
     q->n_legs = api->n_legs;
+    for (uint32_t i = 0; i < q->n_legs; i++) {
+        q->legs[i].request = q;
+        q->legs[i].index = i;
+    }
     q->next = r->requests;
     if (r->requests != NULL)
         r->requests->link = &q->next;
@@ -687,10 +691,6 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         return;
     }
     r->req->stage(r->reqs, record, PD_REQ_QUEUED, now_of(q));
-    for (uint32_t i = 0; i < q->n_legs; i++) {
-        q->legs[i].request = q;
-        q->legs[i].index = i;
-    }
     for (uint32_t i = 0, n = q->n_legs; i < n; i++) {
         if (!leg_send(&q->legs[i]))
             return;
