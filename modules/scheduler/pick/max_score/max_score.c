@@ -2,52 +2,9 @@
 /* Picks the candidates with the highest totals.  Equal ones are equally likely:
  * among the m best of the same total seen so far, the m-th replaces the one
  * held with the chance 1/m. */
-#include <stdlib.h>
-
 #include <pdplane/scheduler.h>
 
-struct pd_picker {
-    int unused;                 /* it has no state */
-};
-
-static pd_status ms_create(const struct pd_instance_ctx *ctx, const void *conf,
-                           struct pd_picker **out, struct pd_err *err)
-{
-    struct pd_picker *picker = calloc(1, sizeof *picker);
-
-    (void)ctx;
-    (void)conf;
-    if (picker == NULL) {
-        err->status = PD_ENOMEM;
-        return PD_ENOMEM;
-    }
-    *out = picker;
-    return PD_OK;
-}
-
-static void ms_destroy(struct pd_picker *picker)
-{
-    free(picker);
-}
-
-/* SplitMix64: as many random numbers from a request's bits as are needed. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static bool is_taken(const uint32_t *index, uint32_t n, uint32_t i)
-{
-    for (uint32_t k = 0; k < n; k++) {
-        if (index[k] == i)
-            return true;
-    }
-    return false;
-}
+#include "picker.h"
 
 static uint32_t ms_pick(struct pd_picker *picker, const struct pd_sched_request *request,
                         const struct pd_endpoint_view *candidates, const double *total, uint32_t n,
@@ -75,7 +32,7 @@ static uint32_t ms_pick(struct pd_picker *picker, const struct pd_sched_request 
 
 static const struct pd_picker_ops ms_ops = {
     .head = PD_OPS(pd_picker_ops, PD_PICKER_V1),
-    .create = ms_create, .destroy = ms_destroy, .pick = ms_pick,
+    .create = picker_create, .destroy = picker_destroy, .pick = ms_pick,
 };
 
 static const char *const ms_aliases[] = { "max-score-picker", "max", NULL };

@@ -4,45 +4,12 @@
  * and the greatest keys win.  Candidates with a total of 0 or less come last;
  * when all have that, each is equally likely. */
 #include <math.h>
-#include <stdlib.h>
 
 #include <pdplane/scheduler.h>
 
+#include "picker.h"
+
 #define PICKS_MAX 16u
-
-struct pd_picker {
-    int unused;                 /* it has no state */
-};
-
-static pd_status wr_create(const struct pd_instance_ctx *ctx, const void *conf,
-                           struct pd_picker **out, struct pd_err *err)
-{
-    struct pd_picker *picker = calloc(1, sizeof *picker);
-
-    (void)ctx;
-    (void)conf;
-    if (picker == NULL) {
-        err->status = PD_ENOMEM;
-        return PD_ENOMEM;
-    }
-    *out = picker;
-    return PD_OK;
-}
-
-static void wr_destroy(struct pd_picker *picker)
-{
-    free(picker);
-}
-
-/* SplitMix64. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
 
 /* In (0,1), never an end. */
 static double uniform(uint64_t *state)
@@ -85,7 +52,7 @@ static uint32_t wr_pick(struct pd_picker *picker, const struct pd_sched_request 
 
 static const struct pd_picker_ops wr_ops = {
     .head = PD_OPS(pd_picker_ops, PD_PICKER_V1),
-    .create = wr_create, .destroy = wr_destroy, .pick = wr_pick,
+    .create = picker_create, .destroy = picker_destroy, .pick = wr_pick,
 };
 
 static const char *const wr_aliases[] = { "weighted-random-picker", NULL };
