@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Load on a server with the OpenAI API, and what its clients saw.
+ *
+ * Closed loop: so many requests are always under way.  Open loop: requests are
+ * meant to start at times that do not depend on the server (constant distance
+ * or Poisson); every delay is counted from the time that was meant, so that a
+ * server that stalls cannot hide it.  Loop thread; works on both loops. */
+#ifndef PD_BENCH_LOAD_H
+#define PD_BENCH_LOAD_H
+
+#include "bench/hist.h"
+
+#include <pdplane/loop.h>
+
+struct pd_bench_load;
+struct pd_buf;
+
+enum pd_bench_error {
+    PD_BENCH_ERROR_CONNECT = 0, /* no connection */
+    PD_BENCH_ERROR_TIMEOUT,
+    PD_BENCH_ERROR_CUT,         /* the connection ended before the answer did */
+    PD_BENCH_ERROR_PROTOCOL,    /* the answer is malformed */
+    PD_BENCH_ERROR_4XX,
+    PD_BENCH_ERROR_429,
+    PD_BENCH_ERROR_5XX,
+    PD_BENCH_ERROR_EVENT,       /* an error event in a stream */
+    PD_BENCH_ERROR_NO_DONE,     /* a stream ended without its end mark */
+    PD_BENCH_ERROR_LOCAL,       /* the request could not be started here */
+    PD_BENCH_ERRORS
+};
+
+/* "connect", "timeout" and so on. */
+const char *pd_bench_error_name(enum pd_bench_error error);
+
+struct pd_bench_load_opts {
+    size_t size;                /* sizeof(struct pd_bench_load_opts) */
+    struct pd_addr addr;
+    struct pd_str host;         /* for the Host header */
+    struct pd_str target;       /* path */
+    struct pd_str api_key;      /* sent as a bearer token; may be empty */
+    const struct pd_str *bodies;/* sent in turn; at least one */
+    size_t n_bodies;
+    uint32_t concurrency;       /* closed loop: always under way; open loop: at most under way */
+    double rate;                /* open loop: requests per second; 0: closed loop */
+    bool is_constant;           /* open loop: constant distance instead of Poisson */
+    uint64_t requests;          /* 0: no limit */
+    pd_time duration;           /* no new requests after it; 0: no limit */
+    pd_time warmup;             /* requests meant to start before it are not counted */
+    pd_time timeout;            /* to the first byte, and between pieces; 0: 60 s */
+};
+
+/* Counts of requests that were meant to start after the warm-up. */
+struct pd_bench_load_result {
+    uint64_t started;           /* also those of the warm-up */
+    uint64_t ok;
+    uint64_t errors[PD_BENCH_ERRORS];
+    uint64_t tokens;            /* events of streams with text */
+    uint64_t bytes;             /* of bodies received */
+    uint64_t late;              /* open loop: started over 1 ms after the time that was meant */
+    pd_time seconds;            /* ns from the end of the warm-up to the last answer */
+    struct pd_bench_hist ttft;  /* to the first token, or to the first byte of a whole answer */
+    struct pd_bench_hist itl;   /* between tokens of a stream */
+    struct pd_bench_hist e2e;   /* to the end */
+};
+
+/* Starts at once; on_done comes when all is over.  opts and what it borrows must
+ * last as long as the load.  PD_OK, PD_EINVAL, PD_ENOMEM.  Gives:
+ * pd_bench_load_destroy. */
+pd_status pd_bench_load_start(struct pd_loop *loop, const struct pd_bench_load_opts *opts,
+                              void (*on_done)(void *arg), void *arg, struct pd_bench_load **out);
+/* Starts no more; what is under way ends, at most grace_ns, then on_done. */
+void pd_bench_load_stop(struct pd_bench_load *l, pd_time grace_ns);
+/* Borrowed; changes while it runs. */
+const struct pd_bench_load_result *pd_bench_load_result(const struct pd_bench_load *l);
+uint32_t pd_bench_load_open(const struct pd_bench_load *l);
+/* After on_done. */
+void pd_bench_load_destroy(struct pd_bench_load *l);
+
+/* Appends the result as a table for people or as one JSON object (times in
+ * seconds).  cpu: processor time the load itself took.  Returns what the buffer
+ * returns. */
+pd_status pd_bench_load_table(const struct pd_bench_load_result *r, pd_time cpu, struct pd_buf *out);
+pd_status pd_bench_load_json(const struct pd_bench_load_result *r, pd_time cpu, struct pd_buf *out);
+
+#endif

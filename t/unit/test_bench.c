@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The parts of pdbench: histograms, the fake engine and the load, in the
+ * simulator, where every delay is known exactly. */
+#include "net_world.h"
+
+#include "base/buf.h"
+#include "base/str.h"
+#include "bench/engine.h"
+#include "bench/load.h"
+
+static void test_hist(void **state)
+{
+    static struct pd_bench_hist h;
+    (void)state;
+    pd_bench_hist_init(&h);
+    assert_int_equal(pd_bench_hist_at(&h, 0.5), 0);
+    for (uint64_t i = 1; i <= 100000; i++)
+        pd_bench_hist_add(&h, i * 1000);
+    for (int p = 1; p <= 100; p++) {
+        double want = (double)p * 1e6, got = (double)pd_bench_hist_at(&h, p / 100.0);
+        assert_true(got >= want * 0.9999 && got <= want * 1.016);
+    }
+    assert_int_equal(pd_bench_hist_at(&h, 1), 100000000);
+    assert_int_equal(h.min, 1000);
+    assert_true(pd_bench_hist_mean(&h) > 50000000.0 && pd_bench_hist_mean(&h) < 50001000.0);
+    /* Every value falls into a bucket whose end is not below it. */
+    for (unsigned shift = 0; shift < 64; shift++) {
+        pd_bench_hist_init(&h);
+        pd_bench_hist_add(&h, 1ull << shift);
+        assert_int_equal(pd_bench_hist_at(&h, 0.5), 1ull << shift);
+    }
+}
+
+struct bench {
+    struct world w;
+    struct pd_bench_engine *engine;
+    struct pd_bench_load *load;
+    struct pd_bench_engine_opts engine_opts;
+    struct pd_bench_load_opts opts;
+    struct pd_str body;
+    bool is_done;
+    bool is_closed;
+};
+
+static void on_done(void *arg)
+{
+    ((struct bench *)arg)->is_done = true;
+}
+
+static void on_closed(void *arg)
+{
+    ((struct bench *)arg)->is_closed = true;
+}
+
+static bool is_done(void *arg)
+{
+    return ((struct bench *)arg)->is_done;
+}
+
+static bool is_closed(void *arg)
+{
+    return ((struct bench *)arg)->is_closed;
+}
+
+static void bench_begin(struct bench *b, bool is_sim, const char *body)
+{
+    memset(b, 0, sizeof *b);
+    world_begin(&b->w, is_sim);
+    b->engine_opts.size = sizeof b->engine_opts;
+    b->opts.size = sizeof b->opts;
+    b->body = pd_str_from(body);
+    b->opts.bodies = &b->body;
+    b->opts.n_bodies = 1;
+    b->opts.concurrency = 1;
+    b->opts.host = PD_STR("bench");
+    b->opts.target = PD_STR("/v1/chat/completions");
+    b->engine_opts.addr = world_addr(&b->w);
+}
+
+static const struct pd_bench_load_result *bench_run(struct bench *b)
+{
+    assert_int_equal(pd_bench_engine_create(b->w.loop, &b->engine_opts, &b->engine), PD_OK);
+    if (b->opts.addr.port == 0)
+        assert_int_equal(pd_bench_engine_addr(b->engine, 0, &b->opts.addr), PD_OK);
+    assert_int_equal(pd_bench_load_start(b->w.loop, &b->opts, on_done, b, &b->load), PD_OK);
+    assert_true(world_run(&b->w, is_done, b, 600 * PD_SEC));
+    return pd_bench_load_result(b->load);
+}
+
+static void bench_end(struct bench *b)
+{
+    pd_bench_load_destroy(b->load);
+    pd_bench_engine_close(b->engine, on_closed, b);
+    assert_true(world_run(&b->w, is_closed, b, 10 * PD_SEC));
+    world_end(&b->w);
+}
+
+#define STREAM_BODY "{\"messages\":[],\"stream\":true,\"max_tokens\":10,\"stream_options\":{\"include_usage\":true}}"
+
+static void about(pd_time got, pd_time want)
+{
+    assert_true(got >= want);
+    assert_true(got <= want + want / 50 + 3 * PD_MS);
+}
+
+static void test_stream(void **state)
+{
+    struct bench b;
+    struct pd_bench_engine_stats s;
+    (void)state;
+    bench_begin(&b, true, STREAM_BODY);
+    b.engine_opts.ttft = 200 * PD_MS;
+    b.engine_opts.itl = 20 * PD_MS;
+    b.opts.requests = 50;
+    b.opts.concurrency = 5;
+    const struct pd_bench_load_result *r = bench_run(&b);
+    assert_int_equal(r->ok, 50);
+    assert_int_equal(r->tokens, 500);
+    assert_int_equal(r->itl.n, 450);
+    about(pd_bench_hist_at(&r->ttft, 0.5), 200 * PD_MS);
+    about(pd_bench_hist_at(&r->itl, 0.99), 20 * PD_MS);
+    about(r->seconds, 10 * 380 * PD_MS);
+    pd_bench_engine_stats(b.engine, &s);
+    assert_int_equal(s.answers, 50);
+    assert_int_equal(s.events, 500);
+    assert_int_equal(s.accepted, 5);
+    bench_end(&b);
+}
+
+static void test_whole(void **state)
+{
+    struct bench b;
+    (void)state;
+    bench_begin(&b, true, "{\"max_completion_tokens\":5}");
+    b.engine_opts.ttft = 100 * PD_MS;
+    b.engine_opts.itl = 10 * PD_MS;
+    b.opts.requests = 10;
+    const struct pd_bench_load_result *r = bench_run(&b);
+    assert_int_equal(r->ok, 10);
+    about(r->e2e.min, 140 * PD_MS);
+    bench_end(&b);
+}
+
+/* A server that takes one request at a time is asked for twice what it can do:
+ * the closed loop would not show it, the open loop does. */
+static void test_open_loop(void **state)
+{
+    struct bench b;
+    (void)state;
+    bench_begin(&b, true, "{\"max_tokens\":1}");
+    b.engine_opts.ttft = 100 * PD_MS;
+    b.opts.concurrency = 1;
+    b.opts.rate = 20;
+    b.opts.is_constant = true;
+    b.opts.requests = 100;
+    const struct pd_bench_load_result *r = bench_run(&b);
+    assert_int_equal(r->ok, 100);
+    assert_true(r->late >= 98);
+    /* The i-th request is meant at i * 50 ms and ends at (i + 1) * 100 ms. */
+    about(r->e2e.max, 100 * 100 * PD_MS - 99 * 50 * PD_MS);
+    bench_end(&b);
+}
+
+static void test_poisson(void **state)
+{
+    struct bench b;
+    (void)state;
+    bench_begin(&b, true, "{}");
+    b.opts.concurrency = 100;
+    b.opts.rate = 100;
+    b.opts.duration = 60 * PD_SEC;
+    b.opts.warmup = 10 * PD_SEC;
+    const struct pd_bench_load_result *r = bench_run(&b);
+    assert_true(r->started > 5600 && r->started < 6400);
+    assert_true(r->ok > 4700 && r->ok < 5300);
+    about(r->seconds + PD_SEC, 50 * PD_SEC);
+    bench_end(&b);
+}
+
+static void faults_case(const char *body, uint32_t status, uint32_t fail_every, uint32_t break_after,
+                        enum pd_bench_error error, uint64_t failed)
+{
+    struct bench b;
+    bench_begin(&b, true, body);
+    b.engine_opts.status = status;
+    b.engine_opts.fail_every = fail_every;
+    b.engine_opts.break_after = break_after;
+    b.opts.requests = 100;
+    b.opts.concurrency = 10;
+    const struct pd_bench_load_result *r = bench_run(&b);
+    assert_int_equal(r->errors[error], failed);
+    assert_int_equal(r->ok, 100 - failed);
+    bench_end(&b);
+}
+
+static void test_faults(void **state)
+{
+    (void)state;
+    faults_case("{}", 503, 0, 0, PD_BENCH_ERROR_5XX, 100);
+    faults_case("{}", 429, 0, 0, PD_BENCH_ERROR_429, 100);
+    faults_case("{}", 0, 4, 0, PD_BENCH_ERROR_5XX, 25);
+    faults_case(STREAM_BODY, 0, 0, 4, PD_BENCH_ERROR_CUT, 100);
+    faults_case("nothing", 0, 0, 0, PD_BENCH_ERROR_4XX, 100);
+}
+
+static void test_nobody(void **state)
+{
+    struct bench b;
+    (void)state;
+    bench_begin(&b, true, "{}");
+    b.opts.addr = b.engine_opts.addr;
+    b.opts.addr.port = 1;
+    b.opts.requests = 20;
+    const struct pd_bench_load_result *r = bench_run(&b);
+    assert_int_equal(r->errors[PD_BENCH_ERROR_CONNECT], 20);
+    bench_end(&b);
+}
+
+/* Many endpoints, on the real loop. */
+static void test_ports(void **state)
+{
+    struct bench b;
+    struct pd_addr addr;
+    struct pd_buf out;
+    (void)state;
+    bench_begin(&b, false, STREAM_BODY);
+    b.engine_opts.ports = 40;
+    b.opts.requests = 200;
+    b.opts.concurrency = 20;
+    const struct pd_bench_load_result *r = bench_run(&b);
+    assert_int_equal(r->ok, 200);
+    assert_int_equal(pd_bench_engine_addr(b.engine, 39, &addr), PD_OK);
+    assert_int_equal(pd_bench_engine_addr(b.engine, 40, &addr), PD_ENOENT);
+    pd_buf_init(&out, 65536);
+    assert_int_equal(pd_bench_load_table(r, PD_SEC, &out), PD_OK);
+    assert_true(pd_str_starts_with(pd_buf_str(&out), PD_STR("200 requests in ")));
+    pd_buf_clear(&out);
+    assert_int_equal(pd_bench_load_json(r, PD_SEC, &out), PD_OK);
+    assert_true(pd_str_find(pd_buf_str(&out), PD_STR("\"tokens\":2000,")) != PD_STR_NPOS);
+    pd_buf_fini(&out);
+    bench_end(&b);
+}
+
+static void test_limit(void **state)
+{
+    struct bench b;
+    (void)state;
+    bench_begin(&b, true, "{}");
+    b.engine_opts.ttft = 3600 * PD_SEC;
+    b.opts.concurrency = 7;
+    b.opts.duration = PD_SEC;
+    b.opts.timeout = 2 * PD_SEC;
+    const struct pd_bench_load_result *r = bench_run(&b);
+    assert_int_equal(r->ok, 0);
+    assert_int_equal(r->errors[PD_BENCH_ERROR_TIMEOUT], 7);
+    bench_end(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hist),      cmocka_unit_test(test_stream), cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_open_loop), cmocka_unit_test(test_poisson), cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_nobody),    cmocka_unit_test(test_ports),  cmocka_unit_test(test_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
