@@ -43,8 +43,9 @@ struct pd_answer {
     struct choice choices[];
 };
 
-pd_status pd_api_answer_create(struct pd_api *api, const struct pd_api_request *request, struct pd_str id,
-                               struct pd_str model, uint64_t created, struct pd_answer **out)
+pd_status pd_api_answer_create(struct pd_api *api, const struct pd_api_request *request,
+                               struct pd_str id, struct pd_str model, uint64_t created,
+                               struct pd_answer **out)
 {
     (void)api;
     uint32_t n = request->n_legs;
@@ -273,8 +274,8 @@ static void collect(struct pd_answer *a, struct choice *c, const struct pd_leg_t
     c->text_chars += count_chars(t->bytes);
 }
 
-pd_status pd_api_answer_token(struct pd_answer *answer, uint32_t leg, const struct pd_leg_token *token,
-                              struct pd_str *out)
+pd_status pd_api_answer_token(struct pd_answer *answer, uint32_t leg,
+                              const struct pd_leg_token *token, struct pd_str *out)
 {
     pd_buf_clear(&answer->out);
     *out = (struct pd_str){ "", 0 };

@@ -42,12 +42,14 @@ void pd_api_error_set(struct pd_api_error *error, uint32_t http, const char *typ
                       const char *message_fmt, ...) PD_PRINTF(5, 6);
 /* The error object alone, without the outer braces' key: {"message":...}. */
 void pd_api_error_put(struct pd_buf *b, const struct pd_api_error *error);
-pd_status pd_api_error_write(struct pd_api *api, const struct pd_api_error *error, struct pd_str *out);
+pd_status pd_api_error_write(struct pd_api *api, const struct pd_api_error *error,
+                             struct pd_str *out);
 pd_status pd_api_models_write(struct pd_api *api, const struct pd_api_model *models, uint32_t n,
                               struct pd_str *out);
-pd_status pd_api_model_write(struct pd_api *api, const struct pd_api_model *model, struct pd_str *out);
-pd_status pd_api_models_read(struct pd_api *api, struct pd_str body, struct pd_str *ids, uint32_t cap,
-                             uint32_t *n);
+pd_status pd_api_model_write(struct pd_api *api, const struct pd_api_model *model,
+                             struct pd_str *out);
+pd_status pd_api_models_read(struct pd_api *api, struct pd_str body, struct pd_str *ids,
+                             uint32_t cap, uint32_t *n);
 
 /* A writer into the scratch memory with room for `bound` bytes, and what it
  * wrote.  PD_OK, PD_ELIMIT, PD_ENOMEM. */
@@ -57,15 +59,19 @@ pd_status pd_api_scratch_close(struct pd_api *api, const struct pd_writer *w, st
 void pd_api_put_str16(struct pd_writer *w, struct pd_str s, size_t max);
 
 pd_status pd_api_leg_encode(struct pd_api *api, const struct pd_leg *leg, struct pd_str *out);
-pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *order, struct pd_str *out);
+pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *order,
+                              struct pd_str *out);
 pd_status pd_api_leg_decode(struct pd_api *api, struct pd_str bytes, struct pd_api_message **out);
 pd_status pd_api_order_decode(struct pd_api *api, struct pd_str bytes, struct pd_api_message **out);
 void pd_api_message_free(struct pd_api *api, struct pd_api_message *message);
 
-pd_status pd_api_started_encode(struct pd_api *api, const struct pd_leg_started *m, struct pd_str *out);
+pd_status pd_api_started_encode(struct pd_api *api, const struct pd_leg_started *m,
+                                struct pd_str *out);
 pd_status pd_api_started_decode(struct pd_api *api, struct pd_str bytes, struct pd_leg_started *m);
-pd_status pd_api_handover_encode(struct pd_api *api, const struct pd_leg_handover *m, struct pd_str *out);
-pd_status pd_api_handover_decode(struct pd_api *api, struct pd_str bytes, struct pd_leg_handover *m);
+pd_status pd_api_handover_encode(struct pd_api *api, const struct pd_leg_handover *m,
+                                 struct pd_str *out);
+pd_status pd_api_handover_decode(struct pd_api *api, struct pd_str bytes,
+                                 struct pd_leg_handover *m);
 pd_status pd_api_token_encode(struct pd_api *api, const struct pd_leg_token *m, struct pd_str *out);
 pd_status pd_api_token_decode(struct pd_api *api, struct pd_str bytes, struct pd_leg_token *m);
 pd_status pd_api_end_encode(struct pd_api *api, const struct pd_leg_end *m, struct pd_str *out);
@@ -74,14 +80,16 @@ pd_status pd_api_end_decode(struct pd_api *api, struct pd_str bytes, struct pd_l
 pd_status pd_api_text_create(struct pd_api *api, const struct pd_str *stops, uint32_t n,
                              struct pd_text **out);
 void pd_api_text_destroy(struct pd_api *api, struct pd_text *text);
-pd_status pd_api_text_add(struct pd_text *text, struct pd_str piece, struct pd_str *out, uint32_t *stopped);
+pd_status pd_api_text_add(struct pd_text *text, struct pd_str piece, struct pd_str *out,
+                          uint32_t *stopped);
 pd_status pd_api_text_end(struct pd_text *text, struct pd_str *out);
 
-pd_status pd_api_answer_create(struct pd_api *api, const struct pd_api_request *request, struct pd_str id,
-                               struct pd_str model, uint64_t created, struct pd_answer **out);
+pd_status pd_api_answer_create(struct pd_api *api, const struct pd_api_request *request,
+                               struct pd_str id, struct pd_str model, uint64_t created,
+                               struct pd_answer **out);
 void pd_api_answer_destroy(struct pd_api *api, struct pd_answer *answer);
-pd_status pd_api_answer_token(struct pd_answer *answer, uint32_t leg, const struct pd_leg_token *token,
-                              struct pd_str *out);
+pd_status pd_api_answer_token(struct pd_answer *answer, uint32_t leg,
+                              const struct pd_leg_token *token, struct pd_str *out);
 pd_status pd_api_answer_end(struct pd_answer *answer, uint32_t leg, const struct pd_leg_end *end,
                             struct pd_str *out);
 pd_status pd_api_answer_done(struct pd_answer *answer, struct pd_str *out);

@@ -43,7 +43,8 @@ void pd_api_error_put(struct pd_buf *b, const struct pd_api_error *error)
     pd_buf_append_char(b, '}');
 }
 
-pd_status pd_api_error_write(struct pd_api *api, const struct pd_api_error *error, struct pd_str *out)
+pd_status pd_api_error_write(struct pd_api *api, const struct pd_api_error *error,
+                             struct pd_str *out)
 {
     struct pd_buf *b = &api->scratch;
     pd_buf_clear(b);
@@ -84,7 +85,8 @@ pd_status pd_api_models_write(struct pd_api *api, const struct pd_api_model *mod
     return b->status;
 }
 
-pd_status pd_api_model_write(struct pd_api *api, const struct pd_api_model *model, struct pd_str *out)
+pd_status pd_api_model_write(struct pd_api *api, const struct pd_api_model *model,
+                             struct pd_str *out)
 {
     struct pd_buf *b = &api->scratch;
     pd_buf_clear(b);
@@ -93,8 +95,8 @@ pd_status pd_api_model_write(struct pd_api *api, const struct pd_api_model *mode
     return b->status;
 }
 
-pd_status pd_api_models_read(struct pd_api *api, struct pd_str body, struct pd_str *ids, uint32_t cap,
-                             uint32_t *n)
+pd_status pd_api_models_read(struct pd_api *api, struct pd_str body, struct pd_str *ids,
+                             uint32_t cap, uint32_t *n)
 {
     static const char *const paths[] = { "data" };
     struct pd_json_value data, item, id;
@@ -105,7 +107,8 @@ pd_status pd_api_models_read(struct pd_api *api, struct pd_str body, struct pd_s
     if (pd_json_scan(body, NULL, paths, 1, &data, NULL) != PD_OK || data.type != PD_JSON_ARRAY)
         return PD_EPROTO;
     pd_json_iter_init(&it, &data);
-    while (count < cap && count + 1 < sizeof at / sizeof at[0] && pd_json_iter_next(&it, NULL, &item)) {
+    while (count < cap && count + 1 < sizeof at / sizeof at[0] &&
+           pd_json_iter_next(&it, NULL, &item)) {
         at[count] = api->scratch.n;
         if (pd_json_find(&item, "id", &id) != PD_OK || pd_json_get_buf(&id, &api->scratch) != PD_OK)
             return PD_EPROTO;

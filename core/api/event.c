@@ -86,7 +86,8 @@ static void put_sentence(struct pd_writer *w, struct pd_str s)
     pd_writer_str16(w, s);
 }
 
-pd_status pd_api_started_encode(struct pd_api *api, const struct pd_leg_started *m, struct pd_str *out)
+pd_status pd_api_started_encode(struct pd_api *api, const struct pd_leg_started *m,
+                                struct pd_str *out)
 {
     struct pd_writer w;
     pd_status status = pd_api_scratch_open(api, 64 + m->reason.n + m->prefill.n, &w);
@@ -114,10 +115,12 @@ pd_status pd_api_started_decode(struct pd_api *api, struct pd_str bytes, struct 
     return pd_reader_finish(&r);
 }
 
-pd_status pd_api_handover_encode(struct pd_api *api, const struct pd_leg_handover *m, struct pd_str *out)
+pd_status pd_api_handover_encode(struct pd_api *api, const struct pd_leg_handover *m,
+                                 struct pd_str *out)
 {
     struct pd_writer w;
-    pd_status status = pd_api_scratch_open(api, 128 + m->transport.n + m->prefill.n + m->detail.n, &w);
+    pd_status status = pd_api_scratch_open(api, 128 + m->transport.n + m->prefill.n + m->detail.n,
+                                           &w);
     if (status != PD_OK)
         return status;
     pd_writer_u32(&w, m->verdict);
@@ -247,7 +250,8 @@ pd_status pd_api_end_decode(struct pd_api *api, struct pd_str bytes, struct pd_l
     struct pd_str param = pd_reader_str16(&r, sizeof e->param - 1);
     struct pd_str message = pd_reader_str16(&r, sizeof e->message - 1);
     if (pd_reader_finish(&r) != PD_OK || type >= PD_ARRAY_LEN(error_types) ||
-        code >= PD_ARRAY_LEN(error_codes) || m->reason < PD_FINISH_STOP || m->reason > PD_FINISH_ERROR)
+        code >= PD_ARRAY_LEN(error_codes) || m->reason < PD_FINISH_STOP ||
+        m->reason > PD_FINISH_ERROR)
         return PD_EPROTO;
     if (m->reason == PD_FINISH_ERROR && (e->http < 400 || e->http > 599))
         return PD_EPROTO;

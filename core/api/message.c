@@ -215,7 +215,8 @@ static void get_leg(struct pd_reader *r, struct pd_arena *arena, struct pd_leg *
     leg->min_tokens = pd_reader_u64(r);
     leg->decide_reason = pd_reader_str16(r, REASON_MAX);
     leg->n_stops = pd_reader_u8(r);
-    if (leg->n_stops > PD_API_MAX_STOPS || (leg->kind != PD_API_CHAT && leg->kind != PD_API_COMPLETIONS) ||
+    if (leg->n_stops > PD_API_MAX_STOPS ||
+        (leg->kind != PD_API_CHAT && leg->kind != PD_API_COMPLETIONS) ||
         leg->decide < PD_DECIDE_LOCAL || leg->decide > PD_DECIDE_EXACT) {
         r->failed = true;
         return;
@@ -267,7 +268,8 @@ void pd_api_message_free(struct pd_api *api, struct pd_api_message *message)
     pd_free(d);
 }
 
-static pd_status decoded_finish(struct decoded *d, const struct pd_reader *r, struct pd_api_message **out)
+static pd_status decoded_finish(struct decoded *d, const struct pd_reader *r,
+                                struct pd_api_message **out)
 {
     pd_status status = pd_reader_finish(r);
     if (status != PD_OK) {
@@ -292,7 +294,8 @@ pd_status pd_api_leg_decode(struct pd_api *api, struct pd_str bytes, struct pd_a
     return decoded_finish(d, &r, out);
 }
 
-pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *order, struct pd_str *out)
+pd_status pd_api_order_encode(struct pd_api *api, const struct pd_leg_order *order,
+                              struct pd_str *out)
 {
     struct pd_writer w;
     if (order->n_tokens > PD_API_TOKENS_MAX)

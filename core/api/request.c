@@ -155,14 +155,15 @@ static pd_status read_number(struct parsed *p, enum member m, double lo, double 
     return PD_OK;
 }
 
-static pd_status read_count(struct parsed *p, enum member m, uint64_t lo, uint64_t hi, uint32_t *out)
+static pd_status read_count(struct parsed *p, enum member m, uint64_t lo, uint64_t hi,
+                            uint32_t *out)
 {
     uint64_t v;
     if (!is_given(p, m))
         return PD_OK;
     if (pd_json_get_u64(&p->values[m], &v) != PD_OK || v < lo || v > hi)
-        return refuse(p, m, "invalid_value", "'%s' must be a whole number from %llu to %llu", paths[m],
-                      (unsigned long long)lo, (unsigned long long)hi);
+        return refuse(p, m, "invalid_value", "'%s' must be a whole number from %llu to %llu",
+                      paths[m], (unsigned long long)lo, (unsigned long long)hi);
     *out = (uint32_t)v;
     return PD_OK;
 }
@@ -205,7 +206,8 @@ static pd_status read_stops(struct parsed *p)
         return refuse(p, M_STOP, "invalid_value", "'stop' must be a string or a list of strings");
     size_t n = v->type == PD_JSON_STRING ? 1 : pd_json_count(v);
     if (n > PD_API_MAX_STOPS)
-        return refuse(p, M_STOP, "invalid_value", "'stop' has more than %u strings", PD_API_MAX_STOPS);
+        return refuse(p, M_STOP, "invalid_value", "'stop' has more than %u strings",
+                      PD_API_MAX_STOPS);
     stops = pd_arena_calloc(&p->arena, n + 1, sizeof *stops);
     if (stops == NULL)
         return PD_ENOMEM;
@@ -219,7 +221,8 @@ static pd_status read_stops(struct parsed *p)
     while (v->type == PD_JSON_STRING || pd_json_iter_next(&it, NULL, &item)) {
         struct pd_str s;
         if (item.type != PD_JSON_STRING)
-            return refuse(p, M_STOP, "invalid_value", "'stop' must be a string or a list of strings");
+            return refuse(p, M_STOP, "invalid_value",
+                          "'stop' must be a string or a list of strings");
         if (pd_json_get_str(&item, &p->arena, &s) != PD_OK)
             return PD_ENOMEM;
         if (s.n == 0 || s.n > PD_API_STOP_MAX)
@@ -245,7 +248,8 @@ static pd_status read_prompt_text(struct parsed *p, enum member m, const struct 
 
 /* A message's content: a string, null, or a list of parts of which only text
  * can be read here. */
-static pd_status read_content(struct parsed *p, const struct pd_json_value *content, struct pd_str *out)
+static pd_status read_content(struct parsed *p, const struct pd_json_value *content,
+                              struct pd_str *out)
 {
     struct pd_json_iter it;
     struct pd_json_value part;
@@ -273,7 +277,8 @@ static pd_status read_content(struct parsed *p, const struct pd_json_value *cont
         const char *key = pd_json_is_str(&type, "text") ? "text" : "refusal";
         if (pd_json_find(&part, key, &text) != PD_OK || text.type != PD_JSON_STRING) {
             pd_buf_fini(&joined);
-            return refuse(p, M_MESSAGES, "invalid_value", "a content part must have a '%s' string", key);
+            return refuse(p, M_MESSAGES, "invalid_value", "a content part must have a '%s' string",
+                          key);
         }
         pd_json_get_buf(&text, &joined); /* a failure stays in its status */
     }
@@ -294,7 +299,8 @@ static pd_status read_messages(struct parsed *p)
         return refuse(p, M_MESSAGES, "missing_required_parameter", "'messages' is missing");
     size_t n = pd_json_count(v);
     if (v->type != PD_JSON_ARRAY || n == 0)
-        return refuse(p, M_MESSAGES, "invalid_value", "'messages' must be a list with at least one message");
+        return refuse(p, M_MESSAGES, "invalid_value",
+                      "'messages' must be a list with at least one message");
     if (n > p->limits->max_messages)
         return refuse(p, M_MESSAGES, "invalid_value", "'messages' has more than %u messages",
                       p->limits->max_messages);
@@ -336,7 +342,8 @@ static pd_status read_token_prompt(struct parsed *p, const struct pd_json_value 
     struct pd_json_value item;
     size_t n = pd_json_count(v);
     if (n == 0 || n > PD_API_TOKENS_MAX)
-        return refuse(p, M_PROMPT, "invalid_value", "a prompt must have 1 to %u tokens", PD_API_TOKENS_MAX);
+        return refuse(p, M_PROMPT, "invalid_value", "a prompt must have 1 to %u tokens",
+                      PD_API_TOKENS_MAX);
     int32_t *tokens = pd_arena_alloc(&p->arena, n * sizeof *tokens);
     if (tokens == NULL)
         return PD_ENOMEM;
@@ -357,7 +364,8 @@ static pd_status read_one_prompt(struct parsed *p, const struct pd_json_value *v
     if (v->type == PD_JSON_ARRAY)
         return read_token_prompt(p, v, prompt);
     if (v->type != PD_JSON_STRING)
-        return refuse(p, M_PROMPT, "invalid_value", "'prompt' must be text, tokens, or a list of these");
+        return refuse(p, M_PROMPT, "invalid_value",
+                      "'prompt' must be text, tokens, or a list of these");
     return read_prompt_text(p, M_PROMPT, v, &prompt->text);
 }
 
@@ -415,7 +423,8 @@ static pd_status read_logprobs(struct parsed *p)
     if (status == PD_OK)
         status = read_count(p, M_TOP_LOGPROBS, 0, PD_API_MAX_TOP, &top);
     if (status == PD_OK && top > 0 && s->want_logprob == 0)
-        return refuse(p, M_TOP_LOGPROBS, "invalid_value", "'top_logprobs' needs 'logprobs' to be true");
+        return refuse(p, M_TOP_LOGPROBS, "invalid_value",
+                      "'top_logprobs' needs 'logprobs' to be true");
     s->logprobs = top;
     return status;
 }
@@ -518,15 +527,18 @@ static void check_unsupported(struct parsed *p)
         note_unsupported(p, M_RESPONSE_FORMAT, "this model writes plain text only");
     if (is_given(p, M_LOGIT_BIAS) && pd_json_count(&v[M_LOGIT_BIAS]) > 0)
         note_unsupported(p, M_LOGIT_BIAS, "'logit_bias' is not supported by this model");
-    if (is_given(p, M_AUDIO) || (is_given(p, M_MODALITIES) && !asks_for_text_only(&v[M_MODALITIES])))
-        note_unsupported(p, is_given(p, M_AUDIO) ? M_AUDIO : M_MODALITIES, "this model writes text only");
+    if (is_given(p, M_AUDIO) ||
+        (is_given(p, M_MODALITIES) && !asks_for_text_only(&v[M_MODALITIES])))
+        note_unsupported(p, is_given(p, M_AUDIO) ? M_AUDIO : M_MODALITIES,
+                         "this model writes text only");
     if (p->request.kind == PD_API_COMPLETIONS && is_given(p, M_SUFFIX))
         note_unsupported(p, M_SUFFIX, "'suffix' is not supported by this model");
     if (p->request.echo != 0 && p->request.n_prompts > 0 && p->request.kind == PD_API_COMPLETIONS &&
         p->request.prompts[0].tokens != NULL)
         note_unsupported(p, M_ECHO, "'echo' needs a prompt that is text");
     if (p->request.echo != 0 && p->request.sampling.want_logprob != 0)
-        note_unsupported(p, M_ECHO, "'echo' together with 'logprobs' is not supported by this model");
+        note_unsupported(p, M_ECHO,
+                         "'echo' together with 'logprobs' is not supported by this model");
 }
 
 static pd_status parse(struct parsed *p, struct pd_str body)
@@ -537,8 +549,8 @@ static pd_status parse(struct parsed *p, struct pd_str body)
     if (status != PD_OK) {
         pd_api_error_set(p->error, 400, "invalid_request_error",
                          status == PD_EEXIST ? "duplicate_key" : "invalid_json",
-                         "the body is not valid JSON: line %u, column %u: %s", where.line, where.column,
-                         where.text);
+                         "the body is not valid JSON: line %u, column %u: %s",
+                         where.line, where.column, where.text);
         return PD_EINVAL;
     }
     if (p->values[M_ROOT].type != PD_JSON_OBJECT) {

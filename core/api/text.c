@@ -118,7 +118,8 @@ static pd_status show(struct pd_text *text, const char *p, size_t n)
     return text->shown.status;
 }
 
-pd_status pd_api_text_add(struct pd_text *text, struct pd_str piece, struct pd_str *out, uint32_t *stopped)
+pd_status pd_api_text_add(struct pd_text *text, struct pd_str piece, struct pd_str *out,
+                          uint32_t *stopped)
 {
     pd_buf_clear(&text->shown);
     *out = (struct pd_str){ "", 0 };
