@@ -14,12 +14,12 @@ use PDPlane::Http qw(parallel choices_of);
 
 my @asks = (greedy(), seeded());
 my $one = topology('one');
-my @expected = map { choices_of($_) } map { parallel($one->port, $_) } @asks;
+my @expected = map { choices_of($_) } parallel($one->port, @asks);
 $one->stop;
 
 sub differing {
     my ($s, @list) = @_;
-    my @got = map { choices_of($_) } map { parallel($s->port, $asks[$_]) } @list;
+    my @got = map { choices_of($_) } parallel($s->port, @asks[@list]);
     return grep { $got[$_] ne $expected[ $list[$_] ] } 0 .. $#list;
 }
 
