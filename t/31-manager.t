@@ -4,7 +4,9 @@
 use strict;
 use warnings;
 
+use Fcntl;
 use IO::Socket::INET;
+use IO::Socket::UNIX;
 use JSON::PP;
 use POSIX qw(:sys_wait_h);
 use Test::More;
@@ -35,9 +37,18 @@ EOT
 my $conf = spew 'm.conf', $good;
 my $log = folder() . '/m.log';
 
+# What systemd would give and hear: a listening socket, and a socket for news.
+my $news_path = folder() . '/notify';
+my $news = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Local => $news_path) or die "notify: $!";
+my $given = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $admin, Listen => 5, ReuseAddr => 1)
+    or die "port $admin: $!";
+
 my $manager = fork // die "fork: $!";
 if ($manager == 0) {
     open STDERR, '>', $log or die;
+    fcntl $given, F_SETFD, 0 or die "fcntl: $!";
+    POSIX::dup2(fileno($given), 3);
+    @ENV{qw(NOTIFY_SOCKET LISTEN_PID LISTEN_FDS)} = ($news_path, $$, 1);
     exec builddir() . '/pdplane', '-c', $conf or die;
 }
 END { kill 'KILL', $manager if defined $manager && $manager > 0 && waitpid($manager, WNOHANG) == 0 }
@@ -69,10 +80,32 @@ sub ask {
 
 sub workers { my @w = slurp($log) =~ /worker (\d+) serves/g; return @w }
 
+close $given;
+
 ok wait_for('the first worker', sub { -e $log && workers() >= 1 }), 'a worker serves';
 like slurp($pid_file), qr/^$manager$/, 'the pid file names the manager';
 my ($expected) = ask(30);
 ok defined $expected, 'it answers';
+
+# The next news, '' when there is none for a while.
+sub heard {
+    my ($seconds) = @_;
+    my ($text, $wait) = ('', '');
+    vec($wait, fileno($news), 1) = 1;
+    recv $news, $text, 4096, 0 if select $wait, undef, undef, $seconds;
+    return $text;
+}
+like heard(5), qr/^READY=1$/m, 'readiness is told to the service manager';
+my $health = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $admin, Timeout => 5);
+print {$health} "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+like do { local $/; <$health> }, qr/^HTTP\/1.1 200/, 'a socket that it had opened is served';
+
+my @news;
+sub hear {
+    while ((my $text = heard(0)) ne '') {
+        push @news, $text;
+    }
+}
 
 # A crash.
 kill 'KILL', (workers())[-1];
@@ -104,6 +137,7 @@ for my $n (1 .. 4) {
     my $before = workers();
     is +(run_program(builddir() . '/pdplane', '-s', 'reload', '-c', $conf))[0], 0, "reload $n is taken";
     ok wait_for('the next worker', sub { workers() > $before }), 'a new worker serves';
+    hear();
 }
 my $failed = grep { waitpid($_, 0); $? != 0 } @children;
 is $failed, 0, 'no request failed and no stream broke meanwhile';
@@ -120,9 +154,13 @@ ok wait_for('the refusal', sub { slurp($log) =~ /nothing has changed/ }), 'a bro
 like slurp($log), qr/m\.conf:\d+: error: .*engin/, 'and the log says what is wrong';
 is +(ask(30))[0], $expected, 'the old worker goes on';
 
+hear();
 kill 'TERM', $manager;
 waitpid $manager, 0;
 is $?, 0, 'the manager ends with status 0';
+hear();
+ok +(grep { /^RELOADING=1$/m } @news), 'reloads were told';
+like $news[-1], qr/^STOPPING=1$/m, 'and the end';
 $manager = 0;
 ok !-e $pid_file, 'and removes the pid file';
 unlike slurp($log), qr/Sanitizer|crashed/, 'nothing crashed';

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The worker's side of what the manager hands over: listening sockets that
- * outlive workers, and the descriptor to say "ready" on. */
+ * outlive workers, and the descriptor to say "ready" on.  Without a manager the
+ * service manager of the machine takes its place. */
 #include "main/handed.h"
 
 #include <fcntl.h>
@@ -10,6 +11,7 @@
 
 #include "base/str.h"
 #include "loop/addr.h"
+#include "loop/service.h"
 #include "os/fd.h"
 
 static pd_status sockets_read(struct pd_handed *out, const char *text)
@@ -40,7 +42,7 @@ pd_status pd_handed_read(struct pd_handed *out)
     out->ready_fd = -1;
     out->replaces = replaces != NULL && strcmp(replaces, "1") == 0;
     if (ready == NULL)
-        return PD_OK;
+        return pd_service_sockets(out->sockets, PD_HANDED_MAX, &out->n_sockets);
     if (pd_str_parse_u64(pd_str_from(ready), &fd) != PD_OK || fd > INT32_MAX)
         return PD_EINVAL;
     out->ready_fd = (int)fd;
@@ -50,8 +52,10 @@ pd_status pd_handed_read(struct pd_handed *out)
 
 void pd_handed_ready(struct pd_handed *handed)
 {
-    if (handed->ready_fd < 0)
+    if (handed->ready_fd < 0) {
+        pd_service_notify("READY=1\nSTATUS=serving");
         return;
+    }
     pd_fd_write_all(handed->ready_fd, "1", 1);
     close(handed->ready_fd);
     handed->ready_fd = -1;

@@ -25,6 +25,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "loop/addr.h"
+#include "loop/service.h"
 #include "main/handed.h"
 #include "main/main.h"
 #include "log/log.h"
@@ -57,6 +58,7 @@ struct manager {
     struct pd_log *log;
     struct pd_pidfile *pidfile;
     struct pd_handed handed;           /* sockets that workers inherit */
+    size_t n_given;                    /* of them, opened by a service manager */
     struct worker workers[WORKERS_MAX];
     struct worker *current;            /* that serves, or is about to be the only one */
     struct worker *next;               /* that shall replace it */
@@ -119,7 +121,7 @@ static void sockets_close(struct manager *m)
 {
     for (size_t i = 0; i < m->handed.n_sockets; i++) {
         close(m->handed.sockets[i].fd);
-        if (m->handed.sockets[i].addr.family == PD_AF_UNIX)
+        if (i >= m->n_given && m->handed.sockets[i].addr.family == PD_AF_UNIX)
             unlink(m->handed.sockets[i].addr.path);
     }
 }
@@ -171,6 +173,7 @@ static void on_ready(struct pd_watch *watch, uint32_t events, void *arg)
         return; /* it ends; its exit is told by a signal */
     w->is_ready = true;
     pd_log_notice(m->log, "worker %lld serves", (long long)w->pid);
+    pd_service_notify("READY=1\nSTATUS=serving");
     if (w != m->next)
         return;
     struct worker *old = m->current;
@@ -295,6 +298,7 @@ static void worker_gone(struct manager *m, struct worker *w, int status)
     if (w == m->next) {
         m->next = NULL;
         pd_log_error(m->log, "the new worker did not come up; nothing has changed");
+        pd_service_notify("READY=1\nSTATUS=serving; the last reload was refused, see the log");
     } else if (w == m->current) {
         if (w->is_ending && !m->is_stopping) {
             m->is_stopping = true; /* drained by a signal or by pdctl */
@@ -340,6 +344,7 @@ static void replace(struct manager *m)
                      conf == NULL ? "it cannot be read" : err.text);
         return;
     }
+    pd_service_notify("RELOADING=1");
     worker_start(m, true);
 }
 
@@ -366,6 +371,7 @@ static void on_signal(int signum, void *arg)
         break;
     }
     pd_log_notice(m->log, "signal %s", pd_signal_name(signum));
+    pd_service_notify("STOPPING=1");
     m->is_stopping = true;
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
         if (m->workers[i].pid != 0 && (signum != SIGQUIT || !m->workers[i].is_ending))
@@ -400,6 +406,10 @@ static pd_status manager_start(struct manager *m, struct pd_node_early *early, s
     if (early->pid_file != NULL && ((status = pd_file_parent_make(early->pid_file, err)) != PD_OK ||
                                     (status = pd_pidfile_open(early->pid_file, err, &m->pidfile)) != PD_OK))
         return status;
+    status = pd_service_sockets(m->handed.sockets, PD_HANDED_MAX, &m->n_given);
+    if (status != PD_OK)
+        return pd_err_set(err, status, "LISTEN_PID or LISTEN_FDS is malformed");
+    m->handed.n_sockets = m->n_given;
     if ((status = sockets_open(m, early, err)) != PD_OK)
         return status;
     pd_signal_ignore(SIGPIPE);

@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "ctl/ctl.h"
+#include "loop/service.h"
 #include "loop/uv.h"
 #include "main/handed.h"
 #include "main/main.h"
@@ -70,6 +71,8 @@ static void stop(struct run *run)
     if (run->is_stopping)
         return;
     run->is_stopping = true;
+    if (!run->is_managed)
+        pd_service_notify("STOPPING=1");
     pd_timer_stop(&run->drain_timer);
     for (size_t i = 0; i < sizeof run->signals / sizeof run->signals[0]; i++) {
         if (run->signals[i] != NULL)

@@ -201,6 +201,7 @@ static void role_drained(void *arg)
 static void clients_drained(void *arg)
 {
     struct pd_node *node = arg;
+    pd_peers_drain(node->peers, true);
     /* One more than the roles, so that the last step comes after all of them. */
     node->n_undrained = node->n_roles + 1;
     for (uint32_t i = 0; i < node->n_roles; i++)
@@ -219,8 +220,8 @@ void pd_node_drain(struct pd_node *node, void (*done)(void *arg), void *arg)
     pd_reqs_counts(node->reqs, &counts);
     pd_log_notice(node->log, "draining: %llu requests are open",
                   (unsigned long long)counts.outcome[PD_REQ_LIVE]);
-    pd_peers_drain(node->peers, true);
-    /* Clients first: requests that are on their way are still served. */
+    /* Clients first: requests that are on their way are still served, also by
+     * this node's own engines. */
     if (node->net.openai != NULL)
         pd_http_server_drain(node->net.openai, clients_drained, node);
     else
