@@ -42,8 +42,10 @@ struct run {
 
 static void err_print(const struct pd_err *err)
 {
-    if (err->file[0] != '\0')
+    if (err->file[0] != '\0' && err->line != 0)
         fprintf(stderr, "%s:%u: ", err->file, err->line);
+    else if (err->file[0] != '\0')
+        fprintf(stderr, "%s: ", err->file);
     fprintf(stderr, "error: %s\n", err->text);
     if (err->hint[0] != '\0')
         fprintf(stderr, "  hint: %s\n", err->hint);
