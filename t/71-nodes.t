@@ -178,6 +178,30 @@ my @lost = (qr/peer /, qr/ kv: .*kv (?:from|to) peer/, qr/hand-over ended/, qr/r
     $s->stop;
 }
 
+# ---- a client that reads late
+{
+    my $s = topology('1p1d');
+    my %body = (model => 'tiny', seed => 5, temperature => 1.2, max_tokens => 300, stream => JSON::PP::true, logprobs => 20,
+        prompt => [ map { "Once upon a time number $_ there was a cat and" } 1 .. 32 ]);
+    # Texts by choice; log probabilities are only there to make much of it.
+    my $texts = sub {
+        my @c;
+        for my $e (@_) {
+            my ($i, $t) = $e =~ /"index":(\d+),"text":"((?:[^"\\]|\\.)*)"/ or next;
+            $c[$i] .= $t;
+        }
+        return join '|', @c;
+    };
+    my @at_once = open_stream($s->port, '/v1/completions', \%body)->rest(30);
+    my $late = open_stream($s->port, '/v1/completions', \%body);
+    until_true(5, sub { !$s->metric('decode', 'pdplane_requests_running') });
+    my @late = $late->rest(30);
+    is $late[-1], '[DONE]', 'a client that reads late: gets all of it';
+    is $texts->(@late), $texts->(@at_once), 'and the same';
+    ok free_within($s, 1), 'all blocks are free';
+    $s->stop;
+}
+
 # ---- drain
 {
     my $s = topology('1p2d', all => $link, engine => 'ms_per_token = 2;');
