@@ -14,6 +14,17 @@ use PDPlane::Http qw(parallel post choices_of);
 
 my @golden = golden();
 my @asks = (greedy(), seeded());
+# Prompts behind which the text ends at once: whole answers, and one cut off by a
+# stop string within the first token.
+my $from = @asks;
+for my $g (grep { $_->{finish} eq 'stop' } @golden) {
+    my @ids = @{ $g->{ids} };
+    pop @ids;
+    push @asks, [ '/v1/completions', { model => 'tiny', temperature => 0, max_tokens => 8, logprobs => 2,
+        prompt => [ @{ $g->{prompt_ids} }, @ids ] } ];
+}
+push @asks, [ '/v1/completions', { model => 'tiny', temperature => 0, max_tokens => 8, prompt => $golden[0]{prompt},
+    stop => substr $golden[0]{text}, 0, 1 } ];
 
 # How many answers differ from what is expected.
 sub differing {
@@ -52,7 +63,9 @@ my $one = topology('one');
 my @first = answers($one, 1, @asks);
 is text_of($first[$_]), $golden[$_]{text}, "golden prompt $_: the text of the other program" for 0 .. $#golden;
 my @expected = map { choices_of($_) } @first;
+like choices_of($first[$_]), qr/"text":"",.*"finish_reason":"stop"/, "request $_ ends at once" for $from .. $#asks;
 my @turns = turns($one);
+
 is differing([ map { choices_of($_) } answers($one, 16, @asks) ], \@expected), 0,
     'one process: the same with prefix hits, 16 at a time';
 is differing([ turns($one) ], \@turns), 0, 'one process: the same turns again';
