@@ -129,7 +129,9 @@ struct fuzz_plan {
     uint32_t threshold;
     uint32_t inflight_k;        /* KiB of a hand-over on their way */
     pd_time heal_at;
-    bool only_prefill;          /* no fault may be seen by a client */
+    /* No fault may be seen by a client: */
+    bool only_prefill;          /* all hit nodes that do nothing but prefill */
+    bool only_one;              /* or at most two hit one node, the last, and others do the same */
     bool is_slow;               /* engines are paced */
     bool is_mixed;              /* block sizes differ */
 };

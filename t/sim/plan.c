@@ -27,7 +27,7 @@ static void node_add(struct fuzz_plan *p, struct fuzz_rng *r, const char *name, 
                     n->block_tokens + 1;
     n->queue = fuzz_percent(r, 75) ? 256 : (uint32_t)fuzz_range(r, 0, 3);
     n->sequences = fuzz_percent(r, 80) ? 1024 : (uint32_t)fuzz_range(r, 1, 8);
-    if (p->only_prefill && roles != PD_ROLE_PREFILL) {
+    if ((p->only_prefill || p->only_one) && roles != PD_ROLE_PREFILL) {
         n->queue = 256;     /* nobody may be sent away */
         n->sequences = 1024;
     }
@@ -42,7 +42,8 @@ static void node_add(struct fuzz_plan *p, struct fuzz_rng *r, const char *name, 
 
 static void topology(struct fuzz_plan *p, struct fuzz_rng *r, uint32_t min_tokens)
 {
-    uint32_t prefills = (uint32_t)fuzz_range(r, 1, 3), decodes = (uint32_t)fuzz_range(r, 1, 3);
+    uint32_t prefills = (uint32_t)fuzz_range(r, 1, 3);
+    uint32_t decodes = (uint32_t)fuzz_range(r, p->only_one ? 2 : 1, 3);
     bool small = fuzz_percent(r, 60), both = !p->only_prefill && fuzz_percent(r, 20);
     char name[16];
     node_add(p, r, "router", PD_ROLE_ROUTER | (fuzz_percent(r, 8) ? PD_ROLE_DECODE : 0), min_tokens, small);
@@ -97,6 +98,8 @@ static uint32_t node_pick(const struct fuzz_plan *p, struct fuzz_rng *r)
 {
     for (;;) {
         uint32_t i = (uint32_t)(fuzz_next(r) % p->n_nodes);
+        if (p->only_one)
+            return p->n_nodes - 1;
         if (p->only_prefill && p->nodes[i].roles != PD_ROLE_PREFILL)
             continue;
         /* the router less often than the others */
@@ -111,7 +114,7 @@ static void fault_make(struct fuzz_plan *p, struct fuzz_rng *r, uint32_t kinds, 
     struct fuzz_fault *f = &p->faults[p->n_faults];
     do {
         f->kind = (uint32_t)fuzz_range(r, 1, FUZZ_KINDS - 1);
-    } while ((kinds & (1u << f->kind)) == 0 || (f->kind == FUZZ_MEMORY && p->only_prefill));
+    } while ((kinds & (1u << f->kind)) == 0 || (f->kind == FUZZ_MEMORY && (p->only_prefill || p->only_one)));
     /* Most faults hit while requests run: shortly after one of them began. */
     f->at = fuzz_percent(r, 75) ? p->reqs[fuzz_next(r) % p->n_reqs].at +
                                       fuzz_range(r, 0, fuzz_percent(r, 60) ? 30000 : 300000) * PD_US
@@ -142,14 +145,15 @@ void fuzz_plan_make(struct fuzz_plan *p, uint64_t seed, const struct fuzz_cases 
     for (uint32_t i = 0; i < cases->n; i++)
         longest = cases->list[i].tokens > longest ? cases->list[i].tokens : longest;
     p->only_prefill = fuzz_percent(&r, 35);
+    p->only_one = !p->only_prefill && fuzz_percent(&r, 35);
     p->is_slow = fuzz_percent(&r, 50);
     p->is_mixed = fuzz_percent(&r, 25);
     topology(p, &r, longest + 32);
     network(p, &r);
     pd_time length = fuzz_range(&r, 200, fuzz_percent(&r, 30) ? 15000 : 2000) * PD_MS;
     load(p, &r, length, cases->n);
-    p->deadline = p->only_prefill || fuzz_percent(&r, 50) ? 300 * PD_SEC : fuzz_range(&r, 8, 30) * PD_SEC;
-    if (!p->only_prefill && !p->is_slow && p->sim.link.bytes_per_s != 200000 && fuzz_percent(&r, 40))
+    p->deadline = p->only_prefill || p->only_one || fuzz_percent(&r, 50) ? 300 * PD_SEC : fuzz_range(&r, 8, 30) * PD_SEC;
+    if (!p->only_prefill && !p->only_one && !p->is_slow && p->sim.link.bytes_per_s != 200000 && fuzz_percent(&r, 40))
         p->deadline = fuzz_range(&r, 1500, 5000) * PD_MS;
     p->inflight_k = fuzz_percent(&r, 70) ? 32768 : 64;
     p->lease = fuzz_range(&r, 500, 5000) * PD_MS;
@@ -159,6 +163,8 @@ void fuzz_plan_make(struct fuzz_plan *p, uint64_t seed, const struct fuzz_cases 
     while ((kinds & ~(1u << FUZZ_MEMORY)) == 0)
         kinds = (uint32_t)fuzz_next(&r) & ((1u << FUZZ_KINDS) - 2);
     n = fuzz_percent(&r, 12) ? 0 : (uint32_t)fuzz_range(&r, 1, fuzz_percent(&r, 30) ? FUZZ_FAULTS : 6);
+    if (p->only_one && n > 2)
+        n = 2;
     for (uint32_t i = 0; i < n; i++)
         fault_make(p, &r, kinds, length);
     p->heal_at = length + fuzz_range(&r, 0, 10) * PD_SEC;
@@ -175,7 +181,8 @@ void fuzz_plan_print(const struct fuzz_plan *p, const struct fuzz_cases *cases, 
     fprintf(to, "seed %llu: deadline %.1f s, lease %.1f s, prefill timeout %.1f s, threshold %u%s\n",
             (unsigned long long)p->seed, (double)p->deadline / 1e9, (double)p->lease / 1e9,
             (double)p->prefill_timeout / 1e9, (unsigned)p->threshold,
-            p->only_prefill ? ", only prefill nodes fail" : "");
+            p->only_prefill ? ", only prefill nodes fail"
+            : p->only_one ? ", one node fails" : "");
     fprintf(to, "  network: %.2f ms, jitter %.2f ms, %llu B/s, loss %u ppm\n", (double)k->latency_ns / 1e6,
             (double)k->jitter_ns / 1e6, (unsigned long long)k->bytes_per_s, (unsigned)k->loss_ppm);
     for (uint32_t i = 0; i < p->n_nodes; i++) {

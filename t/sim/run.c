@@ -384,7 +384,7 @@ static void judge(struct request *q)
         fail(w, "L1", "request %u failed after it had shown something wrong", me);
     }
     /* A short queue may send some away even when nothing fails. */
-    if (!is_good && q->must_succeed && !q->is_tainted && !(q->status == 429 && !w->plan->only_prefill))
+    if (!is_good && q->must_succeed && !q->is_tainted && !(q->status == 429 && !w->plan->only_prefill && !w->plan->only_one))
         fail(w, "L4", "request %u failed though it must not: status %u, %s: %.300s", me, q->status,
              pd_status_text(q->error), q->body != NULL ? q->body : "");
     if (is_good)
@@ -698,7 +698,7 @@ static void phase_faults(struct world *w)
         books(w);
         if (e->kind == 0)
             sent[e->index] = request_send(w, p->reqs[e->index].which, p->reqs[e->index].fresh,
-                                          p->only_prefill, p->reqs[e->index].pause);
+                                          p->only_prefill || p->only_one, p->reqs[e->index].pause);
         else if (e->kind == 1 && sent[e->index] != NULL)
             request_abort(sent[e->index]);
         else if (e->kind == 2)
