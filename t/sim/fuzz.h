@@ -134,6 +134,7 @@ struct fuzz_plan {
     bool only_one;              /* or at most two hit one node, the last, and others do the same */
     bool is_slow;               /* engines are paced */
     bool is_mixed;              /* block sizes differ */
+    bool no_checksum;           /* of the transport: only digests see damage */
 };
 
 #define FUZZ_ALL FUZZ_NODES
@@ -174,6 +175,7 @@ struct fuzz_result {
     uint32_t ok, failed, aborted, lost;
     uint64_t faults;
     uint64_t seen[FUZZ_SEEN_N];
+    bool is_whole;              /* no node was killed: all memory must have been freed */
 };
 
 const char *fuzz_seen_name(uint32_t i);

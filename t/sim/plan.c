@@ -156,6 +156,7 @@ void fuzz_plan_make(struct fuzz_plan *p, uint64_t seed, const struct fuzz_cases 
     if (!p->only_prefill && !p->only_one && !p->is_slow && p->sim.link.bytes_per_s != 200000 && fuzz_percent(&r, 40))
         p->deadline = fuzz_range(&r, 1500, 5000) * PD_MS;
     p->inflight_k = fuzz_percent(&r, 70) ? 32768 : 64;
+    p->no_checksum = fuzz_percent(&r, 50);
     p->lease = fuzz_range(&r, 500, 5000) * PD_MS;
     p->prefill_timeout = fuzz_range(&r, 1000, 30000) * PD_MS;
     p->heartbeat = fuzz_percent(&r, 50) ? 0 : fuzz_range(&r, 100, 500) * PD_MS;

@@ -134,6 +134,8 @@ static void conf_text(const struct world *w, const struct node *n, struct pd_buf
     }
     pd_buf_appendf(b, "kv = { lease = \"%llums\"; inflight = \"%uk\"; };\n",
                    (unsigned long long)(p->lease / PD_MS), (unsigned)p->inflight_k);
+    if (p->no_checksum)
+        pd_buf_append_cstr(b, "transport = { tcp = { checksum = false; }; };\n");
     if (p->heartbeat != 0)
         pd_buf_appendf(b, "link = { heartbeat = \"%llums\"; suspect = \"%llums\"; dead = \"%llums\"; };\n",
                        (unsigned long long)(p->heartbeat / PD_MS),
@@ -257,6 +259,7 @@ static void node_crash(struct node *n, bool tell)
         node_count(n);
     /* A process that dies frees nothing; this one ends soon, too. */
     struct pd_loop *loop = n->loop;
+    n->w->out->is_whole = false;
     n->loop = NULL;
     pd_sim_crash(loop, tell);
     n->node = NULL;
@@ -869,6 +872,7 @@ void fuzz_run(const struct fuzz_plan *p, struct fuzz_cases *cases, const struct 
 {
     struct world *w = calloc(1, sizeof *w);
     memset(out, 0, sizeof *out);
+    out->is_whole = true;
     if (w == NULL)
         abort();
     w->plan = p;
