@@ -389,7 +389,7 @@ static void judge(struct request *q)
     /* A short queue may send some away even when nothing fails. */
     if (!is_good && q->must_succeed && !q->is_tainted && !(q->status == 429 && !w->plan->only_prefill && !w->plan->only_one))
         fail(w, "L4", "request %u failed though it must not: status %u, %s: %.300s", me, q->status,
-             pd_status_text(q->error), q->body != NULL ? q->body : "");
+             pd_status_text(q->error), q->body == NULL ? "" : q->body + (q->n > 250 ? q->n - 250 : 0));
     if (is_good)
         w->out->ok++;
     else

@@ -790,17 +790,17 @@ static pd_status leg_encode(struct leg *leg)
 }
 
 /* Goes on behind what another node has delivered: its tokens are part of the
- * prompt, its text has been shown already. */
+ * prompt, its text has been shown already.  All of it may be there but the end. */
 static pd_status leg_resume(struct leg *leg)
 {
     const struct pd_node_engine *e = leg->engine;
     const struct pd_leg *ask = leg->ask;
     uint32_t stopped = 0;
-    if (ask->n_output >= e->info.context_tokens - leg->n_tokens)
+    if (ask->n_output > e->info.context_tokens - leg->n_tokens)
         return PD_ELIMIT;
     for (uint32_t i = 0; i < ask->n_output; i++) {
         struct pd_str shown;
-        if (ask->output[i] < 0 || (uint32_t)ask->output[i] >= e->info.vocab)
+        if (stopped != 0 || ask->output[i] < 0 || (uint32_t)ask->output[i] >= e->info.vocab)
             return PD_EINVAL;
         leg->tokens[leg->n_tokens++] = ask->output[i];
         pd_status status = leg->role->api->text_add(leg->text, e->ops->piece(e->engine, ask->output[i]),
@@ -809,7 +809,8 @@ static pd_status leg_resume(struct leg *leg)
             return status;
     }
     leg->n_output = ask->n_output;
-    return stopped != 0 ? PD_EINVAL : PD_OK;
+    leg->is_stopped = stopped != 0;
+    return PD_OK;
 }
 
 static void on_deadline(struct pd_timer *timer, void *arg)
@@ -924,7 +925,10 @@ void decode_leg_accept(struct decode *d, struct pd_call *call, struct pd_str fir
         uint32_t room = engine->info.context_tokens - leg->n_tokens + leg->ask->n_output;
         leg->max_output = leg->ask->max_output != 0 && leg->ask->max_output < room ? leg->ask->max_output
                                                                                     : room;
-        leg_begin(leg);
+        if (leg->is_stopped || leg->n_output >= leg->max_output)
+            leg_finish(leg, leg->is_stopped ? PD_FINISH_STOP : PD_FINISH_LENGTH);
+        else
+            leg_begin(leg);
     }
 }
 
