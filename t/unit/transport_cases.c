@@ -9,6 +9,17 @@
 #define B_TAG 0xb2
 #define GUARD 0x5a
 
+/* Counters and codes that only the transports of the distribution promise. */
+#define assert_known(e, x) assert_true((e)->foreign || (x))
+#define assert_refused(e, got, code)                                           \
+    do {                                                                       \
+        pd_status refused_ = (got);                                            \
+        if ((e)->foreign)                                                      \
+            assert_int_not_equal(refused_, PD_OK);                             \
+        else                                                                   \
+            assert_int_equal(refused_, code);                                  \
+    } while (0)
+
 struct pair {
     struct tr_node a, b;
     struct tr_link link;
@@ -87,8 +98,10 @@ void tr_case_sizes(struct tr_env *e)
         e->ops->target_close(t);
         tr_window_close(e, &w);
     }
-    assert_true(tr_stats(&p.b).done_ok == sizeof(sizes) / sizeof(sizes[0]));
-    assert_true(tr_stats(&p.a).bytes_in == tr_stats(&p.b).bytes_out);
+    if (e->ops->stats != NULL) {
+        assert_true(tr_stats(&p.b).done_ok == sizeof(sizes) / sizeof(sizes[0]));
+        assert_true(tr_stats(&p.a).bytes_in == tr_stats(&p.b).bytes_out);
+    }
     pair_close(e, &p);
 }
 
@@ -259,7 +272,7 @@ void tr_case_again(struct tr_env *e)
         }
         assert_int_equal(st, PD_OK);
     }
-    assert_true(refusals > 0);
+    assert_true(refusals > 0 || e->conf_tiny == e->conf);
     assert_true(e->run(e, all_done, &all));
     assert_memory_equal(p.a.base, p.b.base, N * BYTES);
     assert_true(w.total == N * BYTES);
@@ -280,7 +293,7 @@ void tr_case_refused(struct tr_env *e)
 
     pair_open(e, &p, 1 << 20, e->conf);
     tr_window_open(&w, &p.a, &p.b.ctx.node, 3, PD_TRANSPORT_WRITE, &dst, 1);
-    for (uint32_t i = 0; i < 4; i++) {
+    for (uint32_t i = 0; i < 4 && !e->foreign; i++) {
         struct tr_window bad = w;
         struct pd_transport_target *t;
         uint64_t before = tr_stats(&p.a).dropped_stale;
@@ -327,10 +340,11 @@ void tr_case_bounds(struct tr_env *e)
     e->ops->target_close(t);
     /* The owner does not trust the poster's idea of the size. */
     bad = w;
-    memset(bad.blob + 72, 0xff, 4);
+    if (!e->foreign)
+        memset(bad.blob + 72, 0xff, 4);
     src.bytes = 2000;
     t = tr_target(&p.link, &bad);
-    for (uint64_t offset = 0; offset < 4000; offset += 999) {
+    for (uint64_t offset = 0; offset < 4000 && !e->foreign; offset += 999) {
         uint64_t before = tr_stats(&p.a).dropped_bounds;
         assert_int_equal(tr_post(&p.b, t, &post, offset, &src, 1), PD_OK);
         tr_wait_post(e, &post);
@@ -384,8 +398,9 @@ void tr_case_cancel(struct tr_env *e)
         e->ops->target_close(t);
         tr_window_close(e, &w);
     }
-    assert_true(canceled > 0);
-    assert_true(tr_stats(&p.b).done_canceled == canceled);
+    assert_known(e, canceled > 0);
+    if (e->ops->stats != NULL)
+        assert_true(tr_stats(&p.b).done_canceled == canceled);
     pair_close(e, &p);
 }
 
@@ -455,8 +470,8 @@ void tr_case_close_while_writing(struct tr_env *e)
         }
         e->ops->target_close(t);
     }
-    assert_true(failed > 0);
-    assert_true(tr_stats(&p.a).dropped_stale > 0);
+    assert_known(e, failed > 0);
+    assert_known(e, tr_stats(&p.a).dropped_stale > 0);
     pair_close(e, &p);
 }
 
@@ -531,8 +546,8 @@ void tr_case_stale(struct tr_env *e)
     tr_node_close(e, &p.b);
     tr_node_open(e, &p.b, e->lb, B_TAG, 23, 1 << 20, e->conf);
     tr_connect_up(e, &p.link, &p.b, &p.a);
-    assert_int_equal(e->ops->target_open(p.link.peer, w.blob, w.blob_len, &none), PD_EPERM);
-    {
+    assert_refused(e, e->ops->target_open(p.link.peer, w.blob, w.blob_len, &none), PD_EPERM);
+    if (!e->foreign) {
         struct tr_window forged = w;
         memcpy(forged.blob + 32 + 16, &p.b.ctx.node.epoch, 8);
         t = tr_target(&p.link, &forged);
@@ -552,7 +567,7 @@ void tr_case_stale(struct tr_env *e)
     tr_node_close(e, &p.a);
     tr_node_open(e, &p.a, e->la, A_TAG, 12, 1 << 20, e->conf);
     tr_connect_up(e, &p.link, &p.b, &p.a);
-    assert_int_equal(e->ops->target_open(p.link.peer, w.blob, w.blob_len, &none), PD_ESTALE);
+    assert_refused(e, e->ops->target_open(p.link.peer, w.blob, w.blob_len, &none), PD_ESTALE);
     assert_true(old.ctx.node.epoch != p.a.ctx.node.epoch);
     tr_window_open(&w2, &p.a, &p.b.ctx.node, 1, PD_TRANSPORT_WRITE, &all, 1);
     t = tr_target(&p.link, &w2);
@@ -580,12 +595,12 @@ void tr_case_wrong_identity(struct tr_env *e)
     other.ctx.node.epoch++;
     assert_int_equal(tr_connect(&l, &p.b, &other), PD_OK);
     assert_true(e->run(e, told_up, &l));
-    assert_int_equal(l.up_status, PD_ESTALE);
+    assert_refused(e, l.up_status, PD_ESTALE);
     other = p.a;
     other.ctx.node.uuid.b[5] ^= 1;
     assert_int_equal(tr_connect(&l, &p.b, &other), PD_OK);
     assert_true(e->run(e, told_up, &l));
-    assert_int_equal(l.up_status, PD_ESTALE);
+    assert_refused(e, l.up_status, PD_ESTALE);
     assert_int_equal(l.downs, 0);
     pair_close(e, &p);
 }
@@ -748,7 +763,7 @@ void tr_case_read(struct tr_env *e)
         memset(p.b.base, GUARD, p.b.bytes);
         tr_window_open(&w, &p.a, &p.b.ctx.node, 70 + i, PD_TRANSPORT_READ, src, 2);
         t = tr_target(&p.link, &w);
-        assert_int_equal(tr_post(&p.b, t, &post, 0, dst, 1), PD_EPERM);
+        assert_refused(e, tr_post(&p.b, t, &post, 0, dst, 1), PD_EPERM);
         assert_int_equal(post_read(&p.b, t, &post, 0, dst, (uint32_t)n), PD_OK);
         tr_wait_post(e, &post);
         assert_int_equal(post.terminal, PD_TRANSFER_OK);
@@ -760,7 +775,7 @@ void tr_case_read(struct tr_env *e)
         assert_true(is_guard(p.b.base, dst[0].offset));
         e->ops->target_close(t);
         /* A window for writing cannot be read, and the other way round. */
-        {
+        if (!e->foreign) {
             struct tr_window forged = w;
             forged.blob[6] = PD_TRANSPORT_WRITE;
             t = tr_target(&p.link, &forged);

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Behaviour that every transport must show, written once and run over each of
  * them and over each kind of loop.  A case makes two nodes, `a` owns windows,
- * `b` posts; both on one loop or on a loop each. */
+ * `b` posts; both on one loop or on a loop each.  The unit tests know the
+ * transports of the distribution from inside; pdconform runs the same cases with
+ * `foreign` set, over any module. */
 #ifndef PD_T_TRANSPORT_CASES_H
 #define PD_T_TRANSPORT_CASES_H
 
+#ifdef PD_CONFORM_KIT
+#include "conform/check.h"
+#else
 #include "unit.h"
+#endif
 
 #include <pdplane/loop.h>
 #include <pdplane/transport.h>
@@ -13,8 +19,13 @@
 struct tr_env {
     const struct pd_transport_ops *ops;
     /* Makes the options: *conf is the unit's struct with defaults; tiny asks
-     * for a queue of 4 transfers and the smallest frames. */
+     * for a queue of 4 transfers and the smallest frames, or equals conf. */
     const void *conf, *conf_tiny;
+    /* Given to instances; may be NULL. */
+    struct pd_log *log;
+    struct pd_metrics *metrics;
+    struct pd_host *host;
+    bool foreign;               /* what is in a blob, which codes come and what is counted is unknown */
     struct pd_loop *la, *lb;
     uint32_t scale;             /* divides the amount of work; 1: all of it */
     /* Runs until cond is true; false after 30 s without that. */

@@ -44,6 +44,9 @@ void tr_node_open(struct tr_env *e, struct tr_node *n, struct pd_loop *loop, uin
     n->ctx.size = sizeof(n->ctx);
     n->ctx.name = "test";
     n->ctx.loop = loop;
+    n->ctx.log = e->log;
+    n->ctx.metrics = e->metrics;
+    n->ctx.host = e->host;
     memset(n->ctx.node.uuid.b, tag, sizeof(n->ctx.node.uuid.b));
     /* Tests that run side by side must not meet at a path. */
     n->ctx.node.uuid.b[1] = (uint8_t)getpid();
@@ -277,6 +280,8 @@ struct pd_transport_stats tr_stats(struct tr_node *n)
 {
     struct pd_transport_stats s;
 
+    memset(&s, 0, sizeof(s));
+    s.size = sizeof(s);
     n->env->ops->stats(n->tp, &s);
     return s;
 }

@@ -53,7 +53,8 @@ static void pc_score(struct pd_scorer *scorer, const struct pd_sched_request *re
     if (request->prompt_blocks == 0)
         return;
     for (uint32_t i = 0; i < n; i++) {
-        double matched = candidates[i].match_blocks;
+        double matched = candidates[i].match_blocks < request->prompt_blocks
+                             ? candidates[i].match_blocks : request->prompt_blocks;
         double length = matched * request->block_tokens / (double)scorer->conf.length_scale;
         length = length > 1 ? 1 : length;
         score[i] = w * length * length + (1 - w) * matched / request->prompt_blocks;

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+# pdconform passes our own modules, and finds what is wrong in modules that are
+# broken on purpose: one process of it for each.
+use strict;
+use warnings;
+
+use Test::More;
+
+use PDPlane::Test;
+
+my $kit = $ENV{PD_CONFORM} // builddir() . '/pdconform';
+my $dir = test_module_dir();
+plan skip_all => 'pdconform is not built' unless -x $kit;
+plan skip_all => 'test modules are not built' unless -e "$dir/broken_sched.so";
+
+# The build folder may be writable for others, where loading is refused.
+my $modules = folder() . '/modules';
+mkdir $modules, 0755 or die;
+my %so;
+for my $file (map { glob "$_/*.so" } module_dirs(), $dir) {
+    my ($name) = $file =~ m{([^/]+)\.so$};
+    $so{$name} = $file;
+    symlink $file, "$modules/$name.so";
+}
+my $model = srcdir() . '/contrib/tinymodel/tiny.gguf';
+my $tcp = 'listen = "0.0.0.0:0"; timeout = "1s";';
+my $shm = sprintf 'directory = "%s"; timeout = "1s";', length folder() < 40 ? folder() : '/tmp';
+
+# conform(MODULE, CONFIGURATION, CASE): exit status and output.
+sub conform {
+    my ($name, $text, $case, @more) = @_;
+    local $ENV{PD_TEST} = $case if defined $case;
+    delete local $ENV{PD_TEST} unless defined $case;
+    my @conf = defined $text ? ('-c', spew("$name.conf", $text)) : ();
+    my ($rc, $out, $err) = run_program($kit, @conf, @more, $so{$name});
+    return ($rc, $out . $err);
+}
+
+# ---- the program itself
+my ($rc, $out, $err) = run_program($kit, '-l');
+is $rc, 0, '-l';
+my @cases = split /\n/, $out;
+cmp_ok scalar(grep { /^transport / } @cases), '>', 40, 'lists the cases of transports';
+for my $kind (qw(engine filter scorer picker decider adapter role)) {
+    cmp_ok scalar(grep { /^$kind / } @cases), '>=', 4, "lists the cases of kind $kind";
+}
+($rc, $out) = run_program($kit, '-l', '-k', 'adapter');
+is scalar(grep { !/^adapter / } split /\n/, $out), 0, '-l -k lists one kind';
+is((run_program($kit))[0], 2, 'no module is a mistake');
+is((run_program($kit, '-k', 'nonsense', $so{tcp} // 'x'))[0], 2, 'so is an unknown kind');
+is((run_program($kit, folder() . '/none.so'))[0], 1, 'and a module that is not there');
+($rc, $out) = conform('bad_magic');
+is $rc, 1, 'what the loader refuses fails';
+like $out, qr/^not ok 1 - the loader.*\n# .*0x12345678/m, 'and is told why';
+if ($so{ref}) {
+    ($rc, $out) = conform('ref');
+    isnt $rc, 0, 'a required option that is missing';
+    like $out, qr/"ref" is missing.*-c FILE/s, 'is told';
+}
+
+# ---- our own modules
+my %conf = (
+    pd_threshold => q(pd_threshold = { unit = "tokens"; threshold = 100; };),
+    ref => qq(ref = { model = "$model"; kv_memory = "4m"; };),
+    tcp => "tcp = { $tcp }; tcp_small = { $tcp queue = 4; frame = \"4k\"; };",
+    shm => "shm = { $shm }; shm_small = { $shm queue = 4; };",
+);
+for my $name (sort map { m{([^/]+)\.so$} } map { glob "$_/*.so" } module_dirs()) {
+    ($rc, $out) = conform($name, $conf{$name});
+    is $rc, 0, "$name passes" or diag join "\n", $out =~ /^(not ok.*\n(?:#.*\n)*)/mg, $out =~ /^([^#\s].*error.*)/mg;
+    my ($plan) = $out =~ /^1\.\.(\d+)$/m;
+    is scalar(() = $out =~ /^(?:not )?ok \d+ - /mg), $plan // 0, "$name: the plan is kept";
+}
+
+# ---- modules that are broken on purpose: unit, fault, case that must find it
+my @broken = (
+    [ broken_sched => broken_filter => leak => 'cycles', qr/bytes are lost/ ],
+    [ broken_sched => broken_filter => range => 'one', qr/keep\[0\] is 7/ ],
+    [ broken_sched => broken_filter => unstable => 'stable', qr/answered differently/ ],
+    [ broken_sched => broken_filter => behind => 'many', qr/behind its end/ ],
+    [ broken_sched => broken_scorer => leak => 'cycles', qr/bytes are lost/ ],
+    [ broken_sched => broken_scorer => range => 'one', qr/score\[0\] is 1\.5/ ],
+    [ broken_sched => broken_scorer => nan => 'unfit', qr/score\[0\] is -?nan/ ],
+    [ broken_sched => broken_scorer => unstable => 'stable', qr/answered differently/ ],
+    [ broken_sched => broken_scorer => growth => 'growth', qr/bytes are kept/ ],
+    [ broken_sched => broken_scorer => behind => 'empty', qr/behind its end/ ],
+    [ broken_sched => broken_picker => range => 'one', qr/index 1 of 1 candidates/ ],
+    [ broken_sched => broken_picker => unstable => 'many', qr/picked twice/ ],
+    [ broken_sched => broken_picker => growth => 'growth', qr/bytes are kept/ ],
+    [ broken_sched => broken_picker => behind => 'extremes', qr/behind its end/ ],
+    [ broken_sched => broken_decider => range => 'one', qr/mode is 9/ ],
+    [ broken_sched => broken_decider => unstable => 'stable', qr/answered differently/ ],
+    [ broken_sched => broken_decider => behind => 'one', qr/reason has no end/ ],
+    [ broken_adapter => broken_adapter => target => 'http', qr/does not begin with/ ],
+    [ broken_adapter => broken_adapter => header => 'http', qr/not in lower case/ ],
+    [ broken_adapter => broken_adapter => value => 'http', qr/control character/ ],
+    [ broken_adapter => broken_adapter => unknown => 'unknown_request', qr/PD_ENOSYS/ ],
+    [ broken_engine => broken_engine => import => 'info', qr/IMPORT is claimed without/ ],
+    [ broken_engine => broken_engine => inside => 'life', qr/from inside an op/ ],
+    [ broken_engine => broken_engine => blocks => 'cancel', qr/blocks are free/ ],
+    [ broken_engine => broken_engine => twice => 'life', qr/on_finish comes twice/ ],
+    [ broken_engine => broken_engine => random => 'batched', qr/tokens differ/ ],
+    [ broken_engine => broken_engine => utf8 => 'bad_text', qr/is taken/ ],
+    [ broken_transport => broken_transport => leak => 'cycles', qr/bytes are lost/ ],
+    [ broken_transport => broken_transport => twice => 'sizes', qr/dones is 1, expected 0/ ],
+    [ broken_transport => broken_transport => outside => 'sizes', qr/is_guard/ ],
+    [ broken_transport => broken_transport => read => 'read', qr/post_read.* is -3, expected 0/ ],
+    [ broken_transport => broken_transport => inside => 'sizes', qr/./ ],
+);
+for my $b (@broken) {
+    my ($module, $unit, $fault, $case, $message) = @$b;
+    next unless $so{$module};
+    my ($kind) = $unit =~ /broken_(\w+)/;
+    my $more = $kind eq 'transport' ? $tcp : '';
+    ($rc, $out) = conform($module, "$unit = { $more fault = \"$fault\"; };", $case, '-k', $kind);
+    is $rc, 1, "$kind $fault: fails";
+    like $out, qr/^not ok \d+ - $kind $unit: $case\n(?:# .*\n)*# .*$message/m, "$kind $fault: found by $case" or diag $out;
+}
+for my $kind (qw(filter scorer picker decider adapter engine)) {
+    my $module = $kind =~ /adapter|engine/ ? "broken_$kind" : 'broken_sched';
+    ($rc, $out) = conform($module, "broken_$kind = { };", undef, '-k', $kind);
+    is $rc, 0, "$kind without a fault passes" or diag $out =~ /^(not ok.*\n(?:#.*\n)*)/mg;
+}
+
+done_testing;

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Cases for adapters: what they say must be fit for an HTTP request. */
+#include "conform/conform.h"
+
+#include <pdplane/adapter.h>
+
+static void check_http(const struct pd_adapter_http *h)
+{
+    CF_NEED(h->target.n > 0 && h->target.p[0] == '/', "target \"%.*s\" does not begin with \"/\"",
+            PD_STR_ARG(h->target));
+    for (size_t i = 0; i < h->target.n; i++)
+        CF_NEED((unsigned char)h->target.p[i] > ' ' && h->target.p[i] != 0x7f,
+                "target \"%.*s\" has a character that must be escaped", PD_STR_ARG(h->target));
+    CF_NEED(h->n_headers <= PD_ADAPTER_MAX_HEADERS, "%u headers are more than %u", h->n_headers,
+            PD_ADAPTER_MAX_HEADERS);
+    for (uint32_t k = 0; k < h->n_headers; k++) {
+        struct pd_str name = h->headers[k].name, value = h->headers[k].value;
+        CF_NEED(name.n > 0, "header %u has no name", k);
+        for (size_t i = 0; i < name.n; i++) {
+            char c = name.p[i];
+            CF_NEED((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_',
+                    "header name \"%.*s\" is not in lower case", PD_STR_ARG(name));
+        }
+        for (size_t i = 0; i < value.n; i++)
+            CF_NEED((unsigned char)value.p[i] >= ' ' || value.p[i] == '\t',
+                    "the value of header \"%.*s\" has a control character", PD_STR_ARG(name));
+    }
+}
+
+static bool same(const struct pd_adapter_http *a, const struct pd_adapter_http *b)
+{
+    bool equal = a->n_headers == b->n_headers && a->target.n == b->target.n &&
+                 memcmp(a->target.p, b->target.p, a->target.n) == 0;
+
+    for (uint32_t k = 0; equal && k < a->n_headers; k++)
+        equal = a->headers[k].value.n == b->headers[k].value.n &&
+                memcmp(a->headers[k].value.p, b->headers[k].value.p, a->headers[k].value.n) == 0;
+    return equal;
+}
+
+static void run_http(const struct cf_unit *u)
+{
+    const struct pd_adapter_ops *ops = (const void *)u->ops;
+    struct cf_world w;
+    struct cf_inst i;
+    uint32_t offered = 0;
+
+    cf_world_open(&w, u);
+    cf_create_ok(&w, &i, 0);
+    for (uint32_t what = PD_ADAPTER_CHAT; what <= PD_ADAPTER_PROBE; what++) {
+        struct pd_adapter_http h[2];
+        pd_status st = PD_OK;
+        memset(h, 0, sizeof(h));
+        for (int k = 0; k < 2 && st == PD_OK; k++) {
+            h[k].size = sizeof(h[k]);
+            st = ops->http(i.p, what, &h[k]);
+        }
+        CF_NEED(st == PD_OK || st == PD_ENOSYS, "http returns %d", st);
+        if (st != PD_OK)
+            continue;
+        offered += what != PD_ADAPTER_PROBE;
+        check_http(&h[0]);
+        CF_NEED(same(&h[0], &h[1]), "the second answer differs from the first");
+    }
+    CF_NEED(offered > 0, "neither chat nor completions is offered");
+    cf_destroy(&w, &i);
+    cf_world_close(&w);
+}
+
+static void run_unknown(const struct cf_unit *u)
+{
+    const struct pd_adapter_ops *ops = (const void *)u->ops;
+    struct pd_adapter_http h = { .size = sizeof(h) };
+    struct cf_world w;
+    struct cf_inst i;
+
+    cf_world_open(&w, u);
+    cf_create_ok(&w, &i, 0);
+    CF_NEED(ops->http(i.p, 4711, &h) == PD_ENOSYS, "a request of an unknown kind is not answered PD_ENOSYS");
+    cf_destroy(&w, &i);
+    cf_world_close(&w);
+}
+
+static void run_growth(const struct cf_unit *u)
+{
+    const struct pd_adapter_ops *ops = (const void *)u->ops;
+    struct cf_world w;
+    struct cf_inst i;
+    uint64_t before = 0;
+
+    cf_world_open(&w, u);
+    cf_create_ok(&w, &i, 0);
+    for (uint32_t n = 0; n < 3000; n++) {
+        struct pd_adapter_http h = { .size = sizeof(h) };
+        ops->http(i.p, 1 + n % 3, &h);
+        if (n == 30)
+            before = cf_memory();
+    }
+    CF_NEED(cf_memory() < before + 4096, "each answer keeps memory");
+    cf_destroy(&w, &i);
+    cf_world_close(&w);
+}
+
+const struct cf_case cf_adapter_cases[] = {
+    { "http", "targets begin with \"/\", header names are in lower case, answers stay", run_http },
+    { "unknown_request", "a request of an unknown kind is not offered", run_unknown },
+    { "growth", "answers keep no memory", run_growth },
+    { NULL, NULL, NULL },
+};

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pdconform: what all its cases share.  Each case runs in a process of its own,
+ * forked after the module was loaded and its options were read, so that a case
+ * that fails, hangs or crashes spoils no other. */
+#ifndef PD_T_CONFORM_H
+#define PD_T_CONFORM_H
+
+#include <pdplane/engine.h>
+#include <pdplane/loop.h>
+#include <pdplane/scheduler.h>
+#include <pdplane/transport.h>
+
+#include "conform/check.h"
+#include "mod/host.h"
+#include "mod/mod.h"
+
+/* A unit under test and the options it was given. */
+struct cf_unit {
+    const struct pd_unit *unit;
+    const struct pd_ops_head *ops;  /* full size, missing members are NULL */
+    const char *module;             /* its name */
+    const void *conf;               /* filled; NULL without rows */
+    const void *conf_small;         /* the group NAME_small, or conf */
+};
+
+/* What a module sees of a node: made and ended inside each case. */
+struct cf_world {
+    const struct cf_unit *u;
+    struct pd_loop *loop;
+    struct pd_metrics *metrics;
+    struct pd_log *log;
+    struct pd_host host;
+};
+
+/* One instance of the unit. */
+struct cf_inst {
+    struct cf_world *w;
+    struct pd_instance_ctx ctx;
+    void *p;                        /* the module's own */
+    bool closed;
+};
+
+struct cf_case {
+    const char *name;
+    const char *what;               /* a sentence for -l */
+    void (*run)(const struct cf_unit *u);
+};
+
+/* Tables end with a NULL name. */
+extern const struct cf_case cf_static_cases[];      /* every kind */
+extern const struct cf_case cf_common_cases[];      /* every kind that can be created alone */
+extern const struct cf_case cf_sched_cases[];
+extern const struct cf_case cf_engine_cases[];
+extern const struct cf_case cf_transport_cases[];
+extern const struct cf_case cf_adapter_cases[];
+
+void cf_world_open(struct cf_world *w, const struct cf_unit *u);
+/* Everything must be gone: handles of the loop, shared memory. */
+void cf_world_close(struct cf_world *w);
+/* One turn of the loop, at most ns long. */
+void cf_turn(struct cf_world *w, pd_time ns);
+/* Turns until cond is true; false after `limit`. */
+bool cf_wait(struct cf_world *w, bool (*cond)(void *arg), void *arg, pd_time limit);
+/* Ends the loop, which must hold nothing. */
+void cf_loop_end(struct pd_loop *loop);
+
+pd_status cf_create(struct cf_world *w, struct cf_inst *i, uint32_t number, struct pd_err *err);
+void cf_create_ok(struct cf_world *w, struct cf_inst *i, uint32_t number);
+/* Asks for the end and, where the kind tells it later, waits for it. */
+void cf_destroy(struct cf_world *w, struct cf_inst *i);
+
+/* Bytes that are allocated now, and open descriptors. */
+uint64_t cf_memory(void);
+uint32_t cf_descriptors(void);
+uint64_t cf_random(uint64_t *state);
+
+#endif

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An adapter that breaks its contract in the way that its option names. */
+#include <stdlib.h>
+
+#include <pdplane/adapter.h>
+
+enum { FAULT_NONE, FAULT_TARGET, FAULT_HEADER, FAULT_VALUE, FAULT_UNKNOWN };
+
+struct broken_conf {
+    uint32_t fault;
+};
+
+struct pd_adapter {
+    uint32_t fault;
+};
+
+static const struct pd_option_name faults[] = {
+    { "none", FAULT_NONE },   { "target", FAULT_TARGET },   { "header", FAULT_HEADER },
+    { "value", FAULT_VALUE }, { "unknown", FAULT_UNKNOWN }, { NULL, 0 },
+};
+
+static const struct pd_option options[] = {
+    PD_OPT_ENUM("fault", struct broken_conf, fault, "none", faults, .help = "What is wrong."),
+    PD_OPT_END
+};
+
+static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, struct pd_adapter **out,
+                        struct pd_err *err)
+{
+    (void)ctx;
+    (void)err;
+    *out = calloc(1, sizeof **out);
+    if (*out == NULL)
+        return PD_ENOMEM;
+    (*out)->fault = ((const struct broken_conf *)conf)->fault;
+    return PD_OK;
+}
+
+static void destroy(struct pd_adapter *a)
+{
+    free(a);
+}
+
+static pd_status http(struct pd_adapter *a, uint32_t what, struct pd_adapter_http *out)
+{
+    if (what > PD_ADAPTER_PROBE && a->fault != FAULT_UNKNOWN)
+        return PD_ENOSYS;
+    out->target = a->fault == FAULT_TARGET ? PD_STR("v1/chat/completions") : PD_STR("/v1/chat/completions");
+    out->n_headers = 1;
+    out->headers[0].name = a->fault == FAULT_HEADER ? PD_STR("X-Key") : PD_STR("x-key");
+    out->headers[0].value = a->fault == FAULT_VALUE ? PD_STR("a\r\nevil: 1") : PD_STR("a");
+    return PD_OK;
+}
+
+static const struct pd_adapter_ops ops = {
+    .head = PD_OPS(pd_adapter_ops, PD_ADAPTER_V1), .create = create, .destroy = destroy, .http = http,
+};
+
+static const struct pd_unit units[] = {
+    PD_UNIT(.kind = PD_KIND_ADAPTER, .name = "broken_adapter", .ops = &ops.head, .options = options,
+            .conf_size = sizeof(struct broken_conf), .summary = "Broken on purpose."),
+    PD_UNIT_END
+};
+
+PD_MODULE(.name = "broken_adapter", .version = "1.0", .summary = "Test module.", .units = units)
