@@ -30,12 +30,15 @@ static void fill_options(struct pd_http_client_opts *o)
     o->keep_ns = or_default(o->keep_ns, 60 * PD_SEC);
 }
 
-static size_t make_key(const struct pd_addr *addr, struct pd_str host, char *out, size_t size)
+static size_t make_key(const struct pd_addr *addr, struct pd_str host, const struct pd_tls *tls,
+                       char *out, size_t size)
 {
     size_t n = 0;
 
     memcpy(out, &addr->family, sizeof(addr->family));
     n += sizeof(addr->family);
+    memcpy(out + n, &tls, sizeof(tls));
+    n += sizeof(tls);
     if (addr->family == PD_AF_UNIX) {
         size_t len = strnlen(addr->path, sizeof(addr->path) - 1) + 1;
         memcpy(out + n, addr->path, len - 1);
@@ -55,10 +58,10 @@ static size_t make_key(const struct pd_addr *addr, struct pd_str host, char *out
 }
 
 struct pd_http_origin *pd_http_origin_get(struct pd_http_client *c, const struct pd_addr *addr,
-                                          struct pd_str host, pd_status *why)
+                                          struct pd_str host, struct pd_tls *tls, pd_status *why)
 {
     char key[sizeof(((struct pd_http_origin *)0)->key)];
-    size_t n = make_key(addr, host, key, sizeof(key));
+    size_t n = make_key(addr, host, tls, key, sizeof(key));
     struct pd_http_origin *o;
 
     if (n == 0) {
@@ -75,6 +78,7 @@ struct pd_http_origin *pd_http_origin_get(struct pd_http_client *c, const struct
     }
     o->client = c;
     o->addr = *addr;
+    o->tls = tls;
     pd_list_init(&o->idle);
     pd_list_init(&o->waiting);
     memcpy(o->key, key, n);

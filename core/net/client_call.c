@@ -208,7 +208,7 @@ pd_status pd_http_call_start(struct pd_http_client *c, const struct pd_http_call
     call->arg = arg;
     status = fill(call, opts);
     if (status == PD_OK)
-        call->origin = pd_http_origin_get(c, &opts->addr, opts->host, &status);
+        call->origin = pd_http_origin_get(c, &opts->addr, opts->host, opts->tls, &status);
     if (status == PD_OK)
         status = place(call, opts);
     if (status != PD_OK) {

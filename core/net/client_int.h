@@ -15,6 +15,7 @@
 struct pd_http_origin {
     struct pd_http_client *client;
     struct pd_addr addr;
+    struct pd_tls *tls;         /* NULL: plain */
     struct pd_list idle;        /* the most recently used first */
     struct pd_list waiting;     /* calls */
     size_t n_conns, n_idle, n_waiting;
@@ -108,7 +109,7 @@ void pd_http_call_free(struct pd_http_call *call);
 
 /* client.c */
 struct pd_http_origin *pd_http_origin_get(struct pd_http_client *c, const struct pd_addr *addr,
-                                          struct pd_str host, pd_status *why);
+                                          struct pd_str host, struct pd_tls *tls, pd_status *why);
 /* A connection has gone or become free: serves who waits, frees the origin
  * when nobody needs it. */
 void pd_http_origin_pump(struct pd_http_origin *o);

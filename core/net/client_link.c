@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "net/tls.h"
 
 #include <string.h>
 
@@ -444,7 +445,9 @@ pd_status pd_http_link_open(struct pd_http_origin *o, struct pd_http_call *call)
 
     if (l == NULL)
         return PD_ENOMEM;
-    status = pd_stream_connect(c->loop, &o->addr, &c->events, l, &l->stream);
+    status = o->tls != NULL
+                 ? pd_tls_connect(o->tls, &o->addr, &c->events, l, &l->stream)
+                 : pd_stream_connect(c->loop, &o->addr, &c->events, l, &l->stream);
     if (status != PD_OK) {
         pd_free(l);
         return status;

@@ -54,6 +54,7 @@ const struct pd_net_api *pd_net_functions(void)
         .call_cancel = pd_http_call_cancel,
         .call_pause = pd_http_call_pause,
         .call_resume = pd_http_call_resume,
+        .req_label = pd_http_req_label,
     };
     return &table;
 }

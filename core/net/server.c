@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "net/tls.h"
 
 #include <string.h>
 
@@ -98,13 +99,7 @@ pd_status pd_http_server_create(struct pd_loop *loop, const struct pd_http_serve
     return PD_OK;
 }
 
-static void on_accept(struct pd_listener *l, struct pd_stream *stream, void *arg)
-{
-    (void)l;
-    (void)pd_http_server_adopt(arg, stream);
-}
-
-pd_status pd_http_server_adopt(struct pd_http_server *s, struct pd_stream *stream)
+static pd_status adopt(struct pd_http_server *s, struct pd_stream *stream, struct pd_keys *keys)
 {
     pd_status status = PD_OK;
 
@@ -116,7 +111,7 @@ pd_status pd_http_server_adopt(struct pd_http_server *s, struct pd_stream *strea
         pd_stream_close(stream);
         return PD_ELIMIT;
     }
-    if (pd_http_conn_open(s, stream, status != PD_OK) != PD_OK) {
+    if (pd_http_conn_open(s, stream, keys, status != PD_OK) != PD_OK) {
         s->stats.memory_failures++;
         pd_stream_close(stream);
         return PD_ENOMEM;
@@ -124,10 +119,34 @@ pd_status pd_http_server_adopt(struct pd_http_server *s, struct pd_stream *strea
     return status;
 }
 
+static void on_accept(struct pd_listener *l, struct pd_stream *stream, void *arg)
+{
+    const struct pd_http_door *door = arg;
+
+    (void)l;
+    if (door->tls != NULL && pd_tls_accept(door->tls, stream, &stream) != PD_OK)
+        door->server->stats.refused++;
+    else
+        (void)adopt(door->server, stream, door->keys);
+}
+
+pd_status pd_http_server_adopt(struct pd_http_server *s, struct pd_stream *stream)
+{
+    return adopt(s, stream, NULL);
+}
+
 pd_status pd_http_server_listen(struct pd_http_server *s, const struct pd_addr *addr,
                                 const struct pd_listener_opts *opts)
 {
+    return pd_http_server_listen_as(s, addr, opts, NULL, NULL);
+}
+
+pd_status pd_http_server_listen_as(struct pd_http_server *s, const struct pd_addr *addr,
+                                   const struct pd_listener_opts *opts, struct pd_tls *tls,
+                                   struct pd_keys *keys)
+{
     struct pd_listener_opts mine;
+    struct pd_http_door *door;
     pd_status status;
 
     if (s->n_listeners == PD_HTTP_MAX_LISTENERS)
@@ -138,7 +157,9 @@ pd_status pd_http_server_listen(struct pd_http_server *s, const struct pd_addr *
         mine.name = s->opts.name;
         opts = &mine;
     }
-    status = pd_listener_open(s->loop, addr, opts, on_accept, s, &s->listeners[s->n_listeners]);
+    door = &s->doors[s->n_listeners];
+    *door = (struct pd_http_door){ .server = s, .tls = tls, .keys = keys };
+    status = pd_listener_open(s->loop, addr, opts, on_accept, door, &door->listener);
     if (status == PD_OK)
         s->n_listeners++;
     return status;
@@ -146,7 +167,7 @@ pd_status pd_http_server_listen(struct pd_http_server *s, const struct pd_addr *
 
 pd_status pd_http_server_addr(struct pd_http_server *s, size_t i, struct pd_addr *out)
 {
-    return i < s->n_listeners ? pd_listener_addr(s->loop, s->listeners[i], out) : PD_ENOENT;
+    return i < s->n_listeners ? pd_listener_addr(s->loop, s->doors[i].listener, out) : PD_ENOENT;
 }
 
 pd_status pd_http_server_route(struct pd_http_server *s, const struct pd_http_route *route)
@@ -195,7 +216,7 @@ const struct pd_http_route *pd_http_server_find(const struct pd_http_server *s,
 static void close_listeners(struct pd_http_server *s)
 {
     for (size_t i = 0; i < s->n_listeners; i++)
-        pd_listener_close(s->loop, s->listeners[i]);
+        pd_listener_close(s->loop, s->doors[i].listener);
     s->n_listeners = 0;
 }
 

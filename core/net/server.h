@@ -17,6 +17,8 @@
 
 struct pd_arena;
 struct pd_http_server;
+struct pd_keys;
+struct pd_tls;
 
 struct pd_http_server_opts {
     size_t size;                /* sizeof(struct pd_http_server_opts) */
@@ -42,6 +44,7 @@ struct pd_http_server_stats {
     uint64_t responses[6];      /* by class: [2] = 2xx; [0] aborted or never begun */
     uint64_t rejects[PD_HTTP_REJECTS];
     uint64_t not_found;
+    uint64_t unauthorized;      /* no key, or none that is known */
     uint64_t method_not_allowed;
     uint64_t bytes_in;
     uint64_t bytes_out;
@@ -72,6 +75,13 @@ pd_status pd_http_server_create(struct pd_loop *loop, const struct pd_http_serve
  * what is returned, besides PD_ELIMIT. */
 pd_status pd_http_server_listen(struct pd_http_server *s, const struct pd_addr *addr,
                                 const struct pd_listener_opts *opts);
+/* The same with TLS (NULL: without) and keys (NULL: none needed); both are
+ * borrowed until the server is gone.  With keys a request to any route but those
+ * with PD_HTTP_ROUTE_ALWAYS needs one, as "Authorization: Bearer KEY" or
+ * "x-api-key: KEY"; others get 401. */
+pd_status pd_http_server_listen_as(struct pd_http_server *s, const struct pd_addr *addr,
+                                   const struct pd_listener_opts *opts, struct pd_tls *tls,
+                                   struct pd_keys *keys);
 /* The address of the i-th listener.  PD_OK or PD_ENOENT. */
 pd_status pd_http_server_addr(struct pd_http_server *s, size_t i, struct pd_addr *out);
 /* Takes an open stream as a new connection (TLS, tests).  PD_OK; PD_ELIMIT,
@@ -105,6 +115,8 @@ struct pd_str pd_http_req_body(const struct pd_http_req *req);
 void pd_http_req_body_release(struct pd_http_req *req);
 /* The client's x-request-id when it is plain, else one made here. */
 struct pd_str pd_http_req_id(const struct pd_http_req *req);
+/* The label of the key that the client showed; empty when none was needed. */
+struct pd_str pd_http_req_label(const struct pd_http_req *req);
 /* PD_OK or PD_EPEER. */
 pd_status pd_http_req_peer(const struct pd_http_req *req, struct pd_addr *out);
 /* When the head was complete. */

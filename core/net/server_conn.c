@@ -264,8 +264,26 @@ static void dispatch(struct pd_http_conn *c, bool is_stream)
     route->on_request(req, route->arg);
 }
 
+/* Whether the client may; fills the request's label. */
+static bool has_key(struct pd_http_req *req)
+{
+    struct pd_keys *keys = req->conn->keys;
+    const char *label = keys == NULL ? "" : pd_keys_find(keys, pd_keys_shown(&req->parser.head));
+
+    if (label == NULL)
+        return false;
+    (void)pd_str_copy(pd_str_from(label), req->label, sizeof(req->label));
+    return true;
+}
+
 static void deny(struct pd_http_req *req)
 {
+    if (req->deny == 401) {
+        req->conn->server->stats.unauthorized++;
+        pd_http_error(req, 401, "invalid_request_error", "invalid_api_key",
+                      "Incorrect API key provided, or none.", NULL);
+        return;
+    }
     if (req->deny == 405)
         req->conn->server->stats.method_not_allowed++;
     else
@@ -290,7 +308,10 @@ static void on_head(struct pd_http_conn *c)
     s->stats.requests++;
     pd_http_req_make_id(req);
     req->no_body = h->method == PD_HTTP_HEAD;
-    if (route == NULL) {
+    if (!(route != NULL && (route->flags & PD_HTTP_ROUTE_ALWAYS) != 0) && !has_key(req)) {
+        req->deny = 401;
+        req->discard = true;
+    } else if (route == NULL) {
         req->deny = req->allow != 0 ? 405 : 404;
         req->discard = true;
     } else {
@@ -681,7 +702,8 @@ static void send_refusal(struct pd_http_conn *c)
     pd_http_conn_arm(c);
 }
 
-pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream, bool refuse)
+pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream,
+                            struct pd_keys *keys, bool refuse)
 {
     struct pd_list *link = pd_list_pop(&s->conn_pool);
     struct pd_http_conn *c;
@@ -697,6 +719,7 @@ pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream, 
     memset(c, 0, sizeof(*c));
     c->server = s;
     c->stream = stream;
+    c->keys = keys;
     /* A read that began below the mark may go one scratch beyond it. */
     pd_buf_init(&c->stash, PD_HTTP_STASH + PD_HTTP_SCRATCH);
     pd_timer_init(&c->timer, s->loop, s->opts.name, on_timer, c);

@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/list.h"
+#include "net/keys.h"
 #include "net/server.h"
 
 #define PD_HTTP_SCRATCH (64 * 1024)     /* one read, shared by all connections */
@@ -32,10 +33,19 @@ enum pd_http_conn_state {
     PD_HTTP_CONN_CLOSED         /* the stream is closing */
 };
 
+/* An open listener. */
+struct pd_http_door {
+    struct pd_http_server *server;
+    struct pd_listener *listener;
+    struct pd_tls *tls;         /* NULL: plain */
+    struct pd_keys *keys;       /* NULL: none needed */
+};
+
 struct pd_http_conn {
     struct pd_list link;
     struct pd_http_server *server;
     struct pd_stream *stream;
+    struct pd_keys *keys;       /* of the listener */
     struct pd_http_req *req;
     struct pd_buf stash;
     struct pd_timer timer;
@@ -72,6 +82,7 @@ struct pd_http_req {
     uint32_t allow;             /* methods, for 405 */
     uint32_t route_flags;
     char id[65];
+    char label[PD_KEYS_LABEL + 1]; /* of the key */
     uint8_t id_n;
     bool is_stream;             /* the body goes to on_body */
     bool discard;
@@ -97,7 +108,7 @@ struct pd_http_server {
     struct pd_stream_events events;
     struct pd_http_route routes[PD_HTTP_MAX_ROUTES];
     size_t n_routes;
-    struct pd_listener *listeners[PD_HTTP_MAX_LISTENERS];
+    struct pd_http_door doors[PD_HTTP_MAX_LISTENERS];
     size_t n_listeners;
     struct pd_list conns;
     size_t n_conns;
@@ -121,7 +132,8 @@ struct pd_http_server {
 };
 
 /* server_conn.c */
-pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream, bool refuse);
+pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream,
+                            struct pd_keys *keys, bool refuse);
 /* Ends the connection now; its memory goes with on_closed. */
 void pd_http_conn_close(struct pd_http_conn *c);
 /* Ends it at the end of this turn, telling the handler why. */

@@ -155,6 +155,11 @@ struct pd_str pd_http_req_id(const struct pd_http_req *req)
     return (struct pd_str){ req->id, req->id_n };
 }
 
+struct pd_str pd_http_req_label(const struct pd_http_req *req)
+{
+    return pd_str_from(req->label);
+}
+
 pd_status pd_http_req_peer(const struct pd_http_req *req, struct pd_addr *out)
 {
     return pd_stream_peer_addr(req->conn->stream, out);

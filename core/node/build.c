@@ -206,7 +206,7 @@ static pd_status peers_build(struct pd_node *node, struct pd_err *err)
         .loop = node->loop, .log = node->log, .metrics = node->metrics, .self = &self,
         .secret = pd_str_from(c->link.secret), .load = load_report, .load_arg = node,
         .heartbeat = c->link.heartbeat, .suspect = c->link.suspect, .dead = c->link.dead,
-        .connect_timeout = c->link.connect_timeout,
+        .connect_timeout = c->link.connect_timeout, .tls = node->link_out,
     };
     status = pd_peers_create(&conf, &node->peers, err);
     if (status != PD_OK)
@@ -343,6 +343,7 @@ pd_status pd_node_build(struct pd_node *node, struct pd_err *err)
     if ((status = pd_reqs_create(&node->root->requests, node->metrics, err, &node->reqs)) != PD_OK ||
         (status = transports_build(node, err)) != PD_OK ||
         (status = engines_build(node, err)) != PD_OK ||
+        (status = pd_node_tls_build(node, err)) != PD_OK ||
         (status = peers_build(node, err)) != PD_OK ||
         (status = sched_build(node, err)) != PD_OK ||
         (status = net_build(node, err)) != PD_OK ||

@@ -9,14 +9,16 @@
 #include "base/str.h"
 #include "node/node.h"
 
-/* "http://HOST[:PORT][/]"; fills host, authority and port. */
+/* "http://HOST[:PORT][/]" or https://; fills host, authority and port. */
 static pd_status url_read(const char *url, struct pd_node_endpoint *e, struct pd_err *err)
 {
     struct pd_str rest = pd_str_from(url);
     struct pd_str scheme = PD_STR("http://");
     uint64_t port = 80;
-    if (pd_str_starts_with(rest, PD_STR("https://")))
-        return pd_err_set(err, PD_ENOSYS, "url \"%s\": TLS to servers is not offered", url);
+    if (pd_str_starts_with(rest, PD_STR("https://"))) {
+        scheme = PD_STR("https://");
+        port = 443;
+    }
     if (!pd_str_starts_with(rest, scheme))
         goto bad;
     rest = pd_str_sub(rest, scheme.n, rest.n);
@@ -51,7 +53,7 @@ static pd_status url_read(const char *url, struct pd_node_endpoint *e, struct pd
     return e->host != NULL && e->authority != NULL ? PD_OK : pd_err_set(err, PD_ENOMEM, "out of memory");
 bad:
     pd_err_set(err, PD_EINVAL, "url \"%s\" is not understood", url);
-    pd_err_hint(err, "write http://HOST:PORT");
+    pd_err_hint(err, "write http://HOST:PORT or https://HOST:PORT");
     return PD_EINVAL;
 }
 
@@ -83,6 +85,8 @@ pd_status pd_node_endpoints_build(struct pd_node *node, struct pd_err *err)
         e->name = c->name;
         e->ops = (const struct pd_adapter_ops *)(const void *)unit->ops;
         pd_status status = url_read(c->url, e, err);
+        if (status == PD_OK)
+            status = pd_node_tls_endpoint(node, c, e, err);
         if (status == PD_OK && c->models.count > 0 && (e->models = models_copy(&c->models)) == NULL)
             status = pd_err_set(err, PD_ENOMEM, "out of memory");
         if (status == PD_OK) {
@@ -110,6 +114,7 @@ void pd_node_endpoints_free(struct pd_node *node)
         struct pd_node_endpoint *e = &node->endpoints[i];
         if (e->adapter != NULL)
             e->ops->destroy(e->adapter);
+        pd_tls_destroy(e->tls);
         pd_log_child_free(node->endpoint_logs[i]);
         pd_free((void *)(uintptr_t)e->host);
         pd_free((void *)(uintptr_t)e->authority);

@@ -112,14 +112,15 @@ pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **o
     return pd_node_build(node, err);
 }
 
-static pd_status listen_http(struct pd_node *node, const struct pd_node_listen_conf *l, struct pd_err *err)
+static pd_status listen_http(struct pd_node *node, const struct pd_node_listen_conf *l,
+                             const struct pd_node_door *door, struct pd_err *err)
 {
     struct pd_http_server *server = l->api == PD_LISTEN_OPENAI ? node->net.openai : node->net.admin;
     struct pd_addr addr;
     char text[PD_ADDR_TEXT];
     pd_status status = pd_addr_parse(node->loop, pd_str_from(l->address), &addr);
     if (status == PD_OK)
-        status = pd_http_server_listen(server, &addr, NULL);
+        status = pd_http_server_listen_as(server, &addr, NULL, door->tls, door->keys);
     if (status != PD_OK) {
         pd_err_set(err, status, "cannot listen on %s: %s", l->address,
                    status == PD_EBUSY ? "the address is in use" : pd_status_text(status));
@@ -128,8 +129,9 @@ static pd_status listen_http(struct pd_node *node, const struct pd_node_listen_c
         return status;
     }
     pd_addr_format(node->loop, &addr, text, sizeof text);
-    pd_log_notice(node->log, "listening on %s for %s", text,
-                  l->api == PD_LISTEN_OPENAI ? "clients" : "operators");
+    pd_log_notice(node->log, "listening on %s for %s%s%s", text,
+                  l->api == PD_LISTEN_OPENAI ? "clients" : "operators",
+                  door->tls != NULL ? " with TLS" : "", door->keys != NULL ? ", keys needed" : "");
     return PD_OK;
 }
 
@@ -140,11 +142,12 @@ static pd_status listen_all(struct pd_node *node, struct pd_err *err)
         const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
         pd_status status;
         if (l->api == PD_LISTEN_PEER) {
-            status = pd_peers_listen(node->peers, pd_str_from(l->address), NULL, err);
+            status = pd_peers_listen_tls(node->peers, pd_str_from(l->address), node->doors[i].tls, NULL, err);
             if (status == PD_OK)
-                pd_log_notice(node->log, "listening on %s for peers", l->address);
+                pd_log_notice(node->log, "listening on %s for peers%s", l->address,
+                              node->doors[i].tls != NULL ? " with TLS" : "");
         } else {
-            status = listen_http(node, l, err);
+            status = listen_http(node, l, &node->doors[i], err);
         }
         if (status != PD_OK) {
             snprintf(err->file, sizeof err->file, "%s", l->place.file);
@@ -274,6 +277,7 @@ static void node_free(struct pd_node *node)
     for (uint32_t i = 0; i < PD_NODE_ENGINES_MAX; i++)
         pd_log_child_free(node->engine_logs[i]);
     pd_node_endpoints_free(node);
+    pd_node_tls_free(node);
     pd_node_metrics_free(node);
     pd_sched_destroy(node->sched);
     pd_sched_plugins_destroy(node->plugins);

@@ -21,7 +21,9 @@
 #include "metric/metric.h"
 #include "mod/host.h"
 #include "mod/mod.h"
+#include "net/keys.h"
 #include "net/net.h"
+#include "net/tls.h"
 #include "node/sections.h"
 #include "peer/peer.h"
 #include "req/reqs.h"
@@ -49,6 +51,12 @@ struct pd_node_transport {
     const struct pd_transport_ops *ops;
     struct pd_transport *transport;
     struct pd_log *log;
+};
+
+/* What a listener of the configuration needs besides its address. */
+struct pd_node_door {
+    struct pd_tls *tls;        /* NULL: plain */
+    struct pd_keys *keys;      /* NULL: none needed */
 };
 
 struct pd_node_role {
@@ -84,6 +92,9 @@ struct pd_node {
     struct pd_sched *sched;
     struct pd_net net;
     struct pd_peers *peers;
+    struct pd_node_door *doors; /* one per listener of the configuration; see tls.c */
+    struct pd_tls *link_out;    /* NULL: links are plain */
+    struct pd_tls *link_in;
     struct pd_peer_watch *peer_watch;
     struct pd_kv *kv;
     struct pd_node_engine engines[PD_NODE_ENGINES_MAX];
@@ -130,6 +141,11 @@ const struct pd_node_api *pd_node_functions(void);
 
 /* Private to core/node. */
 pd_status pd_node_build(struct pd_node *node, struct pd_err *err);
+/* TLS and keys: of listeners and links, and of one endpoint (e->host is set). */
+pd_status pd_node_tls_build(struct pd_node *node, struct pd_err *err);
+pd_status pd_node_tls_endpoint(struct pd_node *node, const struct pd_node_endpoint_conf *c,
+                               struct pd_node_endpoint *e, struct pd_err *err);
+void pd_node_tls_free(struct pd_node *node);
 pd_status pd_node_endpoints_build(struct pd_node *node, struct pd_err *err);
 void pd_node_endpoints_free(struct pd_node *node);
 pd_status pd_node_admin_routes(struct pd_node *node);

@@ -35,6 +35,54 @@ static const struct pd_option_name format_names[] = {
     { NULL, 0 },
 };
 
+#define TLS_PATH(key, member, ...) \
+    PD_OPT_STRING(key, struct pd_node_tls_conf, member, NULL, \
+                  .flags = PD_OPT_PATH | PD_OPT_NONEMPTY, __VA_ARGS__)
+
+static const struct pd_option listen_tls_rows[] = {
+    PD_OPT_STRING("certificate", struct pd_node_tls_conf, certificate, NULL,
+                  .flags = PD_OPT_PATH | PD_OPT_NONEMPTY | PD_OPT_REQUIRED,
+                  .help = "PEM file with the certificate, then those between it and its authority. Changed "
+                          "files are taken for new connections within seconds."),
+    PD_OPT_STRING("key", struct pd_node_tls_conf, key, NULL,
+                  .flags = PD_OPT_PATH | PD_OPT_NONEMPTY | PD_OPT_REQUIRED,
+                  .help = "PEM file with the private key, of mode 0640 or less."),
+    TLS_PATH("ca", ca, .help = "PEM file of authorities. When given, only clients with a certificate of "
+                               "one of them are served."),
+    PD_OPT_STRING("name", struct pd_node_tls_conf, name, NULL, .flags = PD_OPT_NONEMPTY,
+                  .help = "Name that a client's certificate must have; when absent, any will do."),
+    PD_OPT_PLACE(struct pd_node_tls_conf, place),
+    PD_OPT_END
+};
+
+static const struct pd_option endpoint_tls_rows[] = {
+    TLS_PATH("ca", ca, .help = "PEM file of the authorities of the server; when absent, the system's."),
+    PD_OPT_STRING("name", struct pd_node_tls_conf, name, NULL, .flags = PD_OPT_NONEMPTY,
+                  .help = "Name that the server's certificate must have; when absent, the host of url."),
+    TLS_PATH("certificate", certificate, .help = "PEM file with a certificate to show to the server."),
+    TLS_PATH("key", key, .help = "PEM file with its private key, of mode 0640 or less."),
+    PD_OPT_PLACE(struct pd_node_tls_conf, place),
+    PD_OPT_END
+};
+
+static const struct pd_option link_tls_rows[] = {
+    PD_OPT_STRING("certificate", struct pd_node_tls_conf, certificate, NULL,
+                  .flags = PD_OPT_PATH | PD_OPT_NONEMPTY | PD_OPT_REQUIRED,
+                  .help = "PEM file with this node's certificate. When it names a node, as URI "
+                          "urn:uuid:UUID among its alternative names, only that node may use it."),
+    PD_OPT_STRING("key", struct pd_node_tls_conf, key, NULL,
+                  .flags = PD_OPT_PATH | PD_OPT_NONEMPTY | PD_OPT_REQUIRED,
+                  .help = "PEM file with its private key, of mode 0640 or less."),
+    PD_OPT_STRING("ca", struct pd_node_tls_conf, ca, NULL,
+                  .flags = PD_OPT_PATH | PD_OPT_NONEMPTY | PD_OPT_REQUIRED,
+                  .help = "PEM file of the authorities of all nodes' certificates; use one that signs for "
+                          "nothing else."),
+    PD_OPT_STRING("name", struct pd_node_tls_conf, name, NULL, .flags = PD_OPT_NONEMPTY,
+                  .help = "Name that each node's certificate must have; when absent, any will do."),
+    PD_OPT_PLACE(struct pd_node_tls_conf, place),
+    PD_OPT_END
+};
+
 static const struct pd_option listen_rows[] = {
     PD_OPT_STRING("address", struct pd_node_listen_conf, address, NULL,
                   .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY | PD_OPT_UNIQUE,
@@ -45,6 +93,14 @@ static const struct pd_option listen_rows[] = {
                   .help = "HOST:PORT that other nodes are told to reach this peer listener at; when "
                           "absent, the address itself, or with 0.0.0.0 and [::] the host from which "
                           "links of this node come."),
+    PD_OPT_GROUP("tls", struct pd_node_listen_conf, tls, listen_tls_rows, struct pd_node_tls_conf,
+                 .flags = PD_OPT_POINTER,
+                 .help = "Serves with TLS. Peer listeners use what link says when this is absent."),
+    PD_OPT_STRING("api_keys_file", struct pd_node_listen_conf, api_keys_file, NULL,
+                  .flags = PD_OPT_PATH | PD_OPT_NONEMPTY,
+                  .help = "File of mode 0640 or less with the keys of clients (api openai only): a line "
+                          "sha256:HEX LABEL for each, HEX from: printf %s KEY | sha256sum. It is read again "
+                          "when it has changed."),
     PD_OPT_PLACE(struct pd_node_listen_conf, place),
     PD_OPT_END
 };
@@ -73,7 +129,9 @@ static const struct pd_option endpoint_rows[] = {
     PD_OPT_FLAGS("roles", struct pd_node_endpoint_conf, roles, "prefill, decode", role_names,
                  .flags = PD_OPT_NONEMPTY, .help = "What the endpoint is used for."),
     PD_OPT_STRING("url", struct pd_node_endpoint_conf, url, NULL, .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY,
-                  .help = "Where the server listens: http://HOST:PORT."),
+                  .help = "Where the server listens: http://HOST:PORT or https://HOST:PORT."),
+    PD_OPT_GROUP("tls", struct pd_node_endpoint_conf, tls, endpoint_tls_rows, struct pd_node_tls_conf,
+                 .flags = PD_OPT_POINTER, .help = "For https: how the server is verified."),
     PD_OPT_STRING_LIST("models", struct pd_node_endpoint_conf, models, NULL,
                        .help = "Models that the server serves; when absent, those it lists itself."),
     PD_OPT_INT("weight", struct pd_node_endpoint_conf, weight, "100", .min = 1, .max = 10000,
@@ -94,6 +152,9 @@ static const struct pd_option link_rows[] = {
     PD_OPT_STRING("secret", struct pd_node_link_conf, secret, NULL, .flags = PD_OPT_SECRET,
                   .help = "Shared by all nodes; links prove that they know it. Without it any node that "
                           "reaches the peer listener is trusted."),
+    PD_OPT_GROUP("tls", struct pd_node_link_conf, tls, link_tls_rows, struct pd_node_tls_conf,
+                 .flags = PD_OPT_POINTER,
+                 .help = "Links use TLS, both ways with certificates. All nodes must have it."),
     PD_OPT_DURATION("heartbeat", struct pd_node_link_conf, heartbeat, "1s", .min = 10 * (int64_t)PD_MS,
                     .max = 60 * (int64_t)PD_SEC, .help = "Sent when nothing else was."),
     PD_OPT_DURATION("suspect", struct pd_node_link_conf, suspect, "3s", .min = 20 * (int64_t)PD_MS,

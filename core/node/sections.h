@@ -19,10 +19,21 @@ enum {
     PD_LISTEN_PEER = 3          /* other nodes */
 };
 
+/* TLS of a listener, an upstream or the links. */
+struct pd_node_tls_conf {
+    const char *certificate;
+    const char *key;
+    const char *ca;
+    const char *name;
+    struct pd_conf_place place;
+};
+
 struct pd_node_listen_conf {
     const char *address;        /* "host:port" or "[v6]:port" */
     uint32_t api;               /* PD_LISTEN_* */
     const char *advertise;      /* what peers are told instead of address; NULL: address */
+    const struct pd_node_tls_conf *tls; /* NULL: plain */
+    const char *api_keys_file;  /* NULL: no key is needed */
     struct pd_conf_place place;
 };
 
@@ -39,6 +50,7 @@ struct pd_node_endpoint_conf {
     struct pd_conf_unit unit;   /* PD_KIND_ADAPTER */
     uint64_t roles;             /* PD_ROLE_* */
     const char *url;
+    const struct pd_node_tls_conf *tls; /* NULL: the defaults, when url is https:// */
     struct pd_conf_strings models; /* none: what the server lists */
     int64_t weight;
     struct pd_conf_place place;
@@ -51,6 +63,7 @@ struct pd_node_peer_conf {
 
 struct pd_node_link_conf {
     const char *secret;         /* NULL: no authentication */
+    const struct pd_node_tls_conf *tls; /* NULL: plain */
     pd_time heartbeat;
     pd_time suspect;
     pd_time dead;

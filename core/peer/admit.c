@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/uuid.h"
+#include "net/tls.h"
 
 static bool we_decide(const struct pd_link *link)
 {
@@ -28,6 +29,12 @@ static uint32_t check_identity(struct pd_link *link)
 {
     struct pd_peers *peers = link->peers;
     const struct pd_node_id *id = &link->desc->id;
+    struct pd_uuid named;
+    if (pd_tls_stream_node(link->stream, &named) && !pd_uuid_eq(&named, &id->uuid)) {
+        pd_log_warn(peers->log, "peer \"%s\" (%s) shows the certificate of another node",
+                    link->desc->name, link->address);
+        return PD_GOODBYE_IDENTITY;
+    }
     if (pd_uuid_eq(&id->uuid, &peers->self->id.uuid))
         return id->epoch == peers->self->id.epoch ? PD_GOODBYE_SELF : PD_GOODBYE_CLASH;
     if (link->dial != NULL && link->dial->want != 0) {

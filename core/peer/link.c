@@ -21,6 +21,7 @@
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "net/digest.h"
+#include "net/tls.h"
 
 #define READS_PER_TURN 4
 #define TURN_BYTES (1024u * 1024u)
@@ -745,7 +746,9 @@ pd_status pd_link_open(struct pd_dial *dial, const struct pd_addr *addr)
     link->is_initiator = true;
     link->state = PD_LINK_CONNECTING;
     pd_addr_format(peers->loop, addr, link->address, sizeof link->address);
-    pd_status st = pd_stream_connect(peers->loop, addr, &link_events, link, &link->stream);
+    pd_status st = peers->conf.tls != NULL
+        ? pd_tls_connect(peers->conf.tls, addr, &link_events, link, &link->stream)
+        : pd_stream_connect(peers->loop, addr, &link_events, link, &link->stream);
     if (st != PD_OK) {
         link_free(link);
         return st;

@@ -13,12 +13,15 @@
 
 #define PD_PEER_MAX_SECRET 256
 
+struct pd_tls;
+
 /* What pd_peers_create needs.  Zero numbers stand for the defaults named. */
 struct pd_peers_conf {
     struct pd_loop *loop;
     struct pd_log *log;                /* may be NULL */
     struct pd_metrics *metrics;        /* may be NULL */
     const struct pd_peer_desc *self;   /* copied; id must be set */
+    struct pd_tls *tls;                /* for links that we open; NULL: plain; borrowed */
     struct pd_str secret;              /* shared by all nodes; empty: no authentication; copied */
     /* Fills one report per engine of self, in order; may be NULL. */
     void (*load)(struct pd_engine_load *out, uint32_t n, void *arg);
@@ -50,6 +53,10 @@ void pd_peers_destroy(struct pd_peers *peers, void (*on_closed)(void *arg), void
  * PD_OK or err filled. */
 pd_status pd_peers_listen(struct pd_peers *peers, struct pd_str address, uint16_t *port,
                           struct pd_err *err);
+/* The same with TLS (borrowed; NULL: plain).  A peer whose certificate names a
+ * node must be that node. */
+pd_status pd_peers_listen_tls(struct pd_peers *peers, struct pd_str address, struct pd_tls *tls,
+                              uint16_t *port, struct pd_err *err);
 /* Takes a stream that somebody else accepted (a listener with TLS, an inherited
  * socket) as a peer's; it is closed when it is one too many. */
 void pd_peers_accept(struct pd_peers *peers, struct pd_stream *stream);

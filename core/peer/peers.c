@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "base/uuid.h"
+#include "net/tls.h"
 #include "net/digest.h"
 
 /* ---- counters */
@@ -547,7 +548,7 @@ void pd_peers_destroy(struct pd_peers *peers, void (*on_closed)(void *arg), void
     peers->on_closed = on_closed;
     peers->on_closed_arg = arg;
     for (uint32_t i = 0; i < peers->n_listeners; i++)
-        pd_listener_close(peers->loop, peers->listeners[i]);
+        pd_listener_close(peers->loop, peers->doors[i].listener);
     peers->n_listeners = 0;
     pd_loop_defer(peers->loop, &peers->close_task);
 }
@@ -564,8 +565,12 @@ void pd_peers_accept(struct pd_peers *peers, struct pd_stream *stream)
 
 static void on_accept(struct pd_listener *l, struct pd_stream *s, void *arg)
 {
+    const struct pd_peer_door *door = (const struct pd_peer_door *)arg;
     (void)l;
-    pd_peers_accept((struct pd_peers *)arg, s);
+    if (door->tls != NULL && pd_tls_accept(door->tls, s, &s) != PD_OK)
+        pd_peers_count(door->peers, PD_COUNT_LIMIT, 1);
+    else
+        pd_peers_accept(door->peers, s);
 }
 
 /* The first listener is the one that peers are told, unless the description
@@ -590,6 +595,12 @@ static pd_status listener_tell(struct pd_peers *peers, const struct pd_addr *add
 pd_status pd_peers_listen(struct pd_peers *peers, struct pd_str address, uint16_t *port,
                           struct pd_err *err)
 {
+    return pd_peers_listen_tls(peers, address, NULL, port, err);
+}
+
+pd_status pd_peers_listen_tls(struct pd_peers *peers, struct pd_str address, struct pd_tls *tls,
+                              uint16_t *port, struct pd_err *err)
+{
     struct pd_addr addr;
     struct pd_listener_opts opts = { .size = sizeof opts, .name = "peer listener" };
     struct pd_listener *l = NULL;
@@ -598,11 +609,14 @@ pd_status pd_peers_listen(struct pd_peers *peers, struct pd_str address, uint16_
                           PD_STR_ARG(address));
     if (peers->n_listeners == PD_PEER_MAX_LISTENERS)
         return pd_err_set(err, PD_ELIMIT, "more than %d peer listeners", PD_PEER_MAX_LISTENERS);
-    pd_status st = pd_listener_open(peers->loop, &addr, &opts, on_accept, peers, &l);
+    struct pd_peer_door *door = &peers->doors[peers->n_listeners];
+    *door = (struct pd_peer_door){ .peers = peers, .tls = tls };
+    pd_status st = pd_listener_open(peers->loop, &addr, &opts, on_accept, door, &l);
     if (st != PD_OK)
         return pd_err_set(err, st, "cannot listen for peers on %.*s: %s", PD_STR_ARG(address),
                           pd_status_text(st));
-    peers->listeners[peers->n_listeners++] = l;
+    door->listener = l;
+    peers->n_listeners++;
     if (pd_listener_addr(peers->loop, l, &addr) != PD_OK)
         return PD_OK;
     if (port != NULL)

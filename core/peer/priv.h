@@ -214,7 +214,11 @@ struct pd_peers {
     struct pd_task close_task;
     void (*on_closed)(void *arg);
     void *on_closed_arg;
-    struct pd_listener *listeners[PD_PEER_MAX_LISTENERS];
+    struct pd_peer_door {
+        struct pd_peers *peers;
+        struct pd_listener *listener;
+        struct pd_tls *tls;     /* NULL: plain */
+    } doors[PD_PEER_MAX_LISTENERS];
     uint32_t n_listeners;
     struct pd_list all;         /* peers; self is the first */
     struct pd_idmap by_ref;

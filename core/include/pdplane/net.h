@@ -23,6 +23,7 @@ extern "C" {
 #define PD_NET_TABLE "net"
 #define PD_NET_VERSION 1u
 
+struct pd_tls;       /* how to speak TLS with a server */
 struct pd_net;       /* servers and client of a node */
 struct pd_http_req;  /* a request and its answer */
 struct pd_http_call; /* a call to another server */
@@ -161,6 +162,7 @@ struct pd_http_call_opts {
     pd_time first_byte_ns;
     pd_time idle_ns;
     uint64_t body_limit;
+    struct pd_tls *tls;         /* of the endpoint; NULL: plain */
 };
 
 /* Bytes queued for a client above which a handler should wait for on_drain. */
@@ -217,6 +219,9 @@ struct pd_net_api {
     void (*call_cancel)(struct pd_http_call *call);
     void (*call_pause)(struct pd_http_call *call);
     void (*call_resume)(struct pd_http_call *call);
+
+    /* The label of the key that the client showed; empty when none was needed. */
+    struct pd_str (*req_label)(const struct pd_http_req *req);
 };
 
 #ifdef __cplusplus

@@ -17,6 +17,7 @@ extern "C" {
 #define PD_NODE_VERSION 1u
 
 struct pd_node;
+struct pd_tls;
 
 /* An engine in this process. */
 struct pd_node_engine {
@@ -43,6 +44,7 @@ struct pd_node_endpoint {
     const char *const *models; /* ended by NULL; NULL: whatever the server lists */
     const struct pd_adapter_ops *ops;
     struct pd_adapter *adapter;
+    struct pd_tls *tls;        /* for calls; NULL: plain */
 };
 
 struct pd_node_api {

@@ -277,7 +277,7 @@ static void probe_start(struct target *t)
         .size = sizeof opts, .addr = t->addr, .host = str_of(e->authority), .method = PD_HTTP_GET,
         .target = want.target, .headers = headers, .n_headers = want.n_headers,
         .connect_ns = 2 * PD_SEC, .first_byte_ns = 3 * PD_SEC, .idle_ns = 3 * PD_SEC,
-        .body_limit = PROBE_BODY_MAX,
+        .body_limit = PROBE_BODY_MAX, .tls = e->tls,
     };
     t->probe_body_n = 0;
     t->probe_status = 0;

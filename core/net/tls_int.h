@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the context and the streams of TLS share. */
+#ifndef PD_NET_TLS_INT_H
+#define PD_NET_TLS_INT_H
+
+#include "base/buf.h"
+#include "net/tls.h"
+
+#include <openssl/ssl.h>
+
+#define PD_TLS_RECORD (16 * 1024)       /* most plaintext of one record */
+#define PD_TLS_OUT (96 * 1024)          /* most ciphertext that waits for the stream below */
+
+struct pd_tls {
+    struct pd_loop *loop;
+    struct pd_log *log;
+    struct pd_tls_conf conf;
+    struct pd_tls_stats stats;
+    SSL_CTX *ctx;
+    bool is_dead;               /* the last stream frees it */
+    BIO_METHOD *bio;
+    pd_time checked;            /* when the files were last looked at */
+    uint8_t seen[32];           /* digest of what the files held then */
+    unsigned char alpn[64];     /* length byte and name */
+    char *gather;               /* PD_TLS_RECORD bytes: small runs become one record */
+    struct pd_buf spare;        /* memory of the last output buffer that ran empty */
+};
+
+/* The context for a new handshake, after a look at the files; borrowed. */
+SSL_CTX *pd_tls_current(struct pd_tls *tls);
+/* A stream has gone. */
+void pd_tls_stream_gone(struct pd_tls *tls);
+/* Why the handshake of ssl failed, from OpenSSL's queue, which is emptied; text
+ * gets the words. */
+enum pd_tls_fail pd_tls_reason(SSL *ssl, char *text, size_t size);
+/* tls_stream.c */
+BIO_METHOD *pd_tls_bio_method(void);
+
+#endif
