@@ -89,6 +89,7 @@ struct site {
     /* a relay between them that turns over one bit */
     struct pd_listener *front;
     struct pd_stream *left, *right;
+    struct end to_left, to_right;       /* their `out` only */
     bool left_closed, right_closed, relayed;
     size_t passed, flip;
 };
@@ -567,10 +568,11 @@ static void rubbish(bool is_sim)
 
 /* ---- bytes turned over on the way ---- */
 
-static void relay(struct site *x, struct pd_stream *from, struct pd_stream *to, bool count)
+static void relay(struct site *x, struct pd_stream *from, struct pd_stream *to, struct end *pipe,
+                  bool count)
 {
     char buf[4096];
-    size_t got, sent;
+    size_t got;
     pd_status st = pd_stream_read(from, buf, sizeof(buf), &got);
 
     if (st == PD_EAGAIN)
@@ -586,19 +588,33 @@ static void relay(struct site *x, struct pd_stream *from, struct pd_stream *to, 
     }
     if (count)
         x->passed += got;
-    (void)pd_stream_write(to, buf, got, &sent);
+    pipe->s = to;
+    end_append(&pipe->out, &pipe->out_n, &pipe->out_cap, buf, got);
+    end_send(pipe);
 }
 
 static void left_readable(struct pd_stream *s, void *arg)
 {
     struct site *x = arg;
-    relay(x, s, x->right, true);
+    relay(x, s, x->right, &x->to_right, true);
 }
 
 static void right_readable(struct pd_stream *s, void *arg)
 {
     struct site *x = arg;
-    relay(x, s, x->left, false);
+    relay(x, s, x->left, &x->to_left, false);
+}
+
+static void left_writable(struct pd_stream *s, void *arg)
+{
+    (void)s;
+    end_send(&((struct site *)arg)->to_left);
+}
+
+static void right_writable(struct pd_stream *s, void *arg)
+{
+    (void)s;
+    end_send(&((struct site *)arg)->to_right);
 }
 
 static void right_connected(struct pd_stream *s, pd_status status, void *arg)
@@ -621,9 +637,11 @@ static void right_closed(struct pd_stream *s, void *arg)
 }
 
 static const struct pd_stream_events left_events = { .name = "left", .on_readable = left_readable,
+                                                     .on_writable = left_writable,
                                                      .on_closed = left_closed };
 static const struct pd_stream_events right_events = { .name = "right", .on_connected = right_connected,
                                                       .on_readable = right_readable,
+                                                      .on_writable = right_writable,
                                                       .on_closed = right_closed };
 
 static void front_accept(struct pd_listener *l, struct pd_stream *s, void *arg)
@@ -683,6 +701,8 @@ static void flips(void **state)
         if (x.relayed && (x.b.ended != PD_EEOF || x.b.in_n < sizeof(text)))
             flipped++;
         pd_listener_close(x.w.loop, x.front);
+        pd_free(x.to_left.out);
+        pd_free(x.to_right.out);
         finish(&x);
     }
     if (flipped <= 60)
