@@ -168,7 +168,7 @@ static void conf_text(const struct world *w, const struct node *n, struct pd_buf
 static void on_line(void *arg, int32_t level, struct pd_str line)
 {
     struct node *n = arg;
-    if (level <= PD_LOG_ERROR)
+    if (level <= PD_LOG_ERROR && !n->w->is_short)
         fail(n->w, "log", "%s: %.*s", n->plan->host, PD_STR_ARG(line));
     if (n->loop != NULL)
         pd_sim_note(n->loop, "%.*s", PD_STR_ARG(line));

@@ -513,9 +513,13 @@ static bool leg_send(struct leg *leg)
             leg->flags = t->flags;
             memcpy(leg->fingerprint, t->fingerprint, sizeof leg->fingerprint);
         } else if (memcmp(leg->fingerprint, t->fingerprint, sizeof leg->fingerprint) != 0) {
-            request_failf(q, 502, "server_error", "engine_protocol",
-                          "no other node can go on with this answer");
-            return false;
+            if (leg->n_avoid == ROUTER_AVOID_MAX) {
+                request_failf(q, 502, "server_error", "engine_protocol",
+                              "no other node can go on with this answer");
+                return false;
+            }
+            leg->avoid[leg->n_avoid++] = leg->ref;
+            continue;
         }
         q->record->decision = plan.decision.mode;
         leg->n_prefills = plan.prefill_n;

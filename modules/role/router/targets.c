@@ -99,9 +99,10 @@ static void engine_put(struct router *r, const struct pd_peer_info *info, uint32
         .models = &model, .models_n = 1, .state = state_of(info), .blocks_total = e->blocks,
         .block_tokens = e->layout.block_tokens, .user = t,
     };
-    if (r->sched->endpoint_put(r->scheds, &put, &t->ref) != PD_OK) {
-        pd_log_error(r->log, "engine \"%s\" of peer \"%s\" is left out: the table of endpoints is full",
-                     e->name, info->desc->name);
+    pd_status status = r->sched->endpoint_put(r->scheds, &put, &t->ref);
+    if (status != PD_OK) {
+        pd_log_error(r->log, "engine \"%s\" of peer \"%s\" is left out: %s", e->name, info->desc->name,
+                     status == PD_ENOMEM ? "out of memory" : "the table of endpoints is full");
         target_free(r, t);
         return;
     }
