@@ -92,7 +92,7 @@ my @lost = (qr/peer /, qr/ kv: .*kv (?:from|to) peer/, qr/hand-over ended/, qr/r
     $p->signal('STOP');
     my $t0 = time;
     is wrong($s, 2), 0, 'hanging: right answers';
-    cmp_ok time - $t0, '<', 3, 'hanging: as soon as it counts as dead';
+    cmp_ok time - $t0, '<', 10, 'hanging: long before a prefill times out';
     ok free_within($s, 1, @{ $s->{decode} }), 'hanging: all blocks are free';
     $p->signal('CONT');
     $s->wait_endpoints(1, 1);
