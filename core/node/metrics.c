@@ -9,7 +9,7 @@
 #include "node/node.h"
 #include "os/proc.h"
 
-#define MAX_COUNTERS 128u
+#define MAX_COUNTERS 1024u
 
 /* A counter that follows a number kept elsewhere. */
 struct follower {
@@ -90,6 +90,8 @@ static void server_add(struct pd_node *node, const struct pd_http_server *server
            (const char *const[]){ listener, "in" }, &s->bytes_in);
     follow(node, "pdplane_http_bytes_total", "Bytes of clients' connections.", by_direction, 2,
            (const char *const[]){ listener, "out" }, &s->bytes_out);
+    follow(node, "pdplane_http_unauthorized_total", "Requests without a key that is known.", by_listener, 1,
+           (const char *const[]){ listener }, &s->unauthorized);
     for (uint32_t i = 0; i < 6; i++)
         follow(node, "pdplane_http_responses_total", "Answers by class of status.", by_class, 2,
                (const char *const[]){ listener, classes[i] }, &s->responses[i]);
@@ -103,6 +105,38 @@ static void server_add(struct pd_node *node, const struct pd_http_server *server
         node->meters->conns[index][i] =
             gauge_of(node, "pdplane_http_open_connections", "Connections open now.", by_state, 2,
                      (const char *const[]){ listener, states[i] });
+}
+
+/* name: the address of a listener, or "link" for links that we open. */
+static void tls_add(struct pd_node *node, const struct pd_tls *tls, const char *name)
+{
+    static const char *const by_result[] = { "listener", "result" };
+    static const char *const by_listener[] = { "listener" };
+    static const char help[] = "Handshakes of TLS by how they ended.";
+    if (tls == NULL)
+        return;
+    const struct pd_tls_stats *s = pd_tls_stats(tls);
+    follow(node, "pdplane_tls_handshakes_total", help, by_result, 2, (const char *const[]){ name, "ok" },
+           &s->ok);
+    for (uint32_t i = 0; i < PD_TLS_FAILS; i++)
+        follow(node, "pdplane_tls_handshakes_total", help, by_result, 2,
+               (const char *const[]){ name, pd_tls_fail_label((enum pd_tls_fail)i) }, &s->failed[i]);
+    follow(node, "pdplane_tls_reloads_total", "Changed certificates that were taken.", by_listener, 1,
+           (const char *const[]){ name }, &s->reloads);
+    follow(node, "pdplane_tls_reload_failures_total", "Changed certificates that could not be used.",
+           by_listener, 1, (const char *const[]){ name }, &s->reload_failures);
+}
+
+/* What peer listeners share is counted once. */
+static void all_tls_add(struct pd_node *node)
+{
+    tls_add(node, node->link_out, "link");
+    tls_add(node, node->link_in, "peers");
+    for (uint64_t i = 0; i < node->root->listen.count; i++) {
+        if (node->doors[i].tls != node->link_in)
+            tls_add(node, node->doors[i].tls,
+                    PD_CONF_ITEM(&node->root->listen, struct pd_node_listen_conf, i)->address);
+    }
 }
 
 static void engine_add(struct pd_node *node, uint32_t i)
@@ -161,6 +195,7 @@ pd_status pd_node_metrics_add(struct pd_node *node)
     follow(node, "pdplane_loop_writes_total", "Writes to streams.", NULL, 0, NULL, &m->loop.writes);
     server_add(node, node->net.openai, "openai", 0);
     server_add(node, node->net.admin, "admin", 1);
+    all_tls_add(node);
     for (uint32_t i = 0; i < node->n_engines; i++)
         engine_add(node, i);
     return PD_OK;

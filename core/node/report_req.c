@@ -64,6 +64,7 @@ static void put_request(struct pd_node *node, struct pd_view *v, const struct pd
     pd_view_str(v, pd_req_api_name(r->api));
     pd_view_bool(v, r->stream != 0);
     pd_view_str(v, r->model);
+    pd_view_str(v, r->key);
     pd_view_str(v, r->decode);
     pd_view_str(v, r->prefill);
     pd_view_str(v, decision_of(r));
@@ -105,7 +106,8 @@ void pd_report_requests(struct pd_node *node, struct pd_view *v, uint32_t max)
         { "number", NULL, 0 }, { "id", "REQUEST", 0 }, { "role", "ROLE", 0 }, { NULL, "STATE", 0 },
         { "live", NULL, 0 }, { "stage", NULL, 0 }, { "outcome", NULL, 0 },
         { "http_status", "HTTP", SPARSE_RIGHT }, { "code", "CODE", PD_VIEW_SPARSE }, { "api", NULL, 0 },
-        { "stream", NULL, 0 }, { "model", "MODEL", 0 }, { "decode", "DECODE", PD_VIEW_SPARSE },
+        { "stream", NULL, 0 }, { "model", "MODEL", 0 }, { "key", "KEY", PD_VIEW_SPARSE },
+        { "decode", "DECODE", PD_VIEW_SPARSE },
         { "prefill", "PREFILL", PD_VIEW_SPARSE }, { "decision", "DECISION", PD_VIEW_SPARSE },
         { "reason", NULL, 0 },
         { "attempts", NULL, 0 }, { "prompt_tokens", "PROMPT", PD_VIEW_RIGHT },
@@ -266,6 +268,7 @@ static void put_record(struct pd_node *node, struct pd_view *v, const struct pd_
     put_name(v, "role", "role", pd_req_role_name(r->role));
     put_name(v, "api", NULL, pd_req_api_name(r->api));
     put_name(v, "model", "model", r->model);
+    put_name(v, "key", "key", r->key);
     put_name(v, "state", "state", state_of(r));
     put_name(v, "code", "code", r->code);
     pd_view_field(v, "http_status", r->http_status != 0 ? "http status" : NULL);

@@ -102,6 +102,7 @@ struct pd_req {
     uint32_t remote;           /* 1: the prompt was computed on another node */
     char reason[96];           /* of the decision */
     char transport[32];        /* that moved the KV */
+    char key[65];              /* label of the key that the client showed; empty: none */
     uint64_t kv_bytes;
     uint64_t handover_ns;      /* first byte posted to verdict */
     uint32_t kv_blocks;

@@ -635,6 +635,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         return;
     }
     record->api = kind == PD_API_CHAT ? PD_REQ_API_CHAT : PD_REQ_API_COMPLETIONS;
+    snprintf(record->key, sizeof record->key, "%.*s", PD_STR_ARG(r->net->req_label(http)));
     if (r->is_draining || r->is_closing) {
         r->api->error_set(&e, 503, "server_error", "draining", "this server takes no new requests");
         e.retry_after_ms = 1000;
