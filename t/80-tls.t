@@ -128,7 +128,8 @@ ok until_true(10, sub { (get($good->api_port, '/v1/models')->{body} // '') =~ /t
 is text_of(post($good->api_port, $path, $ask)), $golden[0]{text}, 'and answers with the golden text';
 is text_of(post($good->api_port, $path, $ask)), $golden[0]{text}, 'again';
 my $both = $front->('both', "https://localhost:$mtls", sprintf 'tls = { %s certificate = "%s"; key = "%s"; };', $ca, pem('client'), key('client'));
-ok until_true(10, sub { text_of(post($both->api_port, $path, $ask)) eq $golden[0]{text} }), 'an upstream that wants a certificate';
+until_true(10, sub { ($both->metric('pdplane_router_decode_endpoints_up') // 0) == 1 });
+is text_of(post($both->api_port, $path, $ask)), $golden[0]{text}, 'an upstream that wants a certificate';
 for my $bad ([ 'astray', "https://127.0.0.1:$tls", sprintf('tls = { ca = "%s"; };', pem('other')), qr/is of an unknown authority/ ],
     [ 'system', "https://127.0.0.1:$tls", '', qr/is of an unknown authority/ ],
     [ 'misnamed', "https://127.0.0.1:$tls", "tls = { $ca name = \"elsewhere\"; };", qr/is for another name/ ]) {
