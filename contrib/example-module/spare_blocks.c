@@ -2,6 +2,7 @@
 /* Scores an endpoint by the share of its KV blocks that are free. */
 #include <stdlib.h>
 
+#include <pdplane/metric.h>
 #include <pdplane/scheduler.h>
 
 struct spare_conf {
@@ -10,6 +11,7 @@ struct spare_conf {
 
 struct pd_scorer {              /* an instance: ours alone */
     double unknown;
+    struct pd_counter *guessed; /* the node's, lives as long as the node */
 };
 
 static const struct pd_option spare_options[] = {
@@ -24,12 +26,13 @@ static pd_status spare_create(const struct pd_instance_ctx *ctx, const void *con
     const struct spare_conf *c = conf;
     struct pd_scorer *scorer = malloc(sizeof *scorer);
 
-    (void)ctx;
     if (scorer == NULL) {
         err->status = PD_ENOMEM;
         return PD_ENOMEM;
     }
     scorer->unknown = c->unknown;
+    scorer->guessed = pd_metrics_simple_counter(ctx->metrics, "pdplane_spare_blocks_unknown_total",
+                                                "Endpoints scored without knowing their blocks.");
     *out = scorer;
     return PD_OK;
 }
@@ -45,8 +48,13 @@ static void spare_score(struct pd_scorer *scorer, const struct pd_sched_request 
     (void)request;
     for (uint32_t i = 0; i < n; i++) {
         const struct pd_endpoint_view *c = &candidates[i];
-        score[i] = c->blocks_total == 0 ? scorer->unknown
-                                        : (double)c->blocks_free / c->blocks_total;
+        if (c->blocks_total == 0) {
+            pd_counter_inc(scorer->guessed);
+            score[i] = scorer->unknown;
+        } else {                /* numbers of a peer: they may be nonsense */
+            score[i] = c->blocks_free >= c->blocks_total
+                           ? 1 : (double)c->blocks_free / c->blocks_total;
+        }
     }
 }
 
