@@ -339,11 +339,11 @@ static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
     memcpy(q->body + q->n, piece.p, piece.n);
     q->n += piece.n;
     q->body[q->n] = '\0';
-    if (q->pause != 0) {
+    pd_time pause = q->pause;
+    q->pause = 0;
+    if (pause != 0 && pd_sim_at(q->w->sim, pd_sim_now(q->w->sim) + pause, resume, q) == PD_OK) {
         q->is_paused = true;
-        pd_sim_at(q->w->sim, pd_sim_now(q->w->sim) + q->pause, resume, q);
-        q->paused = q->pause;
-        q->pause = 0;
+        q->paused = pause;
         pd_http_call_pause(call);
     }
 }
