@@ -75,6 +75,9 @@ static void tell(struct run *r, enum pd_http1_event event)
         if (r->flags & NO_BODY)
             pd_http1_expect_no_body(&r->parser);
     } else if (event == PD_HTTP1_BAD) {
+        /* How much of a too large body was given out before depends on the cuts. */
+        if (r->parser.reject == PD_HTTP_REJECT_BODY_SIZE)
+            pd_buf_clear(&r->body);
         flush_body(r);
         const struct pd_http_reject_info *info = pd_http_reject_info(r->parser.reject);
         FUZZ_CHECK(r->parser.reject != PD_HTTP_REJECT_NONE && info->text[0] != '\0');
