@@ -13,7 +13,7 @@
 #include "loop/uv.h"
 #include "metric/metric.h"
 
-static void say(const char *fmt, va_list ap)
+static void PD_PRINTF(1, 0) say(const char *fmt, va_list ap)
 {
     char text[1024];
 
