@@ -173,6 +173,13 @@ $naive->start(wait => 0);
 ok until_true(10, sub { $decode->log_text =~ /TLS for peers: no connection with 127\.0\.0\.1:\d+: the other side does not speak TLS/ }),
     'a node without TLS is refused by name';
 $naive->stop;
+leaf('named', 'ca', 'URI:urn:uuid:01234567-89ab-4cde-8f01-23456789abcd');
+my $named = $wrong->('named', $link->('named', 'ca'));
+$decode->expect_log(qr/shows the certificate of another node/);
+$named->start(wait => 0);
+ok until_true(10, sub { $decode->log_text =~ /peer "named" \(127\.0\.0\.1:\d+\) shows the certificate of another node/ }),
+    'a certificate that names a node is good for that node only';
+$named->stop;
 is text_of(post($pd->port, @{ (greedy())[0] })), $golden[0]{text}, 'the others go on';
 $_->stop for @{ $pd->{nodes} };
 
