@@ -107,7 +107,6 @@ like $node->log_text, qr/TLS for clients: no connection with 127\.0\.0\.1:\d+: t
     'and the other';
 
 # ---- changed certificates, an open connection stays
-my $open = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => port('plain'));
 leaf('server', 'ca', 'DNS:localhost,IP:127.0.0.1,DNS:renewed');
 ok until_true(10, sub { curl('--cacert', pem('ca'), "https://localhost:$tls/health"); $node->log_text =~ /changed certificates are in use/ }),
     'changed files are taken';

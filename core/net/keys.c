@@ -103,7 +103,8 @@ static pd_status table_read(const char *path, struct pd_str text, struct key **o
             st = pd_err_set(err, PD_ELIMIT, "%s has more than %d keys", path, PD_KEYS_MAX);
         } else if (!line_read(line, &all[*n])) {
             st = pd_err_set(err, PD_EINVAL, "%s line %u is not \"sha256:HEX LABEL\"", path, number);
-            pd_err_hint(err, "printf %%s KEY | sha256sum gives HEX; a label has letters, digits, '.', '_' and '-'");
+            pd_err_hint(err, "printf %%s KEY | sha256sum gives HEX; "
+                             "a label has letters, digits, '.', '_' and '-'");
         } else {
             ++*n;
         }
