@@ -72,7 +72,7 @@ END
 $router->expect_log(qr/request failed with status/, qr/endpoint "[ab]" is down/);
 $router->start;
 my $port = $router->api_port;
-sub up { my ($n) = @_; return until_true(5, sub { ($router->metric('pdplane_router_decode_endpoints_up') // -1) == $n }) }
+sub up { my ($n) = @_; return until_true(20, sub { ($router->metric('pdplane_router_decode_endpoints_up') // -1) == $n }) }
 ok up(2), 'both servers are up by their probes';
 my $body = '{ "model" : "m", "messages":[ {"role":"user","content":"Hi \u00e9"} ],"x_unknown":[1,{"k":12345678901234567890}],"temperature":0 %s}';
 sub ask {

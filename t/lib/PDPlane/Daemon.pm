@@ -248,7 +248,8 @@ sub topology {
     my $s = bless { kind => $kind, prefill => [], decode => [], nodes => [] }, 'PDPlane::System';
     my $id = ++$systems;
     my $transport = $o{transport} // 'shm';
-    my $role = sprintf 'handover = "%s";', $o{handover} // 'full';
+    # A slow machine is no fault of the nodes.
+    my $role = sprintf 'handover = "%s"; prefill_timeout = "%s";', $o{handover} // 'full', $o{prefill_timeout} // '120s';
     my $sched = sprintf 'scheduler = { decider = { module = "pd_threshold"; unit = "tokens"; threshold = %d; }; };',
         $o{threshold} // 1;
     my ($p, $d) = $kind =~ /^(\d)p(\d)d$/ ? ($1, $2) : (0, 0);
