@@ -290,6 +290,24 @@ static pd_status read_content(struct parsed *p, const struct pd_json_value *cont
     return status;
 }
 
+/* What matters of a message, in one pass: a long content is walked only once. */
+static void message_members(const struct pd_json_value *message, struct pd_json_value *role,
+                            struct pd_json_value *content, struct pd_json_value *calls)
+{
+    struct pd_json_value key, value;
+    struct pd_json_iter it;
+    role->type = content->type = calls->type = PD_JSON_NONE;
+    pd_json_iter_init(&it, message);
+    while (pd_json_iter_next(&it, &key, &value)) {
+        struct pd_json_value *out = pd_json_is_str(&key, "content")      ? content
+                                    : pd_json_is_str(&key, "role")       ? role
+                                    : pd_json_is_str(&key, "tool_calls") ? calls
+                                                                         : NULL;
+        if (out != NULL && out->type == PD_JSON_NONE)
+            *out = value;
+    }
+}
+
 static pd_status read_messages(struct parsed *p)
 {
     const struct pd_json_value *v = &p->values[M_MESSAGES];
@@ -314,7 +332,8 @@ static pd_status read_messages(struct parsed *p)
         struct pd_json_value role, content, calls;
         if (item.type != PD_JSON_OBJECT)
             return refuse(p, M_MESSAGES, "invalid_value", "each message must be an object");
-        if (pd_json_find(&item, "role", &role) != PD_OK || role.type != PD_JSON_STRING)
+        message_members(&item, &role, &content, &calls);
+        if (role.type != PD_JSON_STRING)
             return refuse(p, M_MESSAGES, "invalid_value", "each message must have a 'role' string");
         if (pd_json_get_str(&role, &p->arena, &m->role) != PD_OK)
             return PD_ENOMEM;
@@ -322,10 +341,8 @@ static pd_status read_messages(struct parsed *p)
             return refuse(p, M_MESSAGES, "invalid_value", "a 'role' must have 1 to 64 bytes");
         if (pd_str_is(m->role, "developer"))
             m->role = PD_STR("system");
-        if (pd_json_find(&item, "tool_calls", &calls) == PD_OK && pd_json_count(&calls) > 0)
+        if (calls.type != PD_JSON_NONE && pd_json_count(&calls) > 0)
             note_unsupported(p, M_MESSAGES, "this model does not call tools");
-        if (pd_json_find(&item, "content", &content) != PD_OK)
-            content.type = PD_JSON_NONE;
         pd_status status = read_content(p, &content, &m->content);
         if (status != PD_OK)
             return status;

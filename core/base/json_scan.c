@@ -38,6 +38,8 @@ struct level {
     bool is_object;
 };
 
+#define FIRST_LENGTHS 32u      /* longer first keys share the last place */
+
 struct scan {
     const char *start;
     const char *p;
@@ -50,6 +52,8 @@ struct scan {
     struct pd_json_error *error;
     pd_status status;
     size_t n_paths;
+    uint64_t of_length[PD_JSON_MAX_SEGMENTS + 1];   /* paths by number of segments */
+    uint64_t first[FIRST_LENGTHS];                  /* paths by length of their first key */
     struct path paths[PD_JSON_MAX_PATHS];
     struct level levels[PD_JSON_MAX_DEPTH + 1];
 };
@@ -84,30 +88,48 @@ static const char *fail(struct scan *s, pd_status status, const char *at, const 
     return NULL;
 }
 
+/* One path; by hand, because a request's dozens of paths are compiled for each
+ * request. */
+static pd_status compile_path(struct path *path, const char *p)
+{
+    path->n = 0;
+    while (*p != '\0') {
+        const char *key = p;
+        size_t elements = 0;
+        while (*p != '\0' && *p != '.')
+            p++;
+        size_t n = (size_t)(p - key);
+        while (n >= 2 && key[n - 1] == ']' && key[n - 2] == '[') {
+            n -= 2;
+            elements++;
+        }
+        bool has_key = n != 0 || elements == 0;
+        if (path->n + elements + has_key > PD_JSON_MAX_SEGMENTS || n > SEGMENT_BYTES)
+            return PD_EINVAL;
+        if (has_key)
+            path->segments[path->n++] = (struct segment){ key, (uint8_t)n, false };
+        for (; elements != 0; elements--)
+            path->segments[path->n++] = (struct segment){ NULL, 0, true };
+        if (*p == '.')
+            p++;
+    }
+    return PD_OK;
+}
+
 static pd_status compile_paths(struct scan *s, const char *const *paths, size_t n)
 {
     if (n > PD_JSON_MAX_PATHS)
         return PD_EINVAL;
     s->n_paths = n;
+    memset(s->of_length, 0, sizeof s->of_length);
+    memset(s->first, 0, sizeof s->first);
     for (size_t i = 0; i < n; i++) {
         struct path *path = &s->paths[i];
-        struct pd_str rest = pd_str_from(paths[i]);
-        struct pd_str part;
-        path->n = 0;
-        while (rest.n != 0 && pd_str_split(&rest, '.', &part)) {
-            size_t elements = 0;
-            while (pd_str_ends_with(part, PD_STR("[]"))) {
-                part.n -= 2;
-                elements++;
-            }
-            bool has_key = part.n != 0 || elements == 0;
-            if (path->n + elements + has_key > PD_JSON_MAX_SEGMENTS || part.n > SEGMENT_BYTES)
-                return PD_EINVAL;
-            if (has_key)
-                path->segments[path->n++] = (struct segment){ part.p, (uint8_t)part.n, false };
-            for (; elements != 0; elements--)
-                path->segments[path->n++] = (struct segment){ NULL, 0, true };
-        }
+        if (compile_path(path, paths[i]) != PD_OK)
+            return PD_EINVAL;
+        s->of_length[path->n] |= (uint64_t)1 << i;
+        if (path->n > 0 && !path->segments[0].is_element)
+            s->first[PD_MIN(path->segments[0].n, FIRST_LENGTHS - 1)] |= (uint64_t)1 << i;
     }
     return PD_OK;
 }
@@ -247,6 +269,8 @@ static void record(struct scan *s, uint64_t mask, const char *start, const char 
 static uint64_t match_key(const struct scan *s, uint64_t live, uint32_t at, struct pd_str key)
 {
     uint64_t matched = 0;
+    if (at == 0)
+        live &= s->first[PD_MIN(key.n, FIRST_LENGTHS - 1)];
     for (uint64_t left = live; left != 0; left &= left - 1) {
         int i = __builtin_ctzll(left);
         const struct segment *segment = &s->paths[i].segments[at];
@@ -270,13 +294,7 @@ static uint64_t match_element(const struct scan *s, uint64_t live, uint32_t at)
 /* Of the paths in `mask`, those with exactly n segments. */
 static uint64_t paths_of_length(const struct scan *s, uint64_t mask, uint32_t n)
 {
-    uint64_t out = 0;
-    for (uint64_t left = mask; left != 0; left &= left - 1) {
-        int i = __builtin_ctzll(left);
-        if (s->paths[i].n == n)
-            out |= (uint64_t)1 << i;
-    }
-    return out;
+    return n > PD_JSON_MAX_SEGMENTS ? 0 : mask & s->of_length[n];
 }
 
 /* The key at p and its colon.  *matched gets the paths that go on with it. */

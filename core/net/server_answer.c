@@ -170,6 +170,18 @@ static void decide_end(struct pd_http_req *req, uint64_t length)
     req->left = length;
 }
 
+/* Decimal digits; heads are made for every answer, formatted output is slow. */
+static void put_number(struct pd_buf *b, uint64_t v)
+{
+    char digits[20];
+    size_t at = sizeof digits;
+
+    do
+        digits[--at] = (char)('0' + v % 10);
+    while ((v /= 10) != 0);
+    (void)pd_buf_append(b, digits + at, sizeof digits - at);
+}
+
 /* Queues the head; framing and keep-alive are decided here. */
 static pd_status put_head(struct pd_http_req *req, uint32_t status,
                           const struct pd_http_header *headers, size_t n, uint64_t length)
@@ -186,13 +198,23 @@ static pd_status put_head(struct pd_http_req *req, uint32_t status,
     decide_end(req, length);
     s->stats.responses[status / 100]++;
     pd_http_req_make_id(req);
-    (void)pd_buf_appendf(b, "HTTP/1.1 %u %s\r\ndate: %s\r\nx-request-id: %.*s\r\n", status,
-                         pd_http_status_text(status), date_text(s), (int)req->id_n, req->id);
+    (void)pd_buf_append_str(b, PD_STR("HTTP/1.1 "));
+    put_number(b, status);
+    (void)pd_buf_append_char(b, ' ');
+    (void)pd_buf_append_cstr(b, pd_http_status_text(status));
+    (void)pd_buf_append_str(b, PD_STR("\r\ndate: "));
+    (void)pd_buf_append_cstr(b, date_text(s));
+    (void)pd_buf_append_str(b, PD_STR("\r\nx-request-id: "));
+    (void)pd_buf_append(b, req->id, req->id_n);
+    (void)pd_buf_append(b, "\r\n", 2);
     put_headers(b, headers, n);
     if (req->is_chunked)
         (void)pd_buf_append_cstr(b, "transfer-encoding: chunked\r\n");
-    else if (length != PD_HTTP_UNKNOWN_LENGTH && status != 204 && status != 304)
-        (void)pd_buf_appendf(b, "content-length: %llu\r\n", (unsigned long long)length);
+    else if (length != PD_HTTP_UNKNOWN_LENGTH && status != 204 && status != 304) {
+        (void)pd_buf_append_str(b, PD_STR("content-length: "));
+        put_number(b, length);
+        (void)pd_buf_append(b, "\r\n", 2);
+    }
     if (!req->keep)
         (void)pd_buf_append_cstr(b, "connection: close\r\n");
     else if (req->parser.head.minor == 0)

@@ -109,7 +109,7 @@ const struct pd_option pd_sched_options[] = {
                  .help = "The index of prompt prefixes and where they were sent."),
     PD_OPT_INT("endpoints", struct pd_sched_conf, endpoints, "1024", .min = 1, .max = 65536,
                .unit = "endpoints", .help = "Most endpoints that are kept."),
-    PD_OPT_INT("explain_candidates", struct pd_sched_conf, explain_candidates, "32", .max = 1024,
+    PD_OPT_INT("explain_candidates", struct pd_sched_conf, explain_candidates, "8", .max = 1024,
                .unit = "endpoints",
                .help = "Candidates of each profile that are kept for pdctl explain."),
     PD_OPT_DURATION("load_stale", struct pd_sched_conf, load_stale, "5s", .min = 1000000,

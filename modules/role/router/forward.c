@@ -16,12 +16,13 @@ static bool name_is(struct pd_str name, const char *s)
 /* Headers of an answer that belong to the connection or to us. */
 static bool is_hop(struct pd_str name)
 {
-    static const char *const names[] = {
-        "connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade",
-        "proxy-authenticate", "date", "server", "x-request-id",
+    static const struct pd_str names[] = {
+        { "connection", 10 }, { "keep-alive", 10 }, { "transfer-encoding", 17 }, { "content-length", 14 },
+        { "te", 2 }, { "trailer", 7 }, { "upgrade", 7 }, { "proxy-authenticate", 18 }, { "date", 4 },
+        { "server", 6 }, { "x-request-id", 12 },
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (name_is(name, names[i]))
+        if (name.n == names[i].n && memcmp(name.p, names[i].p, name.n) == 0)
             return true;
     }
     return false;

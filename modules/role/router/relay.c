@@ -24,6 +24,24 @@ static void line_look(struct relay *s)
         s->is_error = true;
 }
 
+/* Bytes before the next CR or LF, eight at a time. */
+static size_t plain_run(const char *p, size_t n)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    size_t i = 0;
+    for (; n - i >= 8; i += 8) {
+        uint64_t v, lf, cr;
+        memcpy(&v, p + i, sizeof v);
+        lf = v ^ ones * '\n';
+        cr = v ^ ones * '\r';
+        if (((((lf - ones) & ~lf) | ((cr - ones) & ~cr)) & ones << 7) != 0)
+            break;
+    }
+    while (i < n && p[i] != '\n' && p[i] != '\r')
+        i++;
+    return i;
+}
+
 /* Bytes of piece up to the end of its last whole event.  A line ends with LF,
  * CR or CR LF; an empty line ends an event. */
 static size_t whole_events(struct relay *s, struct pd_str piece)
@@ -43,6 +61,11 @@ static size_t whole_events(struct relay *s, struct pd_str piece)
                 s->line[s->line_n] = c;
             s->line_n++;
             s->was_boundary = false;
+            if (s->line_n >= sizeof s->line) {
+                size_t n = plain_run(piece.p + i + 1, piece.n - i - 1);
+                s->line_n += n;
+                i += n;
+            }
             continue;
         }
         s->was_boundary = s->line_n == 0;
