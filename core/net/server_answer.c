@@ -191,6 +191,9 @@ static pd_status put_head(struct pd_http_req *req, uint32_t status,
 
     if (status < 200 || status > 599)
         status = 500;
+    /* The head waits for the first write: from now on the client is given time. */
+    if (b->n == 0)
+        req->progress = pd_loop_now(s->loop);
     req->has_begun = true;
     req->status = status;
     if (status == 204 || status == 304)

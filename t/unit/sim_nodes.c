@@ -8,7 +8,7 @@
 #include "conf/report.h"
 
 static const char *const folders[] = {
-    "role/router", "role/prefill", "role/decode", "engine/ref", "transport/tcp",
+    "role/router", "role/prefill", "role/decode", "engine/ref", "engine/openai", "transport/tcp",
     "scheduler/filter/role", "scheduler/filter/health", "scheduler/score/prefix_cache",
     "scheduler/score/load_aware", "scheduler/pick/max_score", "scheduler/decide/pd_threshold",
 };
