@@ -44,6 +44,7 @@ sub new {
     my $pid = fork;
     die "fork: $!" unless defined $pid;
     if ($pid == 0) {
+        setpgrp;   # so that stop reaches those that serve kept connections too
         $SIG{CHLD} = 'IGNORE';
         $SIG{$_} = 'DEFAULT' for qw(TERM INT);
         my $n = 0;
@@ -82,7 +83,7 @@ sub forget { my ($self) = @_; unlink glob "$self->{dir}/request-*"; return $self
 sub stop {
     my ($self) = @_;
     return unless defined $self->{pid};
-    kill 'KILL', $self->{pid};
+    kill KILL => -$self->{pid}, $self->{pid};
     waitpid $self->{pid}, 0;
     delete $self->{pid};
     return;
