@@ -43,7 +43,7 @@ my $s = topology('1p1d', engine => 'ms_per_token = 2;', router => sprintf <<'END
 role = { router = { max_requests = 24; }; };
 endpoints = ( { name = "fake"; type = "openai"; url = "http://127.0.0.1:%d"; } );
 END
-$s->expect_log(qr/request failed with status/, qr/peer .* (?:down|lost|suspect)/);
+$s->expect_log(qr/request failed with status/, qr/a transfer failed/, qr/peer .* (?:down|lost|suspect)/);
 
 $ENV{PD_API} = $s->port;
 $ENV{PD_ADMIN} = join ',', map { $_->admin } @{ $s->{prefill} }, @{ $s->{decode} };
