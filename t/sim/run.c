@@ -50,7 +50,7 @@ struct request {
     uint32_t status;
     pd_status error;
     bool is_tainted;            /* the router or the way to it failed meanwhile */
-    bool is_lost;               /* its router vanished: nobody can tell this client */
+    bool is_lost;               /* its router went and could not tell this client */
     bool is_aborted;
     bool must_succeed;
     pd_time pause;              /* wanted; 0: none or done */
@@ -515,7 +515,7 @@ static void fault_begin(struct world *w, const struct fuzz_fault *f)
     struct pd_sim_link slow = w->plan->sim.link;
     w->out->faults++;
     if (hits_clients(w, f))
-        taint(w, f->kind == FUZZ_VANISH);
+        taint(w, f->kind == FUZZ_VANISH || w->client_cuts > 0 || w->nodes[0].state != RUNNING);
     switch (f->kind) {
     case FUZZ_CRASH:
     case FUZZ_VANISH:
@@ -597,7 +597,7 @@ static void fault_end(struct world *w, const struct fuzz_fault *f)
     case FUZZ_END:
     case FUZZ_DRAIN:
         if (hits_clients(w, f))
-            taint(w, f->kind == FUZZ_VANISH);
+            taint(w, f->kind == FUZZ_VANISH || w->client_cuts > 0);
         node_restore(w, n);
         break;
     case FUZZ_CUT:
