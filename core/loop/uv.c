@@ -373,9 +373,11 @@ static void loop_stop(struct pd_loop *loop)
     uv_async_send(&l->wake);
 }
 
+/* May come before libuv waits, when the machine was slow: then it must not wait
+ * at all, because nothing is left to wake it. */
 static void on_turn_timeout(uv_timer_t *h)
 {
-    (void)h;
+    uv_stop(h->loop);
 }
 
 static void on_timeout_closed(uv_handle_t *h)
