@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "node/sections.h"
 
 static const char *env(void *arg, const char *name)
@@ -29,7 +30,8 @@ static struct pd_conf *read_text(struct pd_str text, struct pd_conf_report *repo
 /* Files of the machine that runs this must not matter. */
 static bool names_files(struct pd_str text)
 {
-    return memmem(text.p, text.n, "include", 7) != NULL || memmem(text.p, text.n, "_file", 5) != NULL;
+    return pd_str_find(text, PD_STR("include")) != PD_STR_NPOS ||
+           pd_str_find(text, PD_STR("_file")) != PD_STR_NPOS;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
