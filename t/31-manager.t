@@ -154,6 +154,14 @@ ok wait_for('the refusal', sub { slurp($log) =~ /nothing has changed/ }), 'a bro
 like slurp($log), qr/m\.conf:\d+: error: .*engin/, 'and the log says what is wrong';
 is +(ask(30))[0], $expected, 'the old worker goes on';
 
+# A crash while the configuration on disk is broken: tried again until it is mended.
+$before = workers();
+kill 'KILL', (workers())[-1];
+ok wait_for('a failed start', sub { slurp($log) =~ /signal KILL(?!.*signal KILL).*exit status 1.*again in/s }),
+    'a node that has served is not given up';
+spew 'm.conf', $good;
+ok wait_for('the mended node', sub { workers() > $before }), 'and serves again once the file is mended';
+
 hear();
 kill 'TERM', $manager;
 waitpid $manager, 0;

@@ -65,6 +65,7 @@ struct manager {
     struct pd_timer restart;
     pd_time backoff;
     struct pd_loop_signal *signals[6];
+    bool has_served;                   /* a worker of this manager once did */
     bool is_stopping;
     int rc;
 };
@@ -172,6 +173,7 @@ static void on_ready(struct pd_watch *watch, uint32_t events, void *arg)
     if (!said)
         return; /* it ends; its exit is told by a signal */
     w->is_ready = true;
+    m->has_served = true;
     pd_log_notice(m->log, "worker %lld serves", (long long)w->pid);
     pd_service_notify("READY=1\nSTATUS=serving");
     if (w != m->next)
@@ -269,8 +271,9 @@ static void current_gone(struct manager *m, const struct worker *w, int status)
         m->next = NULL;
         return;
     }
-    if (!w->is_ready && WIFEXITED(status)) {
-        /* It said itself why it cannot run; trying again would not help. */
+    if (!m->has_served && WIFEXITED(status)) {
+        /* It said itself why it cannot run; trying again would not help.  A node
+         * that has served is not given up so: what is wrong may be mended. */
         m->rc = WEXITSTATUS(status);
         m->is_stopping = true;
         return;
