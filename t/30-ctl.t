@@ -185,6 +185,7 @@ like $err, qr/no request "never-seen" is remembered here/, 'is told';
 $d = json('decode', 'transfers');
 is $d->{transfers}[0]{verdict}, 'valid', 'transfers of the decode node';
 is $d->{transfers}[0]{request}, 'first-one', 'carry the id';
+cmp_ok $d->{transfers}[0]{age_seconds}, '>', $d->{transfers}[0]{took_seconds}, 'an ended one grows older';
 $d = json('decode', 'leases');
 is $d->{leases}[0]{holder}, 'prefill', 'leases';
 $d = json('decode', 'modules');

@@ -176,9 +176,10 @@ void pd_kv_end_report(struct pd_kv_end *e, bool outbound, struct pd_kv_result *o
     out->fenced = e->is_fenced;
     memcpy(out->transport, e->transport, sizeof out->transport);
     memcpy(out->reason, e->reason, sizeof out->reason);
-    struct pd_kv_transfer_row *row = &kv->history[kv->history_next];
-    pd_kv_end_row(e, outbound, "ended", row);
-    row->took_ns = out->total_ns;
+    struct pd_kv_ended *ended = &kv->history[kv->history_next];
+    pd_kv_end_row(e, outbound, "ended", &ended->row);
+    ended->row.took_ns = out->total_ns;
+    ended->opened_at = e->opened_at;
     kv->history_next = (kv->history_next + 1) % kv->conf.history;
     kv->history_n = PD_MIN(kv->history_n + 1, kv->conf.history);
     count_end(e, outbound, out->total_ns);
@@ -361,7 +362,7 @@ pd_status pd_kv_create(const struct pd_kv_conf *conf, struct pd_kv **out, struct
     PD_DEFAULT(post_bytes, 8u << 20);
     PD_DEFAULT(history, 256);
 #undef PD_DEFAULT
-    kv->history = (struct pd_kv_transfer_row *)pd_calloc(kv->conf.history, sizeof *kv->history);
+    kv->history = (struct pd_kv_ended *)pd_calloc(kv->conf.history, sizeof *kv->history);
     if (kv->history == NULL) {
         pd_free(kv);
         return pd_err_set(err, PD_ENOMEM, "out of memory");
@@ -496,8 +497,10 @@ static uint32_t transfers(struct pd_kv *kv, struct pd_kv_transfer_row *out, uint
     }
     for (uint32_t i = 0; i < kv->history_n; i++) {
         uint32_t at = (kv->history_next + kv->conf.history - 1 - i) % kv->conf.history;
-        if (n < cap)
-            out[n] = kv->history[at];
+        if (n < cap) {
+            out[n] = kv->history[at].row;
+            out[n].age_ns = pd_loop_now(kv->loop) - kv->history[at].opened_at;
+        }
         n++;
     }
     return n;

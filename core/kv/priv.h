@@ -56,6 +56,12 @@ struct pd_kv_speed {
     uint64_t bytes_per_s;       /* moving average */
 };
 
+/* A transfer that has ended, as listings show it. */
+struct pd_kv_ended {
+    struct pd_kv_transfer_row row;
+    pd_time opened_at;
+};
+
 struct pd_kv {
     struct pd_kv_conf conf;
     struct pd_kv_speed speeds[PD_KV_SPEEDS];
@@ -79,7 +85,7 @@ struct pd_kv {
     bool is_closing;
     void (*on_closed)(void *arg);
     void *on_closed_arg;
-    struct pd_kv_transfer_row *history;     /* a ring of ended ones */
+    struct pd_kv_ended *history;            /* a ring of ended ones */
     uint32_t history_n;
     uint32_t history_next;
     struct pd_histogram *metric_seconds;
