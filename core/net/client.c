@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "net/tls.h"
 
 #include <string.h>
 
@@ -57,6 +58,12 @@ static size_t make_key(const struct pd_addr *addr, struct pd_str host, const str
     return n + host.n;
 }
 
+static void origin_free(struct pd_http_origin *o)
+{
+    pd_tls_release(o->tls);
+    pd_free(o);
+}
+
 struct pd_http_origin *pd_http_origin_get(struct pd_http_client *c, const struct pd_addr *addr,
                                           struct pd_str host, struct pd_tls *tls, pd_status *why)
 {
@@ -79,13 +86,14 @@ struct pd_http_origin *pd_http_origin_get(struct pd_http_client *c, const struct
     o->client = c;
     o->addr = *addr;
     o->tls = tls;
+    pd_tls_hold(tls);
     pd_list_init(&o->idle);
     pd_list_init(&o->waiting);
     memcpy(o->key, key, n);
     o->key_n = n;
     *why = pd_strmap_add(&c->origins, pd_str_of(o->key, n), o);
     if (*why != PD_OK) {
-        pd_free(o);
+        origin_free(o);
         return NULL;
     }
     return o;
@@ -112,7 +120,7 @@ void pd_http_origin_pump(struct pd_http_origin *o)
     if (o->n_waiting > 0 || o->n_conns > 0)
         return;
     (void)pd_strmap_remove(&c->origins, pd_str_of(o->key, o->key_n));
-    pd_free(o);
+    origin_free(o);
 }
 
 static void free_client(struct pd_http_client *c)
@@ -144,7 +152,7 @@ static void cancel_all(struct pd_http_client *c)
         o->depth--;
         if (o->n_conns == 0) {
             (void)pd_strmap_remove(&c->origins, pd_str_of(o->key, o->key_n));
-            pd_free(o);
+            origin_free(o);
         }
     }
     PD_LIST_EACH(&c->links, link) {

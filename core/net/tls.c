@@ -354,13 +354,28 @@ void pd_tls_stream_gone(struct pd_tls *tls)
         pd_tls_destroy(tls);
 }
 
+void pd_tls_hold(struct pd_tls *tls)
+{
+    if (tls != NULL)
+        tls->holds++;
+}
+
+void pd_tls_release(struct pd_tls *tls)
+{
+    if (tls == NULL)
+        return;
+    tls->holds--;
+    if (tls->is_dead)
+        pd_tls_destroy(tls);
+}
+
 void pd_tls_destroy(struct pd_tls *tls)
 {
     if (tls == NULL)
         return;
     tls->is_dead = true;
     tls->log = NULL;
-    if (tls->stats.streams > 0)
+    if (tls->stats.streams > 0 || tls->holds > 0)
         return;
     SSL_CTX_free(tls->ctx);
     BIO_meth_free(tls->bio);

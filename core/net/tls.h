@@ -72,9 +72,12 @@ struct pd_tls_stats {
  * pd_tls_destroy. */
 pd_status pd_tls_create(struct pd_loop *loop, struct pd_log *log, const struct pd_tls_conf *conf,
                         struct pd_tls **out, struct pd_err *err);
-/* Takes tls; NULL is allowed.  Its streams must have been closed; those whose last
- * bytes are still on their way may go on. */
+/* Takes tls; NULL is allowed.  Streams that are open go on, those who hold it may
+ * make more; its memory goes with the last of them. */
 void pd_tls_destroy(struct pd_tls *tls);
+/* Keeps it usable until pd_tls_release; NULL is allowed. */
+void pd_tls_hold(struct pd_tls *tls);
+void pd_tls_release(struct pd_tls *tls);
 /* Borrowed; changes with time. */
 const struct pd_tls_stats *pd_tls_stats(const struct pd_tls *tls);
 

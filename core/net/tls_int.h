@@ -17,7 +17,8 @@ struct pd_tls {
     struct pd_tls_conf conf;
     struct pd_tls_stats stats;
     SSL_CTX *ctx;
-    bool is_dead;               /* the last stream frees it */
+    uint32_t holds;
+    bool is_dead;               /* the last stream or holder frees it */
     BIO_METHOD *bio;
     pd_time checked;            /* when the files were last looked at */
     uint8_t seen[32];           /* digest of what the files held then */

@@ -347,7 +347,8 @@ pd_status pd_node_build(struct pd_node *node, struct pd_err *err)
         (status = peers_build(node, err)) != PD_OK ||
         (status = sched_build(node, err)) != PD_OK ||
         (status = net_build(node, err)) != PD_OK ||
-        (status = pd_node_endpoints_build(node, err)) != PD_OK ||
+        (status = pd_node_endpoints_set(node, node->root->endpoints.items, node->root->endpoints.count,
+                                        node->conf, NULL, err)) != PD_OK ||
         (status = pd_node_metrics_add(node)) != PD_OK ||
         (status = tables_register(node, err)) != PD_OK ||
         (status = roles_build(node, err)) != PD_OK)

@@ -35,11 +35,6 @@ static const struct pd_node_engine *node_engine_find(struct pd_node *node, struc
     return NULL;
 }
 
-static const struct pd_node_endpoint *node_endpoint_at(struct pd_node *node, uint32_t index)
-{
-    return index < node->n_endpoints ? &node->endpoints[index] : NULL;
-}
-
 static void node_ready(struct pd_node *node, const char *part, bool is_ready, const char *reason)
 {
     struct pd_node_part *p = NULL;
@@ -72,8 +67,10 @@ const struct pd_node_api *pd_node_functions(void)
         .name = node_name,
         .engine_at = node_engine_at,
         .engine_find = node_engine_find,
-        .endpoint_at = node_endpoint_at,
+        .endpoint_at = pd_node_endpoint_at,
         .ready = node_ready,
+        .endpoint_watch = pd_node_endpoint_watch,
+        .endpoint_unwatch = pd_node_endpoint_unwatch,
     };
     return &table;
 }
@@ -108,6 +105,7 @@ pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **o
              node->root->node.name != NULL ? node->root->node.name : params->name);
     snprintf(node->host_id, sizeof node->host_id, "%s", params->host_id != NULL ? params->host_id : "");
     pd_host_init(&node->host);
+    pd_node_endpoints_init(node);
     *out = node;
     return pd_node_build(node, err);
 }

@@ -24,6 +24,7 @@
 #include "net/keys.h"
 #include "net/net.h"
 #include "net/tls.h"
+#include "node/endpoints.h"
 #include "node/sections.h"
 #include "peer/peer.h"
 #include "req/reqs.h"
@@ -102,9 +103,7 @@ struct pd_node {
     uint32_t n_engines;
     struct pd_node_transport transports[PD_NODE_TRANSPORTS_MAX];
     uint32_t n_transports;
-    struct pd_node_endpoint *endpoints;
-    struct pd_log **endpoint_logs;
-    uint32_t n_endpoints;
+    struct pd_node_servers servers;
     struct pd_node_role roles[PD_NODE_ROLES_MAX];
     uint32_t n_roles;
     struct pd_node_part parts[PD_NODE_PARTS_MAX];
@@ -146,8 +145,6 @@ pd_status pd_node_tls_build(struct pd_node *node, struct pd_err *err);
 pd_status pd_node_tls_endpoint(struct pd_node *node, const struct pd_node_endpoint_conf *c,
                                struct pd_node_endpoint *e, struct pd_err *err);
 void pd_node_tls_free(struct pd_node *node);
-pd_status pd_node_endpoints_build(struct pd_node *node, struct pd_err *err);
-void pd_node_endpoints_free(struct pd_node *node);
 pd_status pd_node_admin_routes(struct pd_node *node);
 pd_status pd_node_metrics_add(struct pd_node *node);
 void pd_node_metrics_free(struct pd_node *node);

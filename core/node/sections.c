@@ -262,6 +262,11 @@ const struct pd_option *pd_node_sections(void)
     return sections;
 }
 
+const struct pd_option *pd_node_endpoint_rows(void)
+{
+    return endpoint_rows;
+}
+
 static const struct pd_option *row_of(const char *name)
 {
     const struct pd_option *r = sections;

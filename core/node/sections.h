@@ -117,6 +117,8 @@ struct pd_node_conf {
 
 /* The rows of struct pd_node_conf. */
 const struct pd_option *pd_node_sections(void);
+/* The rows of struct pd_node_endpoint_conf. */
+const struct pd_option *pd_node_endpoint_rows(void);
 
 /* Reads a configuration the whole way: opens path (or, when text is not NULL,
  * reads *text and calls it path), sets module_path, loads the modules that

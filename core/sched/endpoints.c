@@ -150,6 +150,9 @@ pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info
     (void)pd_str_copy(info->name.n > 0 ? info->name : info->key, e->name, sizeof e->name);
     e->view.roles = info->roles;
     e->view.weight = info->weight == 0 ? 100 : info->weight;
+    if (e->is_leaving)
+        e->view.state = e->state_before;
+    e->is_leaving = false;
     if (info->state != 0)
         e->view.state = info->state;
     if (info->blocks_total != 0) {
@@ -170,6 +173,16 @@ void pd_endpoints_remove(struct pd_endpoints *t, struct pd_endpoint *e)
     t->spare[t->spare_n++] = e->view.slot;
     t->n--;
     endpoint_free(e);
+}
+
+void pd_endpoint_leave(struct pd_endpoint *e)
+{
+    if (e->is_leaving)
+        return;
+    e->is_leaving = true;
+    e->state_before = e->view.state;
+    e->view.state = PD_ENDPOINT_DRAINING;
+    e->user = NULL;
 }
 
 struct pd_endpoint *pd_endpoints_find(const struct pd_endpoints *t, struct pd_str key)

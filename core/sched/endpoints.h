@@ -17,6 +17,8 @@ struct pd_endpoint {
     uint32_t failures;              /* in a row */
     uint32_t report;                /* number of the last load report */
     uint32_t block_tokens;
+    uint32_t state_before;          /* is_leaving: to go back to */
+    bool is_leaving;                /* goes with its last dispatch */
     pd_time reported;               /* PD_TIME_NEVER: nothing yet */
     pd_time suspect_until;          /* because of failures */
     uint64_t dispatched_total;
@@ -47,6 +49,8 @@ void pd_endpoints_fini(struct pd_endpoints *t);
 pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info *info,
                            struct pd_endpoint **out, bool *is_new);
 void pd_endpoints_remove(struct pd_endpoints *t, struct pd_endpoint *e);
+/* Marks it as leaving; whoever ends its last dispatch removes it. */
+void pd_endpoint_leave(struct pd_endpoint *e);
 struct pd_endpoint *pd_endpoints_find(const struct pd_endpoints *t, struct pd_str key);
 /* NULL when it is gone. */
 struct pd_endpoint *pd_endpoints_at(const struct pd_endpoints *t, struct pd_endpoint_ref ref);

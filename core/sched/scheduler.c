@@ -133,16 +133,33 @@ static pd_status endpoint_put(struct pd_sched *sched, const struct pd_endpoint_i
     return PD_OK;
 }
 
+static void remove_now(struct pd_sched *sched, struct pd_endpoint *e)
+{
+    pd_prefix_clear(sched->prefix, e->view.slot);
+    pd_sched_meter_gone(&sched->meter, e->name);
+    pd_endpoints_remove(&sched->endpoints, e);
+    pd_sched_meter_endpoints(&sched->meter, sched->endpoints.n);
+}
+
 static pd_status endpoint_remove(struct pd_sched *sched, struct pd_endpoint_ref ref)
 {
     struct pd_endpoint *e = pd_endpoints_at(&sched->endpoints, ref);
 
     if (e == NULL)
         return PD_ESTALE;
-    pd_prefix_clear(sched->prefix, ref.slot);
-    pd_sched_meter_gone(&sched->meter, e->name);
-    pd_endpoints_remove(&sched->endpoints, e);
-    pd_sched_meter_endpoints(&sched->meter, sched->endpoints.n);
+    remove_now(sched, e);
+    return PD_OK;
+}
+
+static pd_status endpoint_drain(struct pd_sched *sched, struct pd_endpoint_ref ref)
+{
+    struct pd_endpoint *e = pd_endpoints_at(&sched->endpoints, ref);
+
+    if (e == NULL)
+        return PD_ESTALE;
+    pd_endpoint_leave(e);
+    if (e->view.inflight == 0)
+        remove_now(sched, e);
     return PD_OK;
 }
 
@@ -161,7 +178,7 @@ static pd_status endpoint_state(struct pd_sched *sched, struct pd_endpoint_ref r
 {
     struct pd_endpoint *e = pd_endpoints_at(&sched->endpoints, ref);
 
-    if (e == NULL)
+    if (e == NULL || e->is_leaving)
         return PD_ESTALE;
     if (state < PD_ENDPOINT_UP || state > PD_ENDPOINT_DRAINING)
         return PD_EINVAL;
@@ -260,7 +277,7 @@ static bool model_known(const struct pd_sched *sched, struct pd_str model)
 
     for (uint32_t i = 0; i < sched->endpoints.used; i++) {
         const struct pd_endpoint *e = sched->endpoints.slots[i];
-        if (e != NULL && pd_endpoint_serves(e, model, hash))
+        if (e != NULL && !e->is_leaving && pd_endpoint_serves(e, model, hash))
             return true;
     }
     return false;
@@ -290,7 +307,7 @@ static void gather(struct pd_sched *sched, const struct pd_sched_ask *ask)
     sched->views_n = 0;
     for (uint32_t i = 0; i < t->used; i++) {
         const struct pd_endpoint *e = t->slots[i];
-        if (e == NULL || !pd_endpoint_serves(e, ask->model, hash))
+        if (e == NULL || e->is_leaving || !pd_endpoint_serves(e, ask->model, hash))
             continue;
         struct pd_endpoint_view *view = &sched->views[sched->views_n++];
         pd_endpoint_view_at(e, ask->now, view);
@@ -540,6 +557,8 @@ static void end(struct pd_sched *sched, struct pd_dispatch *d, uint32_t result, 
         pd_sched_meter_inflight(&sched->meter, e->name, e->view.inflight);
         if (result == PD_DISPATCH_FAILED)
             pd_sched_meter_failed(&sched->meter, d->role);
+        if (e->is_leaving && e->view.inflight == 0)
+            remove_now(sched, e);
     }
     d->ticket = 0;
     d->prompt = NULL;
@@ -569,6 +588,7 @@ const struct pd_sched_api *pd_sched_api(void)
         .dispatch = dispatch,
         .computed = computed,
         .end = end,
+        .endpoint_drain = endpoint_drain,
     };
     return &api;
 }

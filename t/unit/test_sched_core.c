@@ -703,6 +703,51 @@ static void table_limits(void **state)
     pd_sched_destroy(b.sched);
 }
 
+static void leaving_endpoints_go_with_their_last_dispatch(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct pd_sched_plan plan;
+    struct pd_dispatch d[2];
+    struct pd_endpoint_status st = { .size = sizeof st };
+    bench_open(&b, 4);
+    struct pd_endpoint_ref one = put(&b, "one", PD_ROLE_DECODE, "m");
+    struct pd_endpoint_ref two = put(&b, "two", PD_ROLE_DECODE, "m");
+    struct pd_sched_ask ask = ask_of(&b, 2);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(b.api->dispatch(b.sched, one, PD_ROLE_DECODE, NULL, 9, 2, &d[i]), PD_OK);
+    assert_int_equal(b.api->endpoint_drain(b.sched, one), PD_OK);
+    assert_int_equal(b.api->endpoint_get(b.sched, one, 2, &st), PD_OK);
+    assert_int_equal(st.view.state, PD_ENDPOINT_DRAINING);
+    assert_int_equal(b.api->endpoint_state(b.sched, one, PD_ENDPOINT_UP), PD_ESTALE);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+        assert_int_equal(plan.decode.ref.serial, two.serial);
+    }
+    b.api->end(b.sched, &d[0], PD_DISPATCH_OK, 3);
+    assert_int_equal(b.api->endpoint_get(b.sched, one, 3, &st), PD_OK);
+    b.api->end(b.sched, &d[1], PD_DISPATCH_FAILED, 3);
+    assert_int_equal(b.api->endpoint_get(b.sched, one, 3, &st), PD_ESTALE);
+
+    /* One that comes back is the same, in the state it had; an idle one goes at once. */
+    assert_int_equal(b.api->dispatch(b.sched, two, PD_ROLE_DECODE, NULL, 9, 2, &d[0]), PD_OK);
+    assert_int_equal(b.api->endpoint_drain(b.sched, two), PD_OK);
+    assert_int_equal(b.api->endpoint_drain(b.sched, two), PD_OK);
+    assert_false(b.api->model_known(b.sched, PD_STR("m")));
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_ENOENT);
+    struct pd_endpoint_ref again = put(&b, "two", PD_ROLE_DECODE, "m");
+    assert_int_equal(again.serial, two.serial);
+    assert_int_equal(b.api->endpoint_get(b.sched, two, 3, &st), PD_OK);
+    assert_int_equal(st.view.state, PD_ENDPOINT_UP);
+    assert_int_equal(st.view.inflight, 1);
+    b.api->end(b.sched, &d[0], PD_DISPATCH_OK, 3);
+    assert_int_equal(b.api->endpoint_get(b.sched, two, 3, &st), PD_OK);
+    assert_int_equal(b.api->endpoint_drain(b.sched, two), PD_OK);
+    assert_int_equal(b.api->endpoint_get(b.sched, two, 3, &st), PD_ESTALE);
+    assert_int_equal(b.api->endpoint_drain(b.sched, two), PD_ESTALE);
+    pd_sched_destroy(b.sched);
+}
+
 static void ten_thousand_endpoints(void **state)
 {
     (void)state;
@@ -765,6 +810,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_failed_prefill_leaves_no_trace_in_the_index),
     cmocka_unit_test(the_index_believes_no_more_than_the_cache_holds),
     cmocka_unit_test(table_limits),
+    cmocka_unit_test(leaving_endpoints_go_with_their_last_dispatch),
     cmocka_unit_test(ten_thousand_endpoints),
 };
 

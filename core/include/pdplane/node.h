@@ -30,7 +30,8 @@ struct pd_node_engine {
     struct pd_engine_info info;
 };
 
-/* A server behind an adapter, from the configuration. */
+/* A server behind an adapter.  It stays as it is until it is removed; then
+ * nothing of it may be used any more. */
 struct pd_node_endpoint {
     uint32_t size;
     uint32_t roles;            /* PD_ROLE_* */
@@ -47,6 +48,19 @@ struct pd_node_endpoint {
     struct pd_tls *tls;        /* for calls; NULL: plain */
 };
 
+/* Endpoints come and go while a node runs.  One that changes is added in its new
+ * form before the old one is removed, both with the same name. */
+struct pd_node_endpoint_events {
+    uint32_t size;
+    uint32_t reserved;
+    /* PD_OK, or why it cannot be used: nobody has it then. */
+    pd_status (*added)(const struct pd_node_endpoint *endpoint, void *arg);
+    /* No new work for it; calls that run may go on. */
+    void (*removed)(const struct pd_node_endpoint *endpoint, void *arg);
+};
+
+struct pd_node_endpoint_watch; /* a registration */
+
 struct pd_node_api {
     uint32_t size;
     uint32_t version;          /* PD_NODE_VERSION */
@@ -56,11 +70,16 @@ struct pd_node_api {
     const struct pd_node_engine *(*engine_at)(struct pd_node *node, uint32_t index);
     /* By instance name; NULL when there is none. */
     const struct pd_node_engine *(*engine_find)(struct pd_node *node, struct pd_str name);
-    /* The index-th configured endpoint; NULL at the end. */
+    /* The index-th endpoint there is now; NULL at the end. */
     const struct pd_node_endpoint *(*endpoint_at)(struct pd_node *node, uint32_t index);
     /* Says whether `part` (a role's name, literal) can do its work; /ready is
      * 200 when all parts that ever spoke can.  reason: one sentence, copied. */
     void (*ready)(struct pd_node *node, const char *part, bool is_ready, const char *reason);
+    /* Tells of endpoints that come and go from now on; does not repeat what is
+     * there.  events is borrowed.  PD_OK, PD_ENOMEM.  Gives: endpoint_unwatch. */
+    pd_status (*endpoint_watch)(struct pd_node *node, const struct pd_node_endpoint_events *events,
+                                void *arg, struct pd_node_endpoint_watch **out);
+    void (*endpoint_unwatch)(struct pd_node_endpoint_watch *watch);
 };
 
 #ifdef __cplusplus

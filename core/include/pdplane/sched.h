@@ -217,6 +217,12 @@ struct pd_sched_api {
     void (*computed)(struct pd_sched *sched, struct pd_dispatch *dispatch);
     /* It ended: PD_DISPATCH_*.  Closes the dispatch; on a closed one nothing happens. */
     void (*end)(struct pd_sched *sched, struct pd_dispatch *dispatch, uint32_t result, pd_time now);
+
+    /* The endpoint leaves: nothing is sent to it any more and its `user` is not
+     * given out; it is shown as draining until its last dispatch has ended, then
+     * removed.  A put with its key brings it back, with its index and what is in
+     * flight; state 0 then is the state it had.  PD_OK, PD_ESTALE. */
+    pd_status (*endpoint_drain)(struct pd_sched *sched, struct pd_endpoint_ref ref);
 };
 
 #ifdef __cplusplus

@@ -243,7 +243,9 @@ static void leg_started(struct leg *leg, const struct pd_leg_started *m)
     if (!m->remote || leg->n_prefills == 0)
         return;
     r->req->stage(r->reqs, rec, PD_REQ_PREFILL_SENT, now_of(q));
-    snprintf(rec->prefill, sizeof rec->prefill, "%s", leg->prefills[0].name);
+    struct pd_endpoint_status prefill = { .size = sizeof prefill };
+    if (r->sched->endpoint_get(r->scheds, leg->prefills[0].ref, now_of(q), &prefill) == PD_OK)
+        snprintf(rec->prefill, sizeof rec->prefill, "%s", prefill.view.name);
     r->sched->dispatch(r->scheds, leg->prefills[0].ref, PD_ROLE_PREFILL,
                        &q->prompts[leg->index / q->api->n_choices],
                        m->prompt_tokens - m->cached_tokens, now_of(q), &leg->prefill);

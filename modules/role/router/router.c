@@ -231,6 +231,8 @@ static pd_status router_start(struct pd_role *role, struct pd_err *err)
     if (status != PD_OK) {
         err->status = status;
         strcpy(err->text, "the endpoints cannot be followed");
+        if (status == PD_ELIMIT)
+            strcpy(err->hint, "scheduler.endpoints says how many there can be");
     }
     return status;
 }

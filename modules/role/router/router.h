@@ -36,7 +36,7 @@ struct request;
 /* What the scheduler's `user` points to: a way to an endpoint. */
 struct target {
     struct router *router;
-    struct target *next;
+    struct target *next, **link;
     struct pd_endpoint_ref ref;
     /* An engine of a peer. */
     pd_peer_ref peer;          /* 0: a server behind an adapter */
@@ -79,6 +79,7 @@ struct router {
     struct pd_api *apis;
     struct pd_node *nodes;
     struct pd_peer_watch *watch;
+    struct pd_node_endpoint_watch *endpoint_watch;
     struct target *targets;
     struct request *requests;
     uint32_t n_requests;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where requests may go: engines of peers, which come and go with their links,
- * and configured servers, which are probed.  Each is one endpoint of the
+ * and servers behind adapters, which are probed.  Each is one endpoint of the
  * scheduler; its `user` is the struct target here. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,16 +30,18 @@ static struct target *target_add(struct router *r)
         return NULL;
     t->router = r;
     t->next = r->targets;
+    if (r->targets != NULL)
+        r->targets->link = &t->next;
     r->targets = t;
+    t->link = &r->targets;
     return t;
 }
 
-static void target_free(struct router *r, struct target *t)
+static void target_free(struct target *t)
 {
-    struct target **link = &r->targets;
-    while (*link != t)
-        link = &(*link)->next;
-    *link = t->next;
+    *t->link = t->next;
+    if (t->next != NULL)
+        t->next->link = t->link;
     free(t->probe_body);
     free(t);
 }
@@ -103,7 +105,7 @@ static void engine_put(struct router *r, const struct pd_peer_info *info, uint32
     if (status != PD_OK) {
         pd_log_error(r->log, "engine \"%s\" of peer \"%s\" is left out: %s", e->name, info->desc->name,
                      status == PD_ENOMEM ? "out of memory" : "the table of endpoints is full");
-        target_free(r, t);
+        target_free(t);
         return;
     }
     router_model_add(r, model);
@@ -134,7 +136,7 @@ static void peer_gone(struct router *r, pd_peer_ref peer)
         if (t->peer != peer)
             continue;
         r->sched->endpoint_remove(r->scheds, t->ref);
-        target_free(r, t);
+        target_free(t);
     }
 }
 
@@ -177,19 +179,41 @@ static void server_state(struct target *t, uint32_t state, const char *why)
     readiness_tell(r);
 }
 
-/* Puts the endpoint with the models that the configuration or the server names. */
-static void server_put(struct target *t, const struct pd_str *models, uint32_t n, uint32_t state)
+/* Puts the endpoint with the models that the configuration or the server names.
+ * It is known by name and address: one whose options change keeps what is known
+ * of it, one that moves does not.  A new one takes nothing until its probe has
+ * answered. */
+static pd_status server_put(struct target *t, const struct pd_str *models, uint32_t n)
 {
     struct router *r = t->router;
     const struct pd_node_endpoint *e = t->endpoint;
+    char key[PD_ENDPOINT_KEY_MAX + 1];
     struct pd_endpoint_info put = {
-        .size = sizeof put, .roles = e->roles, .key = str_of(e->name), .name = str_of(e->name),
-        .models = models, .models_n = n, .weight = e->weight, .state = state, .user = t,
+        .size = sizeof put, .roles = e->roles, .name = str_of(e->name), .models = models, .models_n = n,
+        .weight = e->weight, .user = t,
     };
-    if (r->sched->endpoint_put(r->scheds, &put, &t->ref) != PD_OK)
-        pd_log_error(r->log, "endpoint \"%s\" is left out: the table of endpoints is full", e->name);
-    for (uint32_t i = 0; i < n; i++)
+    int key_n = snprintf(key, sizeof key, "%s %s%s", e->name, e->authority, e->tls != NULL ? " tls" : "");
+    if (key_n < 0 || (size_t)key_n >= sizeof key)
+        return PD_EINVAL;
+    put.key = (struct pd_str){ key, (size_t)key_n };
+    struct pd_endpoint_status known = { .size = sizeof known };
+    struct pd_endpoint_ref ref;
+    struct pd_str before[ROUTER_MODELS_MAX];
+    if (r->sched->endpoint_find(r->scheds, put.key, &ref) != PD_OK ||
+        r->sched->endpoint_get(r->scheds, ref, pd_loop_now(r->loop), &known) != PD_OK) {
+        put.state = PD_ENDPOINT_DOWN;
+    } else if (n == 0) {
+        /* What the server said it has still holds. */
+        while (known.models[put.models_n] != NULL && put.models_n < ROUTER_MODELS_MAX) {
+            before[put.models_n] = str_of(known.models[put.models_n]);
+            put.models_n++;
+        }
+        put.models = before;
+    }
+    pd_status status = r->sched->endpoint_put(r->scheds, &put, &t->ref);
+    for (uint32_t i = 0; i < n && status == PD_OK; i++)
         router_model_add(r, models[i]);
+    return status;
 }
 
 static uint32_t configured_models(const struct pd_node_endpoint *e, struct pd_str *out, uint32_t cap)
@@ -235,7 +259,7 @@ static void probe_end(struct pd_http_call *call, void *arg)
         if (t->endpoint->models == NULL && t->probe_body_n > 0 &&
             r->api->models_read(r->apis, (struct pd_str){ t->probe_body, t->probe_body_n }, models,
                                 ROUTER_MODELS_MAX, &n) == PD_OK && n > 0)
-            server_put(t, models, n, 0);
+            (void)server_put(t, models, n);
         server_state(t, PD_ENDPOINT_UP, "");
     } else {
         server_state(t, PD_ENDPOINT_DOWN, "its probe did not answer with status 200");
@@ -318,6 +342,77 @@ static void probe_timer(struct pd_timer *timer, void *arg)
     }
 }
 
+/* The other target of the same endpoint, its new or its old form; NULL: none. */
+static struct target *twin_of(const struct target *t)
+{
+    for (struct target *u = t->router->targets; u != NULL; u = u->next) {
+        if (u != t && u->endpoint != NULL && u->ref.slot == t->ref.slot && u->ref.serial == t->ref.serial)
+            return u;
+    }
+    return NULL;
+}
+
+static pd_status server_put_configured(struct target *t)
+{
+    struct pd_str models[ROUTER_MODELS_MAX];
+    return server_put(t, models, configured_models(t->endpoint, models, ROUTER_MODELS_MAX));
+}
+
+static pd_status server_add(struct router *r, const struct pd_node_endpoint *e)
+{
+    struct target *t = target_add(r);
+    if (t == NULL)
+        return PD_ENOMEM;
+    t->endpoint = e;
+    pd_timer_init(&t->probe_timer, r->loop, "router probe", probe_timer, t);
+    pd_status status = server_put_configured(t);
+    if (status != PD_OK) {
+        target_free(t);
+        return status;
+    }
+    pd_timer_start(&t->probe_timer, 0);
+    return PD_OK;
+}
+
+static void server_stop(struct target *t)
+{
+    struct router *r = t->router;
+    pd_timer_stop(&t->probe_timer);
+    if (t->is_resolving)
+        pd_resolve_cancel(r->loop, &t->resolve);
+    if (t->probe != NULL)
+        r->net->call_cancel(t->probe);
+}
+
+static void server_remove(struct target *t)
+{
+    struct router *r = t->router;
+    struct target *twin = twin_of(t);
+    server_stop(t);
+    if (twin != NULL)
+        (void)server_put_configured(twin);
+    else
+        r->sched->endpoint_drain(r->scheds, t->ref);
+    target_free(t);
+}
+
+static pd_status endpoint_added(const struct pd_node_endpoint *e, void *arg)
+{
+    return server_add(arg, e);
+}
+
+static void endpoint_removed(const struct pd_node_endpoint *e, void *arg)
+{
+    struct router *r = arg;
+    struct target *t = r->targets;
+    while (t != NULL && t->endpoint != e)
+        t = t->next;
+    if (t == NULL)
+        return;
+    server_remove(t);
+    readiness_tell(r);
+}
+
 /* ---- life --------------------------------------------------------------------------- */
 
 static void on_peer(struct pd_peers *peers, pd_peer_ref peer, uint32_t what, void *arg)
@@ -329,6 +424,9 @@ static void on_peer(struct pd_peers *peers, pd_peer_ref peer, uint32_t what, voi
 pd_status router_targets_start(struct router *r)
 {
     static const struct pd_peer_watch_events watch = { .size = sizeof watch, .on_peer = on_peer };
+    static const struct pd_node_endpoint_events endpoint_events = {
+        .size = sizeof endpoint_events, .added = endpoint_added, .removed = endpoint_removed,
+    };
     const struct pd_node_endpoint *e;
     pd_status status = r->peer->watch(r->peers, &watch, r, &r->watch);
     if (status != PD_OK)
@@ -338,18 +436,12 @@ pd_status router_targets_start(struct router *r)
         if (r->peer->info(r->peers, p, &info) == PD_OK && info.state == PD_PEER_UP)
             router_targets_peer(r, p, PD_PEER_ON_UP);
     }
-    for (uint32_t i = 0; (e = r->node->endpoint_at(r->nodes, i)) != NULL; i++) {
-        struct pd_str models[ROUTER_MODELS_MAX];
-        struct target *t = target_add(r);
-        if (t == NULL)
-            return PD_ENOMEM;
-        t->endpoint = e;
-        pd_timer_init(&t->probe_timer, r->loop, "router probe", probe_timer, t);
-        server_put(t, models, configured_models(e, models, ROUTER_MODELS_MAX), PD_ENDPOINT_DOWN);
-        pd_timer_start(&t->probe_timer, 0);
-    }
+    for (uint32_t i = 0; (e = r->node->endpoint_at(r->nodes, i)) != NULL && status == PD_OK; i++)
+        status = server_add(r, e);
+    if (status == PD_OK)
+        status = r->node->endpoint_watch(r->nodes, &endpoint_events, r, &r->endpoint_watch);
     readiness_tell(r);
-    return PD_OK;
+    return status;
 }
 
 void router_targets_stop(struct router *r)
@@ -357,16 +449,14 @@ void router_targets_stop(struct router *r)
     if (r->watch != NULL)
         r->peer->unwatch(r->watch);
     r->watch = NULL;
+    if (r->endpoint_watch != NULL)
+        r->node->endpoint_unwatch(r->endpoint_watch);
+    r->endpoint_watch = NULL;
     while (r->targets != NULL) {
         struct target *t = r->targets;
-        if (t->endpoint != NULL) {
-            pd_timer_stop(&t->probe_timer);
-            if (t->is_resolving)
-                pd_resolve_cancel(r->loop, &t->resolve);
-            if (t->probe != NULL)
-                r->net->call_cancel(t->probe);
-        }
+        if (t->endpoint != NULL)
+            server_stop(t);
         r->sched->endpoint_remove(r->scheds, t->ref);
-        target_free(r, t);
+        target_free(t);
     }
 }
