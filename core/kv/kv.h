@@ -56,6 +56,15 @@ uint32_t pd_kv_transports(struct pd_kv *kv, struct pd_peer_transport *out);
  * that cannot take it is left out, with a warning.  PD_OK or err filled. */
 pd_status pd_kv_region_add(struct pd_kv *kv, const char *engine, const struct pd_engine_info *info,
                            struct pd_kv_region **out, struct pd_err *err);
+/* No hand-over begins with the region any more: its engine's name is free for
+ * another one. */
+void pd_kv_region_retire(struct pd_kv *kv, struct pd_kv_region *region);
+/* Hand-overs that use the region: leases of its blocks, transfers that read them. */
+void pd_kv_region_uses(const struct pd_kv *kv, const struct pd_kv_region *region, uint32_t *leases,
+                       uint32_t *transfers);
+/* Takes the region from every transport.  PD_OK: it is gone; PD_EBUSY: something
+ * still uses it, to be tried again. */
+pd_status pd_kv_region_remove(struct pd_kv *kv, struct pd_kv_region *region);
 /* A peer is gone (down for good or replaced): closes the ways to it. */
 void pd_kv_peer_gone(struct pd_kv *kv, const struct pd_node_id *id);
 

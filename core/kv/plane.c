@@ -340,6 +340,43 @@ pd_status pd_kv_region_add(struct pd_kv *kv, const char *engine, const struct pd
     return PD_OK;
 }
 
+void pd_kv_region_retire(struct pd_kv *kv, struct pd_kv_region *region)
+{
+    (void)kv;
+    region->engine[0] = '\0';
+}
+
+void pd_kv_region_uses(const struct pd_kv *kv, const struct pd_kv_region *region, uint32_t *leases_n,
+                       uint32_t *transfers_n)
+{
+    *leases_n = *transfers_n = 0;
+    PD_LIST_EACH(&kv->dests, l)
+        *leases_n += PD_LIST_ENTRY(l, struct pd_kv_dest, e.node)->e.region == region;
+    PD_LIST_EACH(&kv->sources, l)
+        *transfers_n += PD_LIST_ENTRY(l, struct pd_kv_source, e.node)->e.region == region;
+}
+
+pd_status pd_kv_region_remove(struct pd_kv *kv, struct pd_kv_region *region)
+{
+    uint32_t leases_n, transfers_n, kept = 0;
+    pd_kv_region_uses(kv, region, &leases_n, &transfers_n);
+    if (leases_n + transfers_n > 0)
+        return PD_EBUSY;
+    for (uint32_t t = 0; t < kv->n_transports; t++) {
+        if (region->memory[t] == NULL)
+            continue;
+        if (kv->transports[t].ops->memory_remove(region->memory[t]) != PD_OK)
+            return PD_EBUSY;
+        region->memory[t] = NULL;
+    }
+    for (uint32_t i = 0; i < kv->n_regions; i++)
+        if (kv->regions[i] != region)
+            kv->regions[kept++] = kv->regions[i];
+    kv->n_regions = kept;
+    pd_free(region);
+    return PD_OK;
+}
+
 /* ---- life */
 
 pd_status pd_kv_create(const struct pd_kv_conf *conf, struct pd_kv **out, struct pd_err *err)

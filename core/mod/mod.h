@@ -62,6 +62,11 @@ void pd_mods_destroy(struct pd_mods *mods);
 /* Replaces the folders; copies them. */
 pd_status pd_mods_set_path(struct pd_mods *mods, const char *const *dirs, size_t n);
 
+/* Begins a configuration: from here on rows find the units of those modules only
+ * that pd_mods_load is asked for, whether or not they were loaded before. */
+void pd_mods_begin(struct pd_mods *mods);
+/* Whether pd_mods_load was asked for the unit's module since pd_mods_begin. */
+bool pd_mods_is_wanted(const struct pd_mods *mods, const struct pd_mod_unit *unit);
 /* Loads "tcp" or "/path/tcp.so", unless it was loaded already (PD_OK, nothing
  * done).  Otherwise err says which check failed and what to do. */
 pd_status pd_mods_load(struct pd_mods *mods, const char *name, struct pd_err *err);

@@ -31,6 +31,7 @@ struct module {
     struct pd_mod pub;
     struct unit *units;
     uint32_t n_units;
+    uint64_t round;                 /* of the last configuration that wants it */
 };
 
 struct pd_mods {
@@ -40,6 +41,7 @@ struct pd_mods {
     size_t n_dirs;
     struct module *modules[PD_MODS_MAX];
     size_t n_modules;
+    uint64_t round;                 /* of the configuration that is read; 0: all count */
 };
 
 static void free_dirs(struct pd_mods *mods)
@@ -295,15 +297,31 @@ pd_status pd_mods_inspect(struct pd_mods *mods, const char *name, const struct p
     return open_module(mods, name, path, out, err);
 }
 
+void pd_mods_begin(struct pd_mods *mods)
+{
+    mods->round++;
+}
+
+static bool mod_is_wanted(const struct pd_mods *mods, const struct pd_mod *mod)
+{
+    return mod != NULL && ((const struct module *)(const void *)mod)->round == mods->round;
+}
+
+bool pd_mods_is_wanted(const struct pd_mods *mods, const struct pd_mod_unit *unit)
+{
+    return mod_is_wanted(mods, unit->mod);
+}
+
 pd_status pd_mods_load(struct pd_mods *mods, const char *name, struct pd_err *err)
 {
     char path[PATH_SIZE];
     const struct pd_module *m;
-    if (strchr(name, '/') == NULL && pd_mods_get(mods, name) != NULL)
-        return PD_OK;
     for (size_t i = 0; i < mods->n_modules; i++) {
-        if (strcmp(mods->modules[i]->pub.path, name) == 0)
+        struct module *loaded = mods->modules[i];
+        if (strcmp(strchr(name, '/') == NULL ? loaded->pub.name : loaded->pub.path, name) == 0) {
+            loaded->round = mods->round;
             return PD_OK;
+        }
     }
     if (mods->n_modules == PD_MODS_MAX)
         return pd_err_set(err, PD_ELIMIT, "cannot load module \"%s\": %u modules are loaded already", name,
@@ -321,6 +339,7 @@ pd_status pd_mods_load(struct pd_mods *mods, const char *name, struct pd_err *er
         free_module(mod);
         return st;
     }
+    mod->round = mods->round;
     mods->modules[mods->n_modules++] = mod;
     return PD_OK;
 }
@@ -363,6 +382,17 @@ static const struct pd_mod_unit *find_unit(const struct pd_mods *mods, uint64_t 
     return NULL;
 }
 
+/* As pd_mods_unit_at, of the modules of the configuration that is read. */
+static const struct pd_mod_unit *wanted_at(const struct pd_mods *mods, uint64_t kinds, size_t index)
+{
+    const struct pd_mod_unit *u;
+    for (size_t i = 0; (u = pd_mods_unit_at(mods, kinds, i)) != NULL; i++) {
+        if (pd_mods_is_wanted(mods, u) && index-- == 0)
+            return u;
+    }
+    return NULL;
+}
+
 const struct pd_mod_unit *pd_mods_unit(const struct pd_mods *mods, uint32_t kind, const char *name)
 {
     return find_unit(mods, PD_KIND_BIT(kind), name);
@@ -383,16 +413,18 @@ static pd_status resolver_find(void *arg, uint64_t kinds, const char *name, stru
     char text[160], file[PATH_SIZE];
     struct pd_near near;
     const struct pd_mod_unit *u = find_unit(mods, kinds, name);
-    if (u != NULL) {
+    if (u != NULL && pd_mods_is_wanted(mods, u)) {
         to_found(u, out);
         return PD_OK;
     }
     pd_kinds_text(kinds, text, sizeof text);
     pd_near_init(&near, name);
-    for (size_t i = 0; (u = pd_mods_unit_at(mods, kinds, i)) != NULL; i++)
+    for (size_t i = 0; (u = wanted_at(mods, kinds, i)) != NULL; i++)
         pd_near_try(&near, u->unit->name);
     const char *best = pd_near_best(&near);
     const struct pd_mod_unit *other = find_unit(mods, ~(uint64_t)0, name);
+    if (other != NULL && !pd_mods_is_wanted(mods, other))
+        other = NULL;
     if (best != NULL)
         return pd_err_set(err, PD_ENOENT, "no loaded module provides the %s \"%s\" (did you mean \"%s\"?)", text,
                           name, best);
@@ -400,7 +432,7 @@ static pd_status resolver_find(void *arg, uint64_t kinds, const char *name, stru
         return pd_err_set(err, PD_ENOENT, "\"%s\" is no %s, module \"%s\" provides it as %s", name, text,
                           other->mod->name, pd_kind_name(other->unit->kind));
     pd_err_set(err, PD_ENOENT, "no loaded module provides the %s \"%s\"", text, name);
-    if (strchr(name, '/') == NULL && pd_mods_get(mods, name) == NULL &&
+    if (strchr(name, '/') == NULL && !mod_is_wanted(mods, pd_mods_get(mods, name)) &&
         pd_mods_locate(mods, name, file, sizeof file) == PD_OK)
         return pd_err_hint(err, "add \"%s\" to load = [ ... ];", name);
     return pd_err_hint(err, "pdplane -M lists the modules that there are");
@@ -408,7 +440,7 @@ static pd_status resolver_find(void *arg, uint64_t kinds, const char *name, stru
 
 static bool resolver_each(void *arg, uint64_t kinds, size_t index, struct pd_conf_found *out)
 {
-    const struct pd_mod_unit *u = pd_mods_unit_at(arg, kinds, index);
+    const struct pd_mod_unit *u = wanted_at(arg, kinds, index);
     if (u == NULL)
         return false;
     to_found(u, out);

@@ -34,6 +34,8 @@ struct pd_keys {
     struct key *all;
     size_t n;
     pd_time checked;
+    uint32_t holds;
+    bool is_dead;                       /* the last holder frees it */
     uint8_t seen[PD_SHA256_BYTES];      /* digest of the file as it was read last */
 };
 
@@ -174,9 +176,28 @@ void pd_keys_destroy(struct pd_keys *k)
 {
     if (k == NULL)
         return;
+    k->is_dead = true;
+    k->log = NULL;
+    if (k->holds > 0)
+        return;
     pd_free(k->all);
     pd_free(k->path);
     pd_free(k);
+}
+
+void pd_keys_hold(struct pd_keys *k)
+{
+    if (k != NULL)
+        k->holds++;
+}
+
+void pd_keys_release(struct pd_keys *k)
+{
+    if (k == NULL)
+        return;
+    k->holds--;
+    if (k->is_dead)
+        pd_keys_destroy(k);
 }
 
 static void look_again(struct pd_keys *k)

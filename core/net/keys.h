@@ -20,8 +20,11 @@ struct pd_http_head;
  * NULL) borrowed.  PD_OK, or err names the line.  Gives: pd_keys_destroy. */
 pd_status pd_keys_create(struct pd_loop *loop, struct pd_log *log, const char *path,
                          struct pd_keys **out, struct pd_err *err);
-/* Takes keys; NULL is allowed. */
+/* Takes keys; NULL is allowed.  Those who hold it may go on using it. */
 void pd_keys_destroy(struct pd_keys *keys);
+/* Keeps it usable until pd_keys_release; NULL is allowed. */
+void pd_keys_hold(struct pd_keys *keys);
+void pd_keys_release(struct pd_keys *keys);
 /* The label of a key, zero-terminated and borrowed until the next call; NULL
  * when it is none of the file.  Looks at the file first, at most every 2 s. */
 const char *pd_keys_find(struct pd_keys *keys, struct pd_str key);

@@ -99,7 +99,7 @@ pd_status pd_http_server_create(struct pd_loop *loop, const struct pd_http_serve
     return PD_OK;
 }
 
-static pd_status adopt(struct pd_http_server *s, struct pd_stream *stream, struct pd_keys *keys)
+static pd_status adopt(struct pd_http_server *s, struct pd_stream *stream, struct pd_http_door *door)
 {
     pd_status status = PD_OK;
 
@@ -111,7 +111,7 @@ static pd_status adopt(struct pd_http_server *s, struct pd_stream *stream, struc
         pd_stream_close(stream);
         return PD_ELIMIT;
     }
-    if (pd_http_conn_open(s, stream, keys, status != PD_OK) != PD_OK) {
+    if (pd_http_conn_open(s, stream, door, status != PD_OK) != PD_OK) {
         s->stats.memory_failures++;
         pd_stream_close(stream);
         return PD_ENOMEM;
@@ -121,18 +121,90 @@ static pd_status adopt(struct pd_http_server *s, struct pd_stream *stream, struc
 
 static void on_accept(struct pd_listener *l, struct pd_stream *stream, void *arg)
 {
-    const struct pd_http_door *door = arg;
+    const struct pd_http_port *port = arg;
 
     (void)l;
-    if (door->tls != NULL && pd_tls_accept(door->tls, stream, &stream) != PD_OK)
-        door->server->stats.refused++;
+    if (port->door->tls != NULL && pd_tls_accept(port->door->tls, stream, &stream) != PD_OK)
+        port->server->stats.refused++;
     else
-        (void)adopt(door->server, stream, door->keys);
+        (void)adopt(port->server, stream, port->door);
 }
 
 pd_status pd_http_server_adopt(struct pd_http_server *s, struct pd_stream *stream)
 {
     return adopt(s, stream, NULL);
+}
+
+/* ---- listeners ---- */
+
+static void door_free(struct pd_http_door *door)
+{
+    pd_tls_release(door->tls);
+    pd_keys_release(door->keys);
+    pd_free(door);
+}
+
+void pd_http_door_left(struct pd_http_door *door)
+{
+    if (door != NULL && --door->n_conns == 0 && door->is_closed)
+        door_free(door);
+}
+
+bool pd_http_conn_is_leaving(const struct pd_http_conn *c, pd_time *since)
+{
+    bool is_closed = c->door != NULL && c->door->is_closed;
+
+    if (c->server->is_draining)
+        *since = c->server->drained_at;
+    else if (is_closed)
+        *since = c->door->closed_at;
+    return is_closed || c->server->is_draining;
+}
+
+/* Nobody comes by it any more. */
+static void door_close(struct pd_http_server *s, struct pd_http_door *door)
+{
+    door->is_closed = true;
+    door->closed_at = pd_loop_clock(s->loop);
+    if (door->n_conns == 0) {
+        door_free(door);
+        return;
+    }
+    PD_LIST_EACH(&s->conns, link) {
+        struct pd_http_conn *c = PD_LIST_ENTRY(link, struct pd_http_conn, link);
+        if (c->door == door)
+            pd_http_conn_arm(c);
+    }
+}
+
+static void door_fill(struct pd_http_door *door, struct pd_tls *tls, struct pd_keys *keys)
+{
+    pd_tls_hold(tls);
+    pd_keys_hold(keys);
+    *door = (struct pd_http_door){ .tls = tls, .keys = keys };
+}
+
+static struct pd_http_port *port_find(struct pd_http_server *s, const struct pd_addr *addr)
+{
+    for (size_t i = 0; i < PD_HTTP_MAX_LISTENERS; i++)
+        if (s->ports[i].listener != NULL && pd_addr_equal(&s->ports[i].addr, addr))
+            return &s->ports[i];
+    return NULL;
+}
+
+static void port_close(struct pd_http_port *port)
+{
+    pd_listener_close(port->server->loop, port->listener);
+    pd_free(port->spare);
+    port->listener = NULL;
+    door_close(port->server, port->door);
+}
+
+static void close_listeners(struct pd_http_server *s)
+{
+    for (size_t i = 0; i < PD_HTTP_MAX_LISTENERS; i++)
+        if (s->ports[i].listener != NULL)
+            port_close(&s->ports[i]);
 }
 
 pd_status pd_http_server_listen(struct pd_http_server *s, const struct pd_addr *addr,
@@ -146,10 +218,12 @@ pd_status pd_http_server_listen_as(struct pd_http_server *s, const struct pd_add
                                    struct pd_keys *keys)
 {
     struct pd_listener_opts mine;
-    struct pd_http_door *door;
+    struct pd_http_port *port = s->ports;
     pd_status status;
 
-    if (s->n_listeners == PD_HTTP_MAX_LISTENERS)
+    while (port < s->ports + PD_HTTP_MAX_LISTENERS && port->listener != NULL)
+        port++;
+    if (port == s->ports + PD_HTTP_MAX_LISTENERS)
         return PD_ELIMIT;
     if (opts == NULL) {
         memset(&mine, 0, sizeof(mine));
@@ -157,17 +231,69 @@ pd_status pd_http_server_listen_as(struct pd_http_server *s, const struct pd_add
         mine.name = s->opts.name;
         opts = &mine;
     }
-    door = &s->doors[s->n_listeners];
-    *door = (struct pd_http_door){ .server = s, .tls = tls, .keys = keys };
-    status = pd_listener_open(s->loop, addr, opts, on_accept, door, &door->listener);
-    if (status == PD_OK)
-        s->n_listeners++;
+    *port = (struct pd_http_port){ .server = s, .addr = *addr };
+    port->door = pd_alloc(sizeof(*port->door));
+    if (port->door == NULL)
+        return PD_ENOMEM;
+    door_fill(port->door, tls, keys);
+    status = pd_listener_open(s->loop, addr, opts, on_accept, port, &port->listener);
+    if (status != PD_OK) {
+        port->listener = NULL;
+        door_free(port->door);
+    }
     return status;
+}
+
+pd_status pd_http_server_reserve(struct pd_http_server *s, const struct pd_addr *addr)
+{
+    struct pd_http_port *port = port_find(s, addr);
+
+    if (port == NULL)
+        return PD_ENOENT;
+    if (port->spare == NULL)
+        port->spare = pd_alloc(sizeof(*port->spare));
+    return port->spare != NULL ? PD_OK : PD_ENOMEM;
+}
+
+void pd_http_server_relisten(struct pd_http_server *s, const struct pd_addr *addr, struct pd_tls *tls,
+                             struct pd_keys *keys)
+{
+    struct pd_http_port *port = port_find(s, addr);
+    struct pd_http_door *old = port->door;
+
+    if (tls == old->tls) {
+        pd_keys_hold(keys);
+        pd_keys_release(old->keys);
+        old->keys = keys;
+        return;
+    }
+    port->door = port->spare;
+    port->spare = NULL;
+    door_fill(port->door, tls, keys);
+    door_close(s, old);
+}
+
+pd_status pd_http_server_unlisten(struct pd_http_server *s, const struct pd_addr *addr)
+{
+    struct pd_http_port *port = port_find(s, addr);
+
+    if (port == NULL)
+        return PD_ENOENT;
+    port_close(port);
+    return PD_OK;
+}
+
+void pd_http_server_set_max_conns(struct pd_http_server *s, uint32_t max_conns)
+{
+    s->opts.max_conns = max_conns;
 }
 
 pd_status pd_http_server_addr(struct pd_http_server *s, size_t i, struct pd_addr *out)
 {
-    return i < s->n_listeners ? pd_listener_addr(s->loop, s->doors[i].listener, out) : PD_ENOENT;
+    for (size_t k = 0; k < PD_HTTP_MAX_LISTENERS; k++)
+        if (s->ports[k].listener != NULL && i-- == 0)
+            return pd_listener_addr(s->loop, s->ports[k].listener, out);
+    return PD_ENOENT;
 }
 
 pd_status pd_http_server_route(struct pd_http_server *s, const struct pd_http_route *route)
@@ -211,13 +337,6 @@ const struct pd_http_route *pd_http_server_find(const struct pd_http_server *s,
             return &s->routes[i];
     }
     return NULL;
-}
-
-static void close_listeners(struct pd_http_server *s)
-{
-    for (size_t i = 0; i < s->n_listeners; i++)
-        pd_listener_close(s->loop, s->doors[i].listener);
-    s->n_listeners = 0;
 }
 
 void pd_http_server_conn_gone(struct pd_http_server *s)

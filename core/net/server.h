@@ -75,13 +75,26 @@ pd_status pd_http_server_create(struct pd_loop *loop, const struct pd_http_serve
  * what is returned, besides PD_ELIMIT. */
 pd_status pd_http_server_listen(struct pd_http_server *s, const struct pd_addr *addr,
                                 const struct pd_listener_opts *opts);
-/* The same with TLS (NULL: without) and keys (NULL: none needed); both are
- * borrowed until the server is gone.  With keys a request to any route but those
+/* The same with TLS (NULL: without) and keys (NULL: none needed); the server
+ * holds both as long as it needs them.  With keys a request to any route but those
  * with PD_HTTP_ROUTE_ALWAYS needs one, as "Authorization: Bearer KEY" or
  * "x-api-key: KEY"; others get 401. */
 pd_status pd_http_server_listen_as(struct pd_http_server *s, const struct pd_addr *addr,
                                    const struct pd_listener_opts *opts, struct pd_tls *tls,
                                    struct pd_keys *keys);
+/* Makes sure that the listener on this address (as it was opened) can change.
+ * PD_OK, PD_ENOENT, PD_ENOMEM. */
+pd_status pd_http_server_reserve(struct pd_http_server *s, const struct pd_addr *addr);
+/* Other TLS or keys for a listener that was reserved: cannot fail.  Connections
+ * that are open need the new keys from their next request on; when tls is
+ * another, they close after the answer they are at, or half a second later. */
+void pd_http_server_relisten(struct pd_http_server *s, const struct pd_addr *addr, struct pd_tls *tls,
+                             struct pd_keys *keys);
+/* Closes the listener; connections that came by it close likewise.  PD_OK or
+ * PD_ENOENT. */
+pd_status pd_http_server_unlisten(struct pd_http_server *s, const struct pd_addr *addr);
+/* Another limit of connections; those that are open stay. */
+void pd_http_server_set_max_conns(struct pd_http_server *s, uint32_t max_conns);
 /* The address of the i-th listener.  PD_OK or PD_ENOENT. */
 pd_status pd_http_server_addr(struct pd_http_server *s, size_t i, struct pd_addr *out);
 /* Takes an open stream as a new connection (TLS, tests).  PD_OK; PD_ELIMIT,

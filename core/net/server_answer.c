@@ -160,11 +160,12 @@ static void decide_end(struct pd_http_req *req, uint64_t length)
 {
     const struct pd_http_head *h = &req->parser.head;
     struct pd_http_server *s = req->conn->server;
+    bool is_closed = req->conn->door != NULL && req->conn->door->is_closed;
 
     req->is_chunked = length == PD_HTTP_UNKNOWN_LENGTH && !req->no_body &&
                       req->has_head && h->minor == 1;
     req->keep = req->has_head && req->body_done && h->keep_alive && !req->close_after &&
-                !s->is_closing &&
+                !s->is_closing && !is_closed &&
                 (!s->is_draining || (req->route_flags & PD_HTTP_ROUTE_ALWAYS) != 0) &&
                 (req->no_body || req->is_chunked || length != PD_HTTP_UNKNOWN_LENGTH);
     req->left = length;

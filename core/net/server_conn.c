@@ -58,7 +58,7 @@ static pd_time next_due(const struct pd_http_conn *c, int *why)
 {
     const struct pd_http_server_opts *o = &c->server->opts;
     const struct pd_http_req *req = c->req;
-    pd_time due = PD_TIME_NEVER;
+    pd_time due = PD_TIME_NEVER, leaving;
 
     *why = DUE_NONE;
     if (c->state == PD_HTTP_CONN_LINGER) {
@@ -69,8 +69,8 @@ static pd_time next_due(const struct pd_http_conn *c, int *why)
         if (c->state == PD_HTTP_CONN_IDLE)
             sooner(&due, why, c->since, o->idle_ns, DUE_IDLE);
         /* A request may be on its way; it is still served. */
-        if (c->state == PD_HTTP_CONN_IDLE && c->server->is_draining)
-            sooner(&due, why, c->server->drained_at, DRAIN_IDLE_NS, DUE_DRAIN);
+        if (c->state == PD_HTTP_CONN_IDLE && pd_http_conn_is_leaving(c, &leaving))
+            sooner(&due, why, leaving, DRAIN_IDLE_NS, DUE_DRAIN);
         return due;
     }
     if (!req->has_head && !req->is_ended)
@@ -219,6 +219,7 @@ void pd_http_conn_answered(struct pd_http_conn *c)
     struct pd_http_req *req = c->req;
     bool keep = req->keep && (!c->eof || c->stash.n > 0) && !c->server->is_closing;
     bool is_clean = req->body_done && c->stash.n == 0;
+    pd_time since;
 
     drop_req(c);
     if (!keep) {
@@ -234,7 +235,7 @@ void pd_http_conn_answered(struct pd_http_conn *c)
         pd_http_conn_wake(c);
     } else {
         pd_buf_fini(&c->stash);
-        if (c->server->is_draining && !c->in_process) {
+        if (pd_http_conn_is_leaving(c, &since) && !c->in_process) {
             pd_http_conn_close(c);
             return;
         }
@@ -267,7 +268,7 @@ static void dispatch(struct pd_http_conn *c, bool is_stream)
 /* Whether the client may; fills the request's label. */
 static bool has_key(struct pd_http_req *req)
 {
-    struct pd_keys *keys = req->conn->keys;
+    struct pd_keys *keys = req->conn->door == NULL ? NULL : req->conn->door->keys;
     const char *label = keys == NULL ? "" : pd_keys_find(keys, pd_keys_shown(&req->parser.head));
 
     if (label == NULL)
@@ -490,9 +491,11 @@ static void settle_eof(struct pd_http_conn *c)
 
 static void after_input(struct pd_http_conn *c)
 {
+    pd_time since;
+
     if (c->is_dead || c->state > PD_HTTP_CONN_SERVING)
         return;
-    if (c->server->is_draining && c->req == NULL && c->stash.n == 0) {
+    if (pd_http_conn_is_leaving(c, &since) && c->req == NULL && c->stash.n == 0) {
         pd_http_conn_close(c);
         return;
     }
@@ -645,6 +648,7 @@ static void on_closed(struct pd_stream *stream, void *arg)
     --*state_gauge(s, c->state);
     pd_buf_fini(&c->stash);
     pd_list_remove(&c->link);
+    pd_http_door_left(c->door);
     s->n_conns--;
     if (s->n_conn_pool < PD_HTTP_POOL) {
         pd_list_prepend(&s->conn_pool, &c->link);
@@ -703,7 +707,7 @@ static void send_refusal(struct pd_http_conn *c)
 }
 
 pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream,
-                            struct pd_keys *keys, bool refuse)
+                            struct pd_http_door *door, bool refuse)
 {
     struct pd_list *link = pd_list_pop(&s->conn_pool);
     struct pd_http_conn *c;
@@ -719,7 +723,9 @@ pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream,
     memset(c, 0, sizeof(*c));
     c->server = s;
     c->stream = stream;
-    c->keys = keys;
+    c->door = door;
+    if (door != NULL)
+        door->n_conns++;
     /* A read that began below the mark may go one scratch beyond it. */
     pd_buf_init(&c->stash, PD_HTTP_STASH + PD_HTTP_SCRATCH);
     pd_timer_init(&c->timer, s->loop, s->opts.name, on_timer, c);

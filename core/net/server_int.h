@@ -33,19 +33,30 @@ enum pd_http_conn_state {
     PD_HTTP_CONN_CLOSED         /* the stream is closing */
 };
 
-/* An open listener. */
+/* What holds for the connections that came by a listener; it is there until the
+ * last of them has gone. */
 struct pd_http_door {
-    struct pd_http_server *server;
-    struct pd_listener *listener;
     struct pd_tls *tls;         /* NULL: plain */
     struct pd_keys *keys;       /* NULL: none needed */
+    size_t n_conns;
+    bool is_closed;             /* nobody comes by it any more; who is idle goes */
+    pd_time closed_at;
+};
+
+/* An open listener. */
+struct pd_http_port {
+    struct pd_http_server *server;
+    struct pd_listener *listener;   /* NULL: a free place */
+    struct pd_addr addr;            /* that was asked for */
+    struct pd_http_door *door;      /* of new connections */
+    struct pd_http_door *spare;     /* memory for the next one */
 };
 
 struct pd_http_conn {
     struct pd_list link;
     struct pd_http_server *server;
     struct pd_stream *stream;
-    struct pd_keys *keys;       /* of the listener */
+    struct pd_http_door *door;  /* that it came by; NULL: by none */
     struct pd_http_req *req;
     struct pd_buf stash;
     struct pd_timer timer;
@@ -108,8 +119,7 @@ struct pd_http_server {
     struct pd_stream_events events;
     struct pd_http_route routes[PD_HTTP_MAX_ROUTES];
     size_t n_routes;
-    struct pd_http_door doors[PD_HTTP_MAX_LISTENERS];
-    size_t n_listeners;
+    struct pd_http_port ports[PD_HTTP_MAX_LISTENERS];
     struct pd_list conns;
     size_t n_conns;
     struct pd_list conn_pool;
@@ -133,7 +143,7 @@ struct pd_http_server {
 
 /* server_conn.c */
 pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream,
-                            struct pd_keys *keys, bool refuse);
+                            struct pd_http_door *door, bool refuse);
 /* Ends the connection now; its memory goes with on_closed. */
 void pd_http_conn_close(struct pd_http_conn *c);
 /* Ends it at the end of this turn, telling the handler why. */
@@ -172,5 +182,9 @@ const struct pd_http_route *pd_http_server_find(const struct pd_http_server *s,
                                                 struct pd_str path, enum pd_http_method method,
                                                 uint32_t *allowed);
 void pd_http_server_conn_gone(struct pd_http_server *s);
+/* A connection that came by it has gone; NULL is allowed. */
+void pd_http_door_left(struct pd_http_door *door);
+/* Whether the connection shall go once it is idle; *since when. */
+bool pd_http_conn_is_leaving(const struct pd_http_conn *c, pd_time *since);
 
 #endif

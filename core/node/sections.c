@@ -327,7 +327,8 @@ static void load_scheduler(struct pd_mods *mods, struct pd_conf_report *report)
     const struct pd_mod_unit *u;
     bool is_router = false;
     for (size_t i = 0; (u = pd_mods_unit_at(mods, PD_KIND_BIT(PD_KIND_ROLE), i)) != NULL; i++)
-        is_router |= (((const struct pd_role_ops *)(const void *)u->ops)->role & PD_ROLE_ROUTER) != 0;
+        is_router |= pd_mods_is_wanted(mods, u) &&
+                     (((const struct pd_role_ops *)(const void *)u->ops)->role & PD_ROLE_ROUTER) != 0;
     for (size_t i = 0; is_router && pd_sched_default_modules[i] != NULL; i++) {
         struct pd_err err = { 0 };
         if (pd_mods_load(mods, pd_sched_default_modules[i], &err) != PD_OK)
@@ -386,6 +387,7 @@ pd_status pd_node_conf_read(const char *path, const struct pd_str *text, const s
                                 : pd_conf_open(path, src, report, &conf);
     if (st != PD_OK)
         return st;
+    pd_mods_begin(mods);
     quiet.all_loaded = load_modules(conf, mods, report);
     st = pd_conf_fill(conf, sections, sizeof(struct pd_node_conf), &resolver, report);
     if (st == PD_OK && !pd_conf_report_ok(report))

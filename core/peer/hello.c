@@ -135,6 +135,7 @@ static void engine_write(struct pd_writer *w, const struct pd_peer_engine *e)
     pd_writer_u64(w, e->fingerprint[0]);
     pd_writer_u64(w, e->fingerprint[1]);
     layout_write(w, &e->layout);
+    pd_writer_u32(w, e->serial);
 }
 
 static void text_read(struct pd_reader *r, char *field, size_t size)
@@ -161,6 +162,7 @@ static void engine_read(struct pd_reader *r, struct pd_peer_engine *e)
     e->fingerprint[0] = pd_reader_u64(r);
     e->fingerprint[1] = pd_reader_u64(r);
     layout_read(r, &e->layout);
+    e->serial = pd_reader_u32(r);
 }
 
 static void transport_read(struct pd_reader *r, struct pd_peer_transport *t)

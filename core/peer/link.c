@@ -314,6 +314,7 @@ static void send_hello(struct pd_link *link)
         pd_link_fail(link, PD_GOODBYE_MEMORY, "");
         return;
     }
+    link->told = peers->desc_serial;
     (void)pd_link_send_simple(link, PD_FRAME_HELLO, b, PD_HELLO_MAC + n);
 }
 
@@ -482,8 +483,14 @@ void pd_link_set_up(struct pd_link *link)
     link->last_rx = now;
     link->next_heartbeat = now + peers->conf.heartbeat;
     set_timer(link, now + peers->conf.heartbeat);
-    if (link->stream != NULL)
-        pd_link_send_heartbeat(link);
+    if (link->stream == NULL)
+        return;
+    size_t n = 0;
+    /* What the greeting said has changed since. */
+    if (link->told != peers->desc_serial &&
+        pd_desc_write(peers->self, peers->is_draining, peers->scratch, PD_FRAME_MAX_PAYLOAD, &n) == PD_OK)
+        (void)pd_link_send_simple(link, PD_FRAME_UPDATE, peers->scratch, n);
+    pd_link_send_heartbeat(link);
 }
 
 /* ---- frames */

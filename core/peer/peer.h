@@ -65,8 +65,18 @@ void pd_peers_accept(struct pd_peers *peers, struct pd_stream *stream);
 pd_status pd_peers_dial(struct pd_peers *peers, struct pd_str address);
 /* Forgets an address; a link that is up stays until it breaks.  PD_OK, PD_ENOENT. */
 pd_status pd_peers_undial(struct pd_peers *peers, struct pd_str address);
-/* New description of this node (identity stays); told to all peers. */
+/* New description of this node (identity stays); told to all peers, and to those
+ * who watch this node. */
 pd_status pd_peers_update(struct pd_peers *peers, const struct pd_peer_desc *self);
+/* The same in two steps.  Prepare: PD_OK, PD_EINVAL, PD_ENOMEM.  Gives: commit,
+ * which cannot fail, or abort. */
+struct pd_peers_change;
+pd_status pd_peers_prepare(struct pd_peers *peers, const struct pd_peer_desc *self,
+                           struct pd_peers_change **out);
+void pd_peers_commit(struct pd_peers *peers, struct pd_peers_change *change);
+void pd_peers_abort(struct pd_peers_change *change);
+/* What this node says of itself; borrowed until it changes. */
+const struct pd_peer_desc *pd_peers_self(const struct pd_peers *peers);
 /* Sets the drain flag that peers see. */
 void pd_peers_drain(struct pd_peers *peers, bool draining);
 

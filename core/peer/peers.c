@@ -652,7 +652,19 @@ pd_status pd_peers_undial(struct pd_peers *peers, struct pd_str address)
     return PD_OK;
 }
 
-pd_status pd_peers_update(struct pd_peers *peers, const struct pd_peer_desc *desc)
+struct pd_peers_change {
+    struct pd_peer_desc *mine, *shown;
+};
+
+void pd_peers_abort(struct pd_peers_change *change)
+{
+    pd_free(change->mine);
+    pd_free(change->shown);
+    pd_free(change);
+}
+
+pd_status pd_peers_prepare(struct pd_peers *peers, const struct pd_peer_desc *desc,
+                           struct pd_peers_change **out)
 {
     size_t n = 0;
     pd_status st = pd_desc_write(desc, peers->is_draining, peers->scratch, PD_FRAME_MAX_PAYLOAD,
@@ -661,23 +673,51 @@ pd_status pd_peers_update(struct pd_peers *peers, const struct pd_peer_desc *des
         return st;
     if (!pd_node_id_eq(&desc->id, &peers->self->id))
         return PD_EINVAL;
-    struct pd_peer_desc *mine = pd_desc_copy(desc), *shown = pd_desc_copy(desc);
-    if (mine == NULL || shown == NULL) {
-        pd_free(mine);
-        pd_free(shown);
+    struct pd_peers_change *change = (struct pd_peers_change *)pd_calloc(1, sizeof *change);
+    if (change == NULL)
+        return PD_ENOMEM;
+    change->mine = pd_desc_copy(desc);
+    change->shown = pd_desc_copy(desc);
+    if (change->mine == NULL || change->shown == NULL) {
+        pd_peers_abort(change);
         return PD_ENOMEM;
     }
+    *out = change;
+    return PD_OK;
+}
+
+void pd_peers_commit(struct pd_peers *peers, struct pd_peers_change *change)
+{
+    size_t n = 0;
     pd_free(peers->self);
     pd_free(peers->me->desc);
-    peers->self = mine;
-    peers->conf.self = mine;
-    peers->me->desc = shown;
-    PD_LIST_EACH(&peers->links, l) {
-        struct pd_link *link = PD_LIST_ENTRY(l, struct pd_link, node);
-        if (link->state == PD_LINK_UP && link->stream != NULL)
-            (void)pd_link_send_simple(link, PD_FRAME_UPDATE, peers->scratch, n);
+    peers->self = change->mine;
+    peers->conf.self = change->mine;
+    peers->me->desc = change->shown;
+    pd_free(change);
+    peers->desc_serial++;
+    if (pd_desc_write(peers->self, peers->is_draining, peers->scratch, PD_FRAME_MAX_PAYLOAD, &n) == PD_OK) {
+        PD_LIST_EACH(&peers->links, l) {
+            struct pd_link *link = PD_LIST_ENTRY(l, struct pd_link, node);
+            if (link->state == PD_LINK_UP && link->stream != NULL)
+                (void)pd_link_send_simple(link, PD_FRAME_UPDATE, peers->scratch, n);
+        }
     }
-    return PD_OK;
+    pd_peers_emit(peers, peers->me, PD_PEER_ON_CHANGED);
+}
+
+pd_status pd_peers_update(struct pd_peers *peers, const struct pd_peer_desc *desc)
+{
+    struct pd_peers_change *change = NULL;
+    pd_status st = pd_peers_prepare(peers, desc, &change);
+    if (st == PD_OK)
+        pd_peers_commit(peers, change);
+    return st;
+}
+
+const struct pd_peer_desc *pd_peers_self(const struct pd_peers *peers)
+{
+    return peers->self;
 }
 
 void pd_peers_drain(struct pd_peers *peers, bool draining)

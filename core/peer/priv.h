@@ -83,6 +83,7 @@ struct pd_link {
     struct pd_preamble mine;
     struct pd_preamble theirs;
     struct pd_peer_desc *desc;  /* verified, until the link is up */
+    uint64_t told;              /* desc_serial of what our HELLO said */
     uint8_t *rx;                /* PD_FRAME_MAX bytes */
     size_t rx_n;
     struct pd_list tx;          /* chunks */
@@ -207,6 +208,7 @@ struct pd_peers {
     struct pd_loop *loop;
     struct pd_log *log;
     struct pd_peer_desc *self;
+    uint64_t desc_serial;       /* number of changes of self */
     uint8_t secret[PD_PEER_MAX_SECRET];
     size_t secret_n;
     bool is_draining;

@@ -135,7 +135,7 @@ static const struct pd_mod_unit *unit_named(const struct pd_sched_plugins *ps, u
     for (uint32_t kind = 1; kind < PD_KIND_LIMIT; kind++) {
         const struct pd_mod_unit *unit =
             (kinds & PD_KIND_BIT(kind)) != 0 ? pd_mods_unit(ps->params.mods, kind, ref) : NULL;
-        if (unit != NULL)
+        if (unit != NULL && pd_mods_is_wanted(ps->params.mods, unit))
             return unit;
     }
     return NULL;

@@ -4,9 +4,13 @@
  * loop and in the simulator. */
 #include "net_raw.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "base/mem.h"
 #include "base/str.h"
 #include "metric/metric.h"
+#include "net/keys.h"
 #include "net/net_metric.h"
 #include "net/server.h"
 
@@ -709,6 +713,68 @@ static void drain(bool is_sim)
     finish(&s);
 }
 
+/* Listeners that change or go while connections are open. */
+static void listeners(bool is_sim)
+{
+    static const char digest[] =
+        "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae foo\n";
+    char folder[] = "/tmp/pd-http-XXXXXX", keys_path[64];
+    struct pd_addr addr = { .family = PD_AF_UNIX };
+    struct pd_keys *keys;
+    struct pd_err err;
+    struct site s;
+
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(addr.path, sizeof(addr.path), "%s/listener", folder);
+    (void)snprintf(keys_path, sizeof(keys_path), "%s/keys", folder);
+    FILE *out = fopen(keys_path, "w");
+    assert_non_null(out);
+    assert_int_equal(fchmod(fileno(out), 0600), 0);
+    fputs(digest, out);
+    fclose(out);
+    begin_with(&s, is_sim, NULL);
+    assert_int_equal(pd_http_server_reserve(s.server, &addr), PD_ENOENT);
+    assert_int_equal(pd_http_server_unlisten(s.server, &addr), PD_ENOENT);
+    assert_int_equal(pd_http_server_listen(s.server, &addr, NULL), PD_OK);
+    raw_open(&s.w, &r1, &addr);
+    raw_send(&r1, GET("/hello"));
+    raw_expect(&s.w, &r1, "hello");
+
+    /* Keys hold from the next request of an open connection on. */
+    assert_int_equal(pd_keys_create(s.w.loop, NULL, keys_path, &keys, &err), PD_OK);
+    assert_int_equal(pd_http_server_reserve(s.server, &addr), PD_OK);
+    pd_http_server_relisten(s.server, &addr, NULL, keys);
+    pd_keys_destroy(keys);
+    raw_send(&r1, GET("/hello"));
+    raw_expect(&s.w, &r1, "HTTP/1.1 401");
+    r1.n = 0;
+    raw_send(&r1, "GET /hello HTTP/1.1\r\n" HOST "Authorization: Bearer foo\r\n\r\n");
+    raw_expect(&s.w, &r1, "HTTP/1.1 200");
+
+    /* One that is closed ends what it has begun; another listener goes on. */
+    raw_open(&s.w, &r2, &addr);
+    raw_send(&r2, "GET /hold HTTP/1.1\r\n" HOST "Authorization: Bearer foo\r\n\r\n");
+    raw_open(&s.w, &r3, &s.addr);
+    (void)world_run(&s.w, NULL, NULL, 20 * PD_MS);
+    assert_int_equal(pd_http_server_unlisten(s.server, &addr), PD_OK);
+    assert_int_equal(pd_http_server_unlisten(s.server, &addr), PD_ENOENT);
+    raw_expect_end(&s.w, &r1);
+    pd_http_respond(s.held, 200, NULL, 0, PD_STR("last"));
+    s.held = NULL;
+    raw_expect_end(&s.w, &r2);
+    assert_non_null(strstr(r2.in, "connection: close\r\n"));
+    assert_non_null(strstr(r2.in, "last"));
+    raw_send(&r3, GET("/hello"));
+    raw_expect(&s.w, &r3, "hello");
+    raw_close(&s.w, &r1);
+    raw_close(&s.w, &r2);
+    raw_close(&s.w, &r3);
+    finish(&s);
+    unlink(addr.path);
+    unlink(keys_path);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 static void server_close(bool is_sim)
 {
     struct site s;
@@ -942,6 +1008,7 @@ BOTH(client_gone)
 BOTH(timeouts)
 BOTH(limits)
 BOTH(drain)
+BOTH(listeners)
 BOTH(server_close)
 BOTH(big_bodies)
 BOTH(early_answer)
@@ -964,6 +1031,7 @@ static const struct CMUnitTest tests[] = {
     ROWS(timeouts),
     ROWS(limits),
     ROWS(drain),
+    ROWS(listeners),
     ROWS(server_close),
     ROWS(big_bodies),
     ROWS(early_answer),

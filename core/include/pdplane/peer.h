@@ -78,7 +78,7 @@ struct pd_peer_engine {
     uint32_t max_running;
     uint64_t fingerprint[2];   /* of the layout; see kv.h */
     struct pd_layout layout;
-    uint32_t reserved;
+    uint32_t serial;           /* another one when the engine was made anew in the same node */
 };
 
 /* A transport by which a node can be reached for KV. */

@@ -46,6 +46,8 @@ struct target {
     char address[128];         /* where other nodes reach it */
     uint32_t context_tokens;
     uint32_t flags;            /* PD_ENGINE_* */
+    uint32_t roles;            /* PD_ROLE_* */
+    uint32_t serial;           /* of the instance */
     uint64_t fingerprint[2];   /* of its layout */
     char model[ROUTER_MODEL_NAME];
     /* A server. */

@@ -65,16 +65,23 @@ static uint32_t state_of(const struct pd_peer_info *info)
            : info->state == PD_PEER_SUSPECT ? PD_ENDPOINT_SUSPECT : PD_ENDPOINT_DOWN;
 }
 
+/* Whether the scheduler knows the engine as it is. */
+static bool engine_is_known(const struct target *t, const struct pd_peer_engine *e)
+{
+    return t != NULL && t->serial == e->serial && t->roles == e->roles && strcmp(t->model, e->model) == 0;
+}
+
 static void engine_put(struct router *r, const struct pd_peer_info *info, uint32_t index)
 {
     const struct pd_peer_engine *e = &info->desc->engines[index];
     struct target *t = target_of(r, info->ref, e->name);
+    bool is_new = t == NULL, is_another = t != NULL && t->serial != e->serial;
     char key[160], name[64];
     struct pd_str model = str_of(e->model);
     int at = 0;
     if ((e->roles & (PD_ROLE_PREFILL | PD_ROLE_DECODE)) == 0)
         return;
-    if (t == NULL)
+    if (is_new)
         t = target_add(r);
     if (t == NULL)
         return;
@@ -91,6 +98,8 @@ static void engine_put(struct router *r, const struct pd_peer_info *info, uint32
     t->node = info->desc->id;
     t->context_tokens = e->context_tokens;
     t->flags = e->flags;
+    t->roles = e->roles;
+    t->serial = e->serial;
     memcpy(t->fingerprint, e->fingerprint, sizeof t->fingerprint);
     snprintf(t->engine, sizeof t->engine, "%s", e->name);
     snprintf(t->name, sizeof t->name, "%s", info->desc->name);
@@ -105,9 +114,12 @@ static void engine_put(struct router *r, const struct pd_peer_info *info, uint32
     if (status != PD_OK) {
         pd_log_error(r->log, "engine \"%s\" of peer \"%s\" is left out: %s", e->name, info->desc->name,
                      status == PD_ENOMEM ? "out of memory" : "the table of endpoints is full");
-        target_free(t);
+        if (is_new)
+            target_free(t);
         return;
     }
+    if (is_another)
+        r->sched->endpoint_forget(r->scheds, t->ref);
     router_model_add(r, model);
 }
 
@@ -140,6 +152,23 @@ static void peer_gone(struct router *r, pd_peer_ref peer)
     }
 }
 
+/* The peer does not have them any more, or not for requests. */
+static void engines_gone(struct router *r, const struct pd_peer_info *info)
+{
+    struct target *next;
+    for (struct target *t = r->targets; t != NULL; t = next) {
+        bool is_there = false;
+        next = t->next;
+        for (uint32_t i = 0; i < info->desc->n_engines && t->peer == info->ref; i++)
+            is_there |= strcmp(t->engine, info->desc->engines[i].name) == 0 &&
+                        (info->desc->engines[i].roles & (PD_ROLE_PREFILL | PD_ROLE_DECODE)) != 0;
+        if (t->peer != info->ref || is_there)
+            continue;
+        r->sched->endpoint_drain(r->scheds, t->ref);
+        target_free(t);
+    }
+}
+
 void router_targets_peer(struct router *r, pd_peer_ref peer, uint32_t what)
 {
     struct pd_peer_info info = { .size = sizeof info };
@@ -148,9 +177,11 @@ void router_targets_peer(struct router *r, pd_peer_ref peer, uint32_t what)
     } else if (r->peer->info(r->peers, peer, &info) == PD_OK) {
         if (what == PD_PEER_ON_UP || (what == PD_PEER_ON_CHANGED && info.state == PD_PEER_UP)) {
             for (uint32_t i = 0; i < info.desc->n_engines; i++) {
-                if (what == PD_PEER_ON_UP || target_of(r, peer, info.desc->engines[i].name) == NULL)
+                const struct pd_peer_engine *e = &info.desc->engines[i];
+                if (what == PD_PEER_ON_UP || !engine_is_known(target_of(r, peer, e->name), e))
                     engine_put(r, &info, i);
             }
+            engines_gone(r, &info);
         }
         engines_report(r, &info);
     }
