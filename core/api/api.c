@@ -11,6 +11,12 @@ pd_status pd_api_create(struct pd_api **out)
     if (api == NULL)
         return PD_ENOMEM;
     pd_buf_init(&api->scratch, PD_API_SCRATCH_MAX);
+    pd_buf_init(&api->found, PD_API_SCRATCH_MAX);
+    pd_list_init(&api->pool);
+    if (pd_api_request_paths(&api->paths) != PD_OK) {
+        pd_free(api);
+        return PD_ENOMEM;
+    }
     *out = api;
     return PD_OK;
 }
@@ -19,6 +25,9 @@ void pd_api_destroy(struct pd_api *api)
 {
     if (api == NULL)
         return;
+    pd_api_request_pool_fini(api);
+    pd_json_paths_destroy(api->paths);
+    pd_buf_fini(&api->found);
     pd_buf_fini(&api->scratch);
     pd_free(api);
 }
@@ -60,6 +69,7 @@ const struct pd_api_table *pd_api_functions(void)
         .answer_done = pd_api_answer_done,
         .answer_error = pd_api_answer_error,
         .answer_body = pd_api_answer_body,
+        .request_texts = pd_api_request_texts,
     };
     return &table;
 }

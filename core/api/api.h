@@ -8,6 +8,8 @@
 
 #include "base/arena.h"
 #include "base/buf.h"
+#include "base/json.h"
+#include "base/list.h"
 #include "base/wire.h"
 
 /* Longest request id, model name, engine name, salt in a message between nodes. */
@@ -22,6 +24,10 @@
 struct pd_api {
     struct pd_buf scratch;
     struct pd_leg_top top[PD_API_MAX_TOP];
+    struct pd_json_paths *paths;       /* what a request is scanned for */
+    struct pd_buf found;               /* messages of the scan under way */
+    struct pd_list pool;               /* of parsed requests */
+    uint32_t n_pool;
 };
 
 /* Gives: pd_api_destroy.  PD_OK, PD_ENOMEM. */
@@ -35,6 +41,10 @@ pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str 
                                const struct pd_api_limits *limits, struct pd_api_request **out,
                                struct pd_api_error *error);
 void pd_api_request_free(struct pd_api *api, struct pd_api_request *request);
+pd_status pd_api_request_texts(struct pd_api *api, struct pd_api_request *request);
+/* For the object above: the compiled paths, and the end of the pool. */
+pd_status pd_api_request_paths(struct pd_json_paths **out);
+void pd_api_request_pool_fini(struct pd_api *api);
 pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request *request,
                                  struct pd_str model, struct pd_str *out);
 

@@ -11,17 +11,19 @@
 
 #include "base/compiler.h"
 #include "base/json.h"
+#include "base/list.h"
 #include "base/mem.h"
 #include "base/str.h"
 
-#define ARENA_CHUNK 4096u
+#define ARENA_CHUNK 1024u
+#define POOL 64u                       /* parsed requests kept for the next ones */
 #define ARENA_LIMIT (64u << 20)
 
 /* Wanted members; the order of the enum is the order of `paths`. */
 enum member {
     M_ROOT, M_MODEL, M_STREAM, M_STREAM_OPTIONS, M_INCLUDE_USAGE, M_N, M_MAX_TOKENS,
     M_MAX_COMPLETION_TOKENS, M_TEMPERATURE, M_TOP_P, M_TOP_K, M_MIN_P, M_SEED, M_STOP, M_LOGPROBS,
-    M_TOP_LOGPROBS, M_MESSAGES, M_MESSAGE_ROLE, M_MESSAGE_CONTENT, M_PROMPT, M_ECHO, M_BEST_OF,
+    M_TOP_LOGPROBS, M_MESSAGES, M_MESSAGE, M_MESSAGE_ROLE, M_MESSAGE_CONTENT, M_MESSAGE_CALLS, M_PROMPT, M_ECHO, M_BEST_OF,
     M_SUFFIX, M_FREQUENCY_PENALTY, M_PRESENCE_PENALTY, M_USER, M_PROMPT_CACHE_KEY, M_CACHE_SALT,
     M_TOOLS, M_FUNCTIONS,
     M_RESPONSE_FORMAT, M_RESPONSE_FORMAT_TYPE, M_LOGIT_BIAS, M_PRIORITY, M_MODALITIES, M_AUDIO,
@@ -53,8 +55,10 @@ static const char *const paths[M_COUNT] = {
     [M_LOGPROBS] = "logprobs",
     [M_TOP_LOGPROBS] = "top_logprobs",
     [M_MESSAGES] = "messages",
-    [M_MESSAGE_ROLE] = "messages[].role",      /* wanted only to refuse duplicates */
+    [M_MESSAGE] = "messages[]",
+    [M_MESSAGE_ROLE] = "messages[].role",
     [M_MESSAGE_CONTENT] = "messages[].content",
+    [M_MESSAGE_CALLS] = "messages[].tool_calls",
     [M_PROMPT] = "prompt",
     [M_ECHO] = "echo",
     [M_BEST_OF] = "best_of",
@@ -93,11 +97,30 @@ static const char *const paths[M_COUNT] = {
     [M_SAMPLING_KV_TRANSFER_PARAMS] = "sampling_params.kv_transfer_params",
 };
 
+/* What matters of a message, as the scan finds it. */
+struct raw_message {
+    enum pd_json_type type;
+    struct pd_json_value role, content, calls;
+};
+
+/* A text that is decoded when it is wanted. */
+struct late {
+    struct late *next;
+    enum member member;
+    struct pd_json_value value;
+    struct pd_str *out;
+};
+
 /* A request with what belongs to it; the public part comes first. */
 struct parsed {
     struct pd_api_request request;
+    struct pd_list link;               /* in the pool */
     struct pd_arena arena;
     struct pd_json_value values[M_COUNT];
+    struct raw_message message;        /* of the one under way */
+    uint32_t n_messages;
+    struct pd_buf *found;              /* struct raw_message, at most limits->max_messages */
+    struct late *late;
     const struct pd_api_limits *limits;
     struct pd_api_error *error;
 };
@@ -235,14 +258,40 @@ static pd_status read_stops(struct parsed *p)
     return PD_OK;
 }
 
-/* A long text is noted only: it does not fit into a message between nodes. */
+static void note_length(struct parsed *p, enum member m, size_t n)
+{
+    if (n > PD_API_PROMPT_MAX)
+        note_unsupported(p, m, "the text is longer than this model takes");
+}
+
+/* A text of a prompt.  One without escapes stands in the body as it is; one with
+ * escapes waits for pd_api_request_texts, because a server behind an adapter gets
+ * the body's own bytes and nobody wants the text. */
 static pd_status read_prompt_text(struct parsed *p, enum member m, const struct pd_json_value *v,
                                   struct pd_str *out)
 {
-    if (pd_json_get_str(v, &p->arena, out) != PD_OK)
+    if (v->is_plain) {
+        *out = pd_str_sub(v->text, 1, v->text.n - 2);
+        note_length(p, m, out->n);
+        return PD_OK;
+    }
+    struct late *late = pd_arena_alloc(&p->arena, sizeof *late);
+    if (late == NULL)
         return PD_ENOMEM;
-    if (out->n > PD_API_PROMPT_MAX)
-        note_unsupported(p, m, "the text is longer than this model takes");
+    *late = (struct late){ p->late, m, *v, out };
+    p->late = late;
+    return PD_OK;
+}
+
+pd_status pd_api_request_texts(struct pd_api *api, struct pd_api_request *request)
+{
+    struct parsed *p = pd_container_of(request, struct parsed, request);
+    (void)api;
+    for (; p->late != NULL; p->late = p->late->next) {
+        if (pd_json_get_str(&p->late->value, &p->arena, p->late->out) != PD_OK)
+            return PD_ENOMEM;
+        note_length(p, p->late->member, p->late->out->n);
+    }
     return PD_OK;
 }
 
@@ -282,41 +331,45 @@ static pd_status read_content(struct parsed *p, const struct pd_json_value *cont
         }
         pd_json_get_buf(&text, &joined); /* a failure stays in its status */
     }
-    if (joined.n > PD_API_PROMPT_MAX)
-        note_unsupported(p, M_MESSAGES, "the text is longer than this model takes");
+    note_length(p, M_MESSAGES, joined.n);
     pd_status status = joined.status == PD_OK ? pd_arena_str(&p->arena, pd_buf_str(&joined), out)
                                               : joined.status;
     pd_buf_fini(&joined);
     return status;
 }
 
-/* What matters of a message, in one pass: a long content is walked only once. */
-static void message_members(const struct pd_json_value *message, struct pd_json_value *role,
-                            struct pd_json_value *content, struct pd_json_value *calls)
+/* The scan has come by a value on one of the paths through messages. */
+static void on_message_value(void *arg, size_t path, const struct pd_json_value *value)
 {
-    struct pd_json_value key, value;
-    struct pd_json_iter it;
-    role->type = content->type = calls->type = PD_JSON_NONE;
-    pd_json_iter_init(&it, message);
-    while (pd_json_iter_next(&it, &key, &value)) {
-        struct pd_json_value *out = pd_json_is_str(&key, "content")      ? content
-                                    : pd_json_is_str(&key, "role")       ? role
-                                    : pd_json_is_str(&key, "tool_calls") ? calls
-                                                                         : NULL;
-        if (out != NULL && out->type == PD_JSON_NONE)
-            *out = value;
+    struct parsed *p = arg;
+    struct raw_message *m = &p->message;
+    switch (path) {
+    case M_MESSAGE_ROLE:
+        m->role = *value;
+        break;
+    case M_MESSAGE_CONTENT:
+        m->content = *value;
+        break;
+    case M_MESSAGE_CALLS:
+        m->calls = *value;
+        break;
+    default:
+        m->type = value->type;
+        if (p->n_messages++ < p->limits->max_messages)
+            pd_buf_append(p->found, m, sizeof *m); /* a failure stays in its status */
+        m->role.type = m->content.type = m->calls.type = PD_JSON_NONE;
     }
 }
 
 static pd_status read_messages(struct parsed *p)
 {
-    const struct pd_json_value *v = &p->values[M_MESSAGES];
-    struct pd_json_value item;
-    struct pd_json_iter it;
+    const char *at = p->found->p;
+    size_t n = p->n_messages;
     if (!is_given(p, M_MESSAGES))
         return refuse(p, M_MESSAGES, "missing_required_parameter", "'messages' is missing");
-    size_t n = pd_json_count(v);
-    if (v->type != PD_JSON_ARRAY || n == 0)
+    if (p->found->status != PD_OK)
+        return PD_ENOMEM;
+    if (n == 0)
         return refuse(p, M_MESSAGES, "invalid_value",
                       "'messages' must be a list with at least one message");
     if (n > p->limits->max_messages)
@@ -326,24 +379,23 @@ static pd_status read_messages(struct parsed *p)
     if (messages == NULL)
         return PD_ENOMEM;
     p->request.messages = messages;
-    pd_json_iter_init(&it, v);
-    while (pd_json_iter_next(&it, NULL, &item)) {
+    for (; p->request.n_messages < n; at += sizeof(struct raw_message)) {
         struct pd_message *m = &messages[p->request.n_messages];
-        struct pd_json_value role, content, calls;
-        if (item.type != PD_JSON_OBJECT)
+        struct raw_message raw;
+        memcpy(&raw, at, sizeof raw);
+        if (raw.type != PD_JSON_OBJECT)
             return refuse(p, M_MESSAGES, "invalid_value", "each message must be an object");
-        message_members(&item, &role, &content, &calls);
-        if (role.type != PD_JSON_STRING)
+        if (raw.role.type != PD_JSON_STRING)
             return refuse(p, M_MESSAGES, "invalid_value", "each message must have a 'role' string");
-        if (pd_json_get_str(&role, &p->arena, &m->role) != PD_OK)
+        if (pd_json_get_str(&raw.role, &p->arena, &m->role) != PD_OK)
             return PD_ENOMEM;
         if (m->role.n == 0 || m->role.n > 64)
             return refuse(p, M_MESSAGES, "invalid_value", "a 'role' must have 1 to 64 bytes");
         if (pd_str_is(m->role, "developer"))
             m->role = PD_STR("system");
-        if (calls.type != PD_JSON_NONE && pd_json_count(&calls) > 0)
+        if (raw.calls.type != PD_JSON_NONE && pd_json_count(&raw.calls) > 0)
             note_unsupported(p, M_MESSAGES, "this model does not call tools");
-        pd_status status = read_content(p, &content, &m->content);
+        pd_status status = read_content(p, &raw.content, &m->content);
         if (status != PD_OK)
             return status;
         p->request.n_messages++;
@@ -378,6 +430,7 @@ static pd_status read_token_prompt(struct parsed *p, const struct pd_json_value 
 static pd_status read_one_prompt(struct parsed *p, const struct pd_json_value *v,
                                  struct pd_api_prompt *prompt)
 {
+    prompt->json = v->text;
     if (v->type == PD_JSON_ARRAY)
         return read_token_prompt(p, v, prompt);
     if (v->type != PD_JSON_STRING)
@@ -558,11 +611,12 @@ static void check_unsupported(struct parsed *p)
                          "'echo' together with 'logprobs' is not supported by this model");
 }
 
-static pd_status parse(struct parsed *p, struct pd_str body)
+static pd_status parse(struct parsed *p, const struct pd_json_paths *wanted, struct pd_str body)
 {
     struct pd_json_error where;
     static const struct pd_json_limits json_limits = { .depth = 64, .keys = 4096 };
-    pd_status status = pd_json_scan(body, &json_limits, paths, M_COUNT, p->values, &where);
+    pd_status status = pd_json_scan_paths(body, &json_limits, wanted, p->values, on_message_value, p,
+                                          &where);
     if (status != PD_OK) {
         pd_api_error_set(p->error, 400, "invalid_request_error",
                          status == PD_EEXIST ? "duplicate_key" : "invalid_json",
@@ -589,42 +643,86 @@ static pd_status parse(struct parsed *p, struct pd_str body)
     return PD_OK;
 }
 
+pd_status pd_api_request_paths(struct pd_json_paths **out)
+{
+    return pd_json_paths_create(paths, M_COUNT, out);
+}
+
+/* One from the pool, or a new one. */
+static struct parsed *get_parsed(struct pd_api *api)
+{
+    struct pd_list *link = pd_list_pop(&api->pool);
+    if (link != NULL) {
+        api->n_pool--;
+        return PD_LIST_ENTRY(link, struct parsed, link);
+    }
+    struct parsed *p = pd_calloc(1, sizeof *p);
+    if (p != NULL) {
+        pd_list_init(&p->link);
+        pd_arena_init(&p->arena, ARENA_CHUNK, ARENA_LIMIT);
+    }
+    return p;
+}
+
+static void free_parsed(struct parsed *p)
+{
+    pd_arena_fini(&p->arena);
+    pd_free(p);
+}
+
+void pd_api_request_pool_fini(struct pd_api *api)
+{
+    struct pd_list *link;
+    while ((link = pd_list_pop(&api->pool)) != NULL)
+        free_parsed(PD_LIST_ENTRY(link, struct parsed, link));
+}
+
 pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str body,
                                const struct pd_api_limits *limits, struct pd_api_request **out,
                                struct pd_api_error *error)
 {
-    (void)api;
-    struct parsed *p = pd_calloc(1, sizeof *p);
+    struct parsed *p = get_parsed(api);
     if (p == NULL) {
         pd_api_error_set(error, 503, "server_error", "overloaded", "out of memory");
         return PD_ENOMEM;
     }
-    pd_arena_init(&p->arena, ARENA_CHUNK, ARENA_LIMIT);
+    pd_buf_clear(&api->found);
+    memset(&p->request, 0, offsetof(struct pd_api_request, unsupported));
+    p->request.unsupported.http = 0;
+    p->message.role.type = p->message.content.type = p->message.calls.type = PD_JSON_NONE;
+    p->n_messages = 0;
+    p->found = &api->found;
+    p->late = NULL;
     p->limits = limits;
     p->error = error;
     p->request.size = sizeof p->request;
     p->request.kind = kind;
-    pd_status status = parse(p, body);
+    pd_status status = parse(p, api->paths, body);
+    p->limits = NULL;
+    p->error = NULL;
+    p->found = NULL;
     if (status != PD_OK) {
         if (status != PD_EINVAL)
             pd_api_error_set(error, 503, "server_error", "overloaded", "out of memory");
         pd_api_request_free(api, &p->request);
         return status;
     }
-    p->limits = NULL;
-    p->error = NULL;
     *out = &p->request;
     return PD_OK;
 }
 
 void pd_api_request_free(struct pd_api *api, struct pd_api_request *request)
 {
-    (void)api;
     if (request == NULL)
         return;
     struct parsed *p = pd_container_of(request, struct parsed, request);
-    pd_arena_fini(&p->arena);
-    pd_free(p);
+    if (api->n_pool >= POOL) {
+        free_parsed(p);
+        return;
+    }
+    pd_arena_reset(&p->arena);
+    pd_list_prepend(&api->pool, &p->link);
+    api->n_pool++;
 }
 
 pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request *request,

@@ -26,6 +26,7 @@ enum pd_json_type {
 
 struct pd_json_value {
     enum pd_json_type type;
+    bool is_plain;          /* a string that is known to have no escapes */
     struct pd_str text;     /* its bytes; of a string with the quotes */
     struct pd_str member;   /* from the key's first quote to the value's end;
                                empty for the root and for array elements */
@@ -56,6 +57,19 @@ struct pd_json_error {
 pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
                        const char *const *paths, size_t n_paths, struct pd_json_value *values,
                        struct pd_json_error *error);
+
+/* The same with paths that are compiled once, for documents that come often.
+ * each (may be NULL) is called for every value of a path with "[]" on it, in the
+ * order in which values end, so elements come after what is in them; after an
+ * error it may have been called for values before it. */
+struct pd_json_paths;
+typedef void (*pd_json_each_cb)(void *arg, size_t path, const struct pd_json_value *value);
+/* The strings are borrowed.  PD_OK, PD_EINVAL, PD_ENOMEM.  Gives: pd_json_paths_destroy. */
+pd_status pd_json_paths_create(const char *const *paths, size_t n, struct pd_json_paths **out);
+void pd_json_paths_destroy(struct pd_json_paths *paths);
+pd_status pd_json_scan_paths(struct pd_str doc, const struct pd_json_limits *limits,
+                             const struct pd_json_paths *paths, struct pd_json_value *values,
+                             pd_json_each_cb each, void *arg, struct pd_json_error *error);
 
 /* The type that the first byte of a value tells. */
 enum pd_json_type pd_json_type_of(struct pd_str text);

@@ -10,6 +10,7 @@
 
 #include "base/compiler.h"
 #include "base/json_run.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "base/utf8.h"
 
@@ -40,6 +41,14 @@ struct level {
 
 #define FIRST_LENGTHS 32u      /* longer first keys share the last place */
 
+struct pd_json_paths {
+    size_t n;
+    uint64_t of_length[PD_JSON_MAX_SEGMENTS + 1];   /* paths by number of segments */
+    uint64_t first[FIRST_LENGTHS];                  /* paths by length of their first key */
+    uint64_t in_arrays;                             /* paths with an element on them */
+    struct path paths[PD_JSON_MAX_PATHS];
+};
+
 struct scan {
     const char *start;
     const char *p;
@@ -51,10 +60,9 @@ struct scan {
     struct pd_json_value *values;
     struct pd_json_error *error;
     pd_status status;
-    size_t n_paths;
-    uint64_t of_length[PD_JSON_MAX_SEGMENTS + 1];   /* paths by number of segments */
-    uint64_t first[FIRST_LENGTHS];                  /* paths by length of their first key */
-    struct path paths[PD_JSON_MAX_PATHS];
+    const struct pd_json_paths *paths;
+    pd_json_each_cb each;       /* NULL: nobody wants further elements */
+    void *each_arg;
     struct level levels[PD_JSON_MAX_DEPTH + 1];
 };
 
@@ -88,8 +96,6 @@ static const char *fail(struct scan *s, pd_status status, const char *at, const 
     return NULL;
 }
 
-/* One path; by hand, because a request's dozens of paths are compiled for each
- * request. */
 static pd_status compile_path(struct path *path, const char *p)
 {
     path->n = 0;
@@ -116,22 +122,45 @@ static pd_status compile_path(struct path *path, const char *p)
     return PD_OK;
 }
 
-static pd_status compile_paths(struct scan *s, const char *const *paths, size_t n)
+static pd_status compile_paths(struct pd_json_paths *out, const char *const *paths, size_t n)
 {
     if (n > PD_JSON_MAX_PATHS)
         return PD_EINVAL;
-    s->n_paths = n;
-    memset(s->of_length, 0, sizeof s->of_length);
-    memset(s->first, 0, sizeof s->first);
+    out->n = n;
+    out->in_arrays = 0;
+    memset(out->of_length, 0, sizeof out->of_length);
+    memset(out->first, 0, sizeof out->first);
     for (size_t i = 0; i < n; i++) {
-        struct path *path = &s->paths[i];
+        struct path *path = &out->paths[i];
+        uint64_t bit = (uint64_t)1 << i;
         if (compile_path(path, paths[i]) != PD_OK)
             return PD_EINVAL;
-        s->of_length[path->n] |= (uint64_t)1 << i;
+        out->of_length[path->n] |= bit;
         if (path->n > 0 && !path->segments[0].is_element)
-            s->first[PD_MIN(path->segments[0].n, FIRST_LENGTHS - 1)] |= (uint64_t)1 << i;
+            out->first[PD_MIN(path->segments[0].n, FIRST_LENGTHS - 1)] |= bit;
+        for (uint32_t k = 0; k < path->n; k++)
+            out->in_arrays |= path->segments[k].is_element ? bit : 0;
     }
     return PD_OK;
+}
+
+pd_status pd_json_paths_create(const char *const *paths, size_t n, struct pd_json_paths **out)
+{
+    struct pd_json_paths *made = pd_alloc(sizeof *made);
+    if (made == NULL)
+        return PD_ENOMEM;
+    pd_status status = compile_paths(made, paths, n);
+    if (status != PD_OK) {
+        pd_free(made);
+        return status;
+    }
+    *out = made;
+    return PD_OK;
+}
+
+void pd_json_paths_destroy(struct pd_json_paths *paths)
+{
+    pd_free(paths);
 }
 
 static const char *skip_space(const char *p, const char *end)
@@ -249,20 +278,23 @@ static const char *scan_word(struct scan *s, const char *p, struct pd_str word)
     return p + word.n;
 }
 
-/* Gives the paths in `mask` their value, unless they have one. */
+/* Gives the paths in `mask` their value, unless they have one; tells the owner
+ * of those in arrays about each. */
 static void record(struct scan *s, uint64_t mask, const char *start, const char *end,
-                   const char *member)
+                   const char *member, bool is_plain)
 {
-    mask &= ~s->found;
+    struct pd_json_value v;
+    v.text = pd_str_of(start, (size_t)(end - start));
+    v.type = pd_json_type_of(v.text);
+    v.is_plain = is_plain;
+    v.member = member == NULL ? pd_str_of(start, 0) : pd_str_of(member, (size_t)(end - member));
+    for (uint64_t left = mask & ~s->found; left != 0; left &= left - 1)
+        s->values[__builtin_ctzll(left)] = v;
     s->found |= mask;
-    while (mask != 0) {
-        struct pd_json_value *v = &s->values[__builtin_ctzll(mask)];
-        mask &= mask - 1;
-        v->text = pd_str_of(start, (size_t)(end - start));
-        v->type = pd_json_type_of(v->text);
-        v->member = member == NULL ? pd_str_of(start, 0)
-                                   : pd_str_of(member, (size_t)(end - member));
-    }
+    if (s->each == NULL)
+        return;
+    for (uint64_t left = mask & s->paths->in_arrays; left != 0; left &= left - 1)
+        s->each(s->each_arg, (size_t)__builtin_ctzll(left), &v);
 }
 
 /* Of the paths in `live`, those whose next segment (number `at`) is this key. */
@@ -270,11 +302,12 @@ static uint64_t match_key(const struct scan *s, uint64_t live, uint32_t at, stru
 {
     uint64_t matched = 0;
     if (at == 0)
-        live &= s->first[PD_MIN(key.n, FIRST_LENGTHS - 1)];
+        live &= s->paths->first[PD_MIN(key.n, FIRST_LENGTHS - 1)];
     for (uint64_t left = live; left != 0; left &= left - 1) {
         int i = __builtin_ctzll(left);
-        const struct segment *segment = &s->paths[i].segments[at];
-        if (!segment->is_element && segment->n == key.n && memcmp(segment->p, key.p, key.n) == 0)
+        const struct segment *segment = &s->paths->paths[i].segments[at];
+        if (segment->n == key.n && !segment->is_element &&
+            (key.n == 0 || (segment->p[0] == key.p[0] && memcmp(segment->p, key.p, key.n) == 0)))
             matched |= (uint64_t)1 << i;
     }
     return matched;
@@ -285,7 +318,7 @@ static uint64_t match_element(const struct scan *s, uint64_t live, uint32_t at)
     uint64_t matched = 0;
     for (uint64_t left = live; left != 0; left &= left - 1) {
         int i = __builtin_ctzll(left);
-        if (s->paths[i].segments[at].is_element)
+        if (s->paths->paths[i].segments[at].is_element)
             matched |= (uint64_t)1 << i;
     }
     return matched;
@@ -294,7 +327,7 @@ static uint64_t match_element(const struct scan *s, uint64_t live, uint32_t at)
 /* Of the paths in `mask`, those with exactly n segments. */
 static uint64_t paths_of_length(const struct scan *s, uint64_t mask, uint32_t n)
 {
-    return n > PD_JSON_MAX_SEGMENTS ? 0 : mask & s->of_length[n];
+    return n > PD_JSON_MAX_SEGMENTS ? 0 : mask & s->paths->of_length[n];
 }
 
 /* The key at p and its colon.  *matched gets the paths that go on with it. */
@@ -314,8 +347,8 @@ static const char *scan_key(struct scan *s, const char *p, uint64_t *matched)
         char decoded[SEGMENT_BYTES + 1];
         struct pd_str key = pd_str_of(p + 1, (size_t)(after - p) - 2);
         if (has_escape) {
-            struct pd_json_value v = { PD_JSON_STRING, pd_str_of(p, (size_t)(after - p)),
-                                       { NULL, 0 } };
+            struct pd_json_value v = { .type = PD_JSON_STRING,
+                                       .text = pd_str_of(p, (size_t)(after - p)) };
             /* A key that does not fit, or holds a zero byte, is on no path. */
             bool is_short = pd_json_get_cstr(&v, decoded, sizeof decoded) == PD_OK;
             key = is_short ? pd_str_from(decoded) : pd_str_of(NULL, 0);
@@ -352,12 +385,11 @@ static const char *open_container(struct scan *s, const char *p, uint64_t live, 
     return skip_space(p + 1, s->end);
 }
 
-static const char *scan_scalar(struct scan *s, const char *p)
+static const char *scan_scalar(struct scan *s, const char *p, bool *has_escape)
 {
-    bool has_escape = false;
     switch (*p) {
     case '"':
-        return scan_string(s, p, &has_escape);
+        return scan_string(s, p, has_escape);
     case 't':
         return scan_word(s, p, PD_STR("true"));
     case 'f':
@@ -385,7 +417,7 @@ static const char *next_place(struct scan *s, const char *p)
                                                           : "',' or ']' after an element");
         p++;
         if (level->ends != 0)
-            record(s, level->ends, level->start, p, level->member);
+            record(s, level->ends, level->start, p, level->member, false);
         s->depth--;
     }
     return p;
@@ -394,7 +426,8 @@ static const char *next_place(struct scan *s, const char *p)
 /* One value with everything in it; p stands at its first byte. */
 static const char *scan_value(struct scan *s, const char *p)
 {
-    uint64_t live = s->n_paths == 64 ? UINT64_MAX : ((uint64_t)1 << s->n_paths) - 1;
+    size_t n_paths = s->paths->n;
+    uint64_t live = n_paths == 64 ? UINT64_MAX : ((uint64_t)1 << n_paths) - 1;
     const char *member = NULL;
     for (;;) {
         if (p == s->end)
@@ -408,12 +441,13 @@ static const char *scan_value(struct scan *s, const char *p)
                 p = next_place(s, p);
         } else {
             const char *start = p;
-            p = scan_scalar(s, p);
+            bool has_escape = false;
+            p = scan_scalar(s, p, &has_escape);
             if (p == NULL)
                 return NULL;
             uint64_t ends = live == 0 ? 0 : paths_of_length(s, live, s->depth);
             if (ends != 0)
-                record(s, ends, start, p, member);
+                record(s, ends, start, p, member, !has_escape);
             p = next_place(s, p);
         }
         if (p == NULL || s->depth == 0)
@@ -431,9 +465,9 @@ static const char *scan_value(struct scan *s, const char *p)
     }
 }
 
-pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
-                       const char *const *paths, size_t n_paths, struct pd_json_value *values,
-                       struct pd_json_error *error)
+pd_status pd_json_scan_paths(struct pd_str doc, const struct pd_json_limits *limits,
+                             const struct pd_json_paths *paths, struct pd_json_value *values,
+                             pd_json_each_cb each, void *arg, struct pd_json_error *error)
 {
     struct scan s;
     s.start = doc.n == 0 ? "" : doc.p;
@@ -443,15 +477,14 @@ pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
     s.max_keys = limits == NULL || limits->keys == 0 ? 4096 : limits->keys;
     s.depth = 0;
     s.found = 0;
+    s.paths = paths;
     s.values = values;
+    s.each = each;
+    s.each_arg = arg;
     s.error = error;
     s.status = PD_OK;
-    if (compile_paths(&s, paths, n_paths) != PD_OK) {
-        fail(&s, PD_EINVAL, s.start, "the paths to look for are not legal");
-        return PD_EINVAL;
-    }
-    for (size_t i = 0; i < n_paths; i++)
-        values[i] = (struct pd_json_value){ PD_JSON_NONE, { NULL, 0 }, { NULL, 0 } };
+    for (size_t i = 0; i < paths->n; i++)
+        values[i] = (struct pd_json_value){ PD_JSON_NONE, false, { NULL, 0 }, { NULL, 0 } };
     const char *p = scan_value(&s, skip_space(s.start, s.end));
     if (p == NULL)
         return s.status;
@@ -459,4 +492,19 @@ pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
     if (p != s.end)
         fail(&s, PD_EPROTO, p, "nothing after the document");
     return s.status;
+}
+
+pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
+                       const char *const *paths, size_t n_paths, struct pd_json_value *values,
+                       struct pd_json_error *error)
+{
+    struct pd_json_paths compiled;
+    if (compile_paths(&compiled, paths, n_paths) != PD_OK) {
+        if (error != NULL) {
+            *error = (struct pd_json_error){ .status = PD_EINVAL, .line = 1, .column = 1 };
+            snprintf(error->text, sizeof error->text, "the paths to look for are not legal");
+        }
+        return PD_EINVAL;
+    }
+    return pd_json_scan_paths(doc, limits, &compiled, values, NULL, NULL, error);
 }

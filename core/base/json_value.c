@@ -168,7 +168,7 @@ pd_status pd_json_get_str(const struct pd_json_value *v, struct pd_arena *a, str
     size_t n;
     if (status != PD_OK)
         return status;
-    if (pd_str_find_char(raw, '\\') == PD_STR_NPOS) {
+    if (v->is_plain || pd_str_find_char(raw, '\\') == PD_STR_NPOS) {
         *out = raw;
         return PD_OK;
     }
@@ -307,7 +307,7 @@ bool pd_json_iter_next(struct pd_json_iter *it, struct pd_json_value *key,
         p = skip_space(p + 1, it->end);
     if (p == it->end)
         return false;
-    struct pd_json_value k = { PD_JSON_NONE, { NULL, 0 }, { NULL, 0 } };
+    struct pd_json_value k = { .type = PD_JSON_NONE };
     const char *member = p;
     if (it->is_object) {
         const char *after = *p == '"' ? skip_string(p, it->end) : it->end;
@@ -323,6 +323,7 @@ bool pd_json_iter_next(struct pd_json_iter *it, struct pd_json_value *key,
     it->p = skip_value(p, it->end);
     value->text = pd_str_of(p, (size_t)(it->p - p));
     value->type = pd_json_type_of(value->text);
+    value->is_plain = false;
     value->member = it->is_object ? pd_str_of(member, (size_t)(it->p - member)) : pd_str_of(p, 0);
     if (value->type == PD_JSON_NONE) {
         it->p = it->end;

@@ -30,7 +30,7 @@ static void check_string(const struct pd_json_value *v)
     FUZZ_CHECK(pd_utf8_valid_prefix(a.p, a.n) == a.n);
     FUZZ_CHECK(pd_json_put_str(&b, pd_buf_str(&a)) == PD_OK);
     scan_again(pd_buf_str(&b));
-    struct pd_json_value w = { PD_JSON_STRING, pd_buf_str(&b), { NULL, 0 } };
+    struct pd_json_value w = { .type = PD_JSON_STRING, .text = pd_buf_str(&b) };
     FUZZ_CHECK(pd_json_get_buf(&w, &c) == PD_OK);
     FUZZ_CHECK(fuzz_same(pd_buf_str(&a), pd_buf_str(&c)));
     char small[32];
@@ -51,7 +51,7 @@ static void check_number(const struct pd_json_value *v)
     if (pd_json_get_double(v, &d) == PD_OK) {
         FUZZ_CHECK(pd_json_put_double(&b, d) == PD_OK);
         scan_again(pd_buf_str(&b));
-        struct pd_json_value w = { PD_JSON_NUMBER, pd_buf_str(&b), { NULL, 0 } };
+        struct pd_json_value w = { .type = PD_JSON_NUMBER, .text = pd_buf_str(&b) };
         FUZZ_CHECK(pd_json_get_double(&w, &e) == PD_OK);
         FUZZ_CHECK(d >= e && d <= e);
     }

@@ -65,6 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CHECK(error.http >= 400 && error.http < 600 && error.type != NULL && error.message[0] != '\0');
         FUZZ_CHECK(pd_api_error_write(api, &error, &sent) == PD_OK);
     } else {
+        FUZZ_CHECK(pd_api_request_texts(api, r) == PD_OK);
         check(r);
         if (r->unsupported.http == 0)
             legs(api, r);

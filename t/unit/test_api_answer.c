@@ -36,6 +36,7 @@ static void begin(uint32_t kind, const char *body)
     };
     struct pd_api_error e;
     assert_int_equal(pd_api_request_parse(api, kind, pd_str_from(body), &limits, &req, &e), PD_OK);
+    assert_int_equal(pd_api_request_texts(api, req), PD_OK);
     assert_int_equal(pd_api_answer_create(api, req, PD_STR("id-\"1\""), PD_STR("tiny"), 1700000000, &answer), PD_OK);
 }
 

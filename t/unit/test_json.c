@@ -220,7 +220,7 @@ static void test_duplicates(void **state)
 static struct pd_json_value value_of(const char *text)
 {
     static const char *const root[] = { "" };
-    struct pd_json_value v = { PD_JSON_NONE, { NULL, 0 }, { NULL, 0 } };
+    struct pd_json_value v = { .type = PD_JSON_NONE };
     assert_int_equal(pd_json_scan(pd_str_from(text), NULL, root, 1, &v, NULL), PD_OK);
     return v;
 }
@@ -228,7 +228,7 @@ static struct pd_json_value value_of(const char *text)
 static void test_getters(void **state)
 {
     (void)state;
-    struct pd_json_value none = { PD_JSON_NONE, { NULL, 0 }, { NULL, 0 } };
+    struct pd_json_value none = { .type = PD_JSON_NONE };
     struct pd_json_value v = value_of("true");
     bool b = false;
     int64_t i = 0;
@@ -305,7 +305,7 @@ static void test_strings(void **state)
                                             S("\"\\ud800\\u\""),
                                             S("\"\\q\"") };
     for (size_t i = 0; i < PD_ARRAY_LEN(broken); i++) {
-        struct pd_json_value bad = { PD_JSON_STRING, broken[i], { NULL, 0 } };
+        struct pd_json_value bad = { .type = PD_JSON_STRING, .text = broken[i] };
         size_t before = buf.n;
         pd_status status = pd_json_get_buf(&bad, &buf);
         assert_true(status == PD_EINVAL || (i == 0 && status == PD_OK));
@@ -349,9 +349,44 @@ static void test_iterate(void **state)
                                             S("[,]"),
                                             S("{\"a\":}"), S("[:::]"), S("[}]") };
     for (size_t i = 0; i < PD_ARRAY_LEN(broken); i++) {
-        struct pd_json_value bad = { pd_json_type_of(broken[i]), broken[i], { NULL, 0 } };
+        struct pd_json_value bad = { .type = pd_json_type_of(broken[i]), .text = broken[i] };
         assert_true(pd_json_count(&bad) <= 3);
     }
+}
+
+struct seen {
+    char text[256];
+    size_t n;
+};
+
+static void note_each(void *arg, size_t path, const struct pd_json_value *v)
+{
+    struct seen *seen = arg;
+    seen->n += (size_t)snprintf(seen->text + seen->n, sizeof seen->text - seen->n, "%zu%s%.*s;", path,
+                                v->type != PD_JSON_STRING ? "=" : v->is_plain ? "plain" : "escaped",
+                                PD_STR_ARG(v->text));
+}
+
+/* Compiled paths, used twice, tell every element in the order in which values end. */
+static void test_scan_each(void **state)
+{
+    static const char *const list[] = { "a[].k", "a[]", "b", "c[][]" };
+    static const struct pd_str doc =
+        S("{\"a\":[{\"k\":\"x\",\"o\":[1]},7,{\"k\":\"\\n\"},{\"q\":{\"k\":1}}],\"b\":\"y\",\"c\":[[1,2],[]]}");
+    struct pd_json_paths *paths;
+    struct pd_json_value v[4];
+    (void)state;
+    assert_int_equal(pd_json_paths_create(list, 4, &paths), PD_OK);
+    for (int i = 0; i < 2; i++) {
+        struct seen seen = { .n = 0 };
+        assert_int_equal(pd_json_scan_paths(doc, NULL, paths, v, note_each, &seen, NULL), PD_OK);
+        assert_string_equal(seen.text, "0plain\"x\";1={\"k\":\"x\",\"o\":[1]};1=7;0escaped\"\\n\";"
+                                       "1={\"k\":\"\\n\"};1={\"q\":{\"k\":1}};3=1;3=2;");
+        assert_true(pd_str_is(v[0].text, "\"x\"") && v[0].is_plain);
+        assert_true(pd_str_is(v[2].text, "\"y\"") && v[2].is_plain);
+    }
+    pd_json_paths_destroy(paths);
+    assert_int_equal(pd_json_paths_create((const char *const[]){ "a[][][][][][][][][]" }, 1, &paths), PD_EINVAL);
 }
 
 /* One splice: sets a, b, c to the texts given, removes where the text is "-",
@@ -554,7 +589,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_prefixes),    cmocka_unit_test(test_error_place),
     cmocka_unit_test(test_limits),      cmocka_unit_test(test_paths),
     cmocka_unit_test(test_duplicates),  cmocka_unit_test(test_getters),
-    cmocka_unit_test(test_strings),     cmocka_unit_test(test_iterate),
+    cmocka_unit_test(test_strings),     cmocka_unit_test(test_scan_each), cmocka_unit_test(test_iterate),
     cmocka_unit_test(test_splice),      cmocka_unit_test(test_splice_nested),
     cmocka_unit_test(test_write),       cmocka_unit_test(test_mutations),
 };

@@ -47,6 +47,7 @@ struct pd_api_prompt {
     const int32_t *tokens;
     uint32_t n_tokens;
     uint32_t reserved;
+    struct pd_str json;        /* of a request: its bytes as they came, for the prefix index */
 };
 
 struct pd_api_limits {
@@ -304,6 +305,11 @@ struct pd_api_table {
     /* Not streaming: answer_token and answer_end collect and return nothing;
      * this gives the whole JSON body. */
     pd_status (*answer_body)(struct pd_answer *answer, struct pd_str *out);
+
+    /* Texts of prompts and messages that are written with escapes are empty after
+     * request_parse; this decodes them, and may set `unsupported`.  Once, before
+     * they are used here.  PD_OK, PD_ENOMEM. */
+    pd_status (*request_texts)(struct pd_api *api, struct pd_api_request *request);
 };
 
 #ifdef __cplusplus

@@ -507,6 +507,10 @@ static bool leg_send(struct leg *leg)
             forward_start(q, leg, t);
             return false;
         }
+        if (r->api->request_texts(r->apis, q->api) != PD_OK) {
+            request_failf(q, 503, "server_error", "overloaded", "out of memory");
+            return false;
+        }
         if (q->api->unsupported.http != 0) {
             request_fail(q, &q->api->unsupported);
             return false;
@@ -592,7 +596,7 @@ static bool prompts_hash(struct request *q)
             bytes = (struct pd_str){ (const char *)a->prompts[i].tokens,
                                      (size_t)a->prompts[i].n_tokens * sizeof(int32_t) };
         else if (q->kind == PD_API_COMPLETIONS)
-            bytes = a->prompts[i].text;
+            bytes = a->prompts[i].json;
         r->sched->prompt_init(r->scheds, &q->prompts[i], a->model, a->cache_salt,
                               q->hashes + (size_t)i * room, room);
         r->sched->prompt_add(&q->prompts[i], bytes.p, bytes.n);

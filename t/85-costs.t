@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+# What a request, an event and a long prompt cost the router, in counts that do
+# not depend on how fast the machine is: user instructions, allocations and bytes
+# moved in user space (valgrind's callgrind), system calls (strace).  A router
+# runs a load; two runs that differ only in the number of operations are
+# subtracted, so that start-up, connections and pools fall out.
+#
+#   make check TESTS=t/85-costs.t; cat t/85-costs.log      the figures
+#   PD_KEEP=1 make check TESTS=t/85-costs.t                 keeps callgrind's files
+#
+# The budgets are for gcc -O2; doc/dev/benchmarks/router.md says where they go.
+use strict;
+use warnings;
+
+use JSON::PP;
+use POSIX ();
+use Test::More;
+
+use PDPlane::Daemon qw(port until_true);
+use PDPlane::Test qw(builddir folder slurp spew run_program);
+
+my %budget = (
+    # operation => { count per operation => most }
+    small => { instructions => 90_000, allocations => 5.3, moved => 1_100 },
+    event => { instructions => 9_000, allocations => 0.06, moved => 200 },
+    long  => { instructions => 1_050_000, allocations => 6.3, moved => 70_000 },
+);
+my %calls_budget = (1 => 6.1, 64 => 4.5);
+my $endpoints = 16;
+
+sub has { my ($program) = @_; return grep { -x "$_/$program" } split /:/, $ENV{PATH} }
+my $pdplane = builddir() . '/pdplane';
+my $pdbench = builddir() . '/pdbench';
+my (undef, $version) = run_program($pdplane, '-V');
+plan skip_all => 'instructions of a build with sanitizers mean nothing' if $version =~ /^sanitizers yes/m;
+plan skip_all => 'there is neither valgrind nor strace' unless has('valgrind') || has('strace');
+
+# ---- the engine and the router
+# One with plain answers and one whose events come apart, as tokens do.
+my ($base, $paced) = (port('engine'), port('paced'));
+my @engines = map { engine(@$_) } [ $base, '-p', $endpoints ], [ $paced, '-i', '2ms', '-m', 'paced' ];
+sub engine {
+    my ($port, @options) = @_;
+    my $err = spew("engine.$port", '');
+    my $pid = open(my $out, '-|', "exec $pdbench engine -l 127.0.0.1:$port @options 2>$err") || die "engine: $!";
+    (readline($out) // '') =~ /^PORT / or die 'the engine did not start';
+    return [ $pid, $out ];
+}
+END { local $?; for (@engines) { kill TERM => $_->[0]; close $_->[1] } }
+my $list = join ', ', map { qq({ name = "e$_"; type = "openai"; url = "http://127.0.0.1:@{[$base + $_]}"; }) } 0 .. $endpoints - 1;
+my $conf = <<"CONF";
+load = [ "router", "openai" ];
+listen = ( { address = "127.0.0.1:%%PORT_api%%"; api = "openai"; }, { address = "127.0.0.1:%%PORT_admin%%"; api = "admin"; } );
+endpoints = ( $list, { name = "paced"; type = "openai"; url = "http://127.0.0.1:$paced"; models = [ "paced" ]; } );
+role = { router = { probe_interval = "10m"; }; };
+log = { level = "warn"; };
+CONF
+
+# Runs a router under a program with loads, one after the other.
+sub under {
+    my ($name, $wrapper, @loads) = @_;
+    local $ENV{PD_BINARY} = spew("$name.sh", "#!/bin/sh\nexec $wrapper $pdplane \"\$@\"\n", 0755);
+    my $node = PDPlane::Daemon->new($name, $conf)->start(wait => 60);
+    for my $load (@loads) {
+        my (undef, $out, $err) = run_program($pdbench, 'load', '-u', 'http://127.0.0.1:' . $node->api_port, '--json', '-q', @$load);
+        my $r = eval { decode_json($out) } // {};
+        die "a load failed: $err $out" if !$r->{ok} || $r->{failed};
+    }
+    $node->stop;
+    return;
+}
+
+my %loads = (
+    small => [qw(-b 1900 -t 8 -c 1 -n)],
+    event => [qw(-m paced -s -b 200 -c 1 -n 2 -t)],
+    long  => [qw(-b 220000 -t 1 -c 1 -x 8 -n)],
+);
+my @warm = ([ @{ $loads{small} }, 80 ], [ @{ $loads{event} }, 20 ], [ @{ $loads{long} }, 20 ]);
+my %more = (small => 400, event => 200, long => 40);    # operations of a measured load
+my %per = (small => 1, event => 2, long => 1);          # operations for each of them
+
+# ---- callgrind
+# Sums of one run: instructions of all and of functions that move bytes, calls of
+# the allocator from outside of it.
+my $allocator = qr/^(?:_int_|_mid_)?(?:malloc|calloc|realloc|memalign|posix_memalign|aligned_alloc)\b/;
+sub sums {
+    my ($file) = @_;
+    my (%name, %calls, $fn, $cfn, $is_call);
+    my %sum = (instructions => 0, moved => 0, allocations => 0);
+    my $named = sub {
+        my ($id, $text) = $_[0] =~ /^\((\d+)\)(?: (.*))?/;
+        $name{$id} = $text if defined $text;
+        return $name{$id};
+    };
+    for my $line (split /\n/, slurp($file)) {
+        if    ($line =~ /^fn=(.*)/)         { $fn = $named->($1) }
+        elsif ($line =~ /^cfn=(.*)/)        { $cfn = $named->($1) }
+        elsif ($line =~ /^calls=(\d+)/)     {
+            my $times = $1;
+            $is_call = 1;
+            $sum{allocations} += $times if $cfn =~ $allocator && $fn !~ $allocator;
+        }
+        elsif ($line =~ /^[-+*\d]\S* (\d+)/) {
+            my $n = $1;
+            if ($is_call) { $is_call = 0; next }
+            $sum{instructions} += $n;
+            $sum{moved} += $n if $fn =~ /^_*mem(?:cpy|move)/;
+        }
+    }
+    return \%sum;
+}
+SKIP: {
+    skip 'there is no valgrind', 1 unless has('valgrind');
+    my $run = sub {
+        my ($name, @more) = @_;
+        my $file = folder() . "/callgrind.$name";
+        under("cg-$name", "valgrind -q --tool=callgrind --callgrind-out-file=$file", @warm, @more);
+        return sums($file);
+    };
+    my $none = $run->('none');
+    for my $what (qw(small event long)) {
+        my $n = $more{$what};
+        my $sums = $run->($what, [ @{ $loads{$what} }, $n ]);
+        my $ops = $n * $per{$what};
+        for my $count (qw(instructions allocations moved)) {
+            my $each = ($sums->{$count} - $none->{$count}) / $ops;
+            my $most = $budget{$what}{$count};
+            note sprintf '%s: %.2f %s', $what, $each, $count;
+            cmp_ok $each, '<=', $most, sprintf '%s: at most %s %s', $what, $most, $count;
+        }
+    }
+}
+
+# ---- strace
+SKIP: {
+    my $probe = folder() . '/strace.probe';
+    my ($rc) = has('strace') ? run_program('strace', '-f', '-o', $probe, 'true') : 1;
+    skip 'strace cannot trace here', 1 if $rc ne 0;
+    for my $c (1, 64) {
+        my @args = (qw(-b 1900 -t 8), '-c', $c, '-n');
+        my @n;
+        for my $n (1000, 3000) {
+            my $file = folder() . "/strace.$c.$n";
+            under("st-$c-$n", "strace -D -f -c -o $file", [ @args, $n ]);
+            # strace is nobody's child here and writes a moment later.
+            until_true(20, sub { -s $file });
+            my ($total) = slurp($file) =~ /^\s*100\.00\s+\S+\s+(?:\S+\s+)?(\d+)\s+(?:\d+\s+)?total/m;
+            push @n, $total;
+        }
+        my $each = ($n[1] - $n[0]) / 2000;
+        note sprintf '%d connections: %.2f system calls for each request', $c, $each;
+        cmp_ok $each, '<=', $calls_budget{$c}, sprintf '%d connections: at most %s system calls for each request', $c, $calls_budget{$c};
+    }
+}
+
+done_testing;
