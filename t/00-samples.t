@@ -4,22 +4,13 @@
 use strict;
 use warnings;
 
-use File::Copy qw(copy);
 use Test::More;
 
 use PDPlane::Test;
 
 my ($src, $build) = (srcdir(), builddir());
 
-# All modules in one folder, as after make install.
-my $modules = folder() . '/modules';
-mkdir $modules or die "$modules: $!";
-for my $file (map { glob "$_/*.so" } module_dirs()) {
-    my ($name) = $file =~ m{([^/]+)$};
-    copy($file, "$modules/$name") or die "$file: $!";
-    chmod 0755, "$modules/$name";
-}
-chmod 0755, $modules;
+my $modules = module_folder();
 
 my ($rc, $out, $err) = pdplane('-O');
 my %known = map { $_ => 1 } $out =~ /^([a-z]\S*)  \(/mg;
@@ -57,12 +48,12 @@ sub meaning {
     return $text;
 }
 
+my $model = "$src/contrib/tinymodel/tiny.gguf";
 for my $name (map { s{.*/(.*)\.in$}{$1}r } glob "$src/conf/*.conf.in") {
     my $file = "$build/conf/$name";
     ok -e $file, "$name was made" or next;
     my $text = slurp($file);
     unlike $text, qr/\@\w+\@/, "$name: every place was filled";
-    my $model = "$src/contrib/tinymodel/tiny.gguf";
     $text =~ s/"[^"]*\/tiny\.gguf"/"$model"/g;
     my $path = spew($name, qq{module_path = [ "$modules" ];\n$text});
     ($rc, $out, $err) = pdplane('-t', '-c', $path);
@@ -101,6 +92,7 @@ for my $page ('pd.conf.5', 'pd_modules.7') {
         $n++;
         spew('secret', "secret\n", 0600);
         $text =~ s/secret_file = "[^"]*"/secret_file = "secret"/;
+        $text =~ s/"[^"]*\btiny\.gguf"/"$model"/;
         ($rc, $out, $err) = pdplane('-t', '-c', spew("example-$n", qq{module_path = [ "$modules" ];\n$text}));
         is $rc, 0, "example $n, of $page" or diag $err;
     }

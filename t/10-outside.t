@@ -5,6 +5,7 @@
 use strict;
 use warnings;
 
+use File::Find qw(find);
 use Test::More;
 
 use PDPlane::Daemon qw(port until_true);
@@ -22,7 +23,8 @@ for my $tool (qw(make pkg-config prove cc)) {
 umask 022;
 ($rc, $out, $err) = run_program('make', '-s', '-C', builddir(), 'install', "DESTDIR=$dest");
 is $rc, 0, 'make install' or BAIL_OUT($err);
-my ($pc) = glob "$dest/*/lib*/pkgconfig/pdplane.pc $dest/*/*/lib*/pkgconfig/pdplane.pc $dest/*/lib*/*/pkgconfig/pdplane.pc";
+my $pc;
+find(sub { $pc = $File::Find::name if $_ eq 'pdplane.pc' }, $dest);
 ok defined $pc, 'pdplane.pc is installed' or BAIL_OUT('no pdplane.pc');
 (my $pcdir = $pc) =~ s{/[^/]+$}{};
 $ENV{PKG_CONFIG_PATH} = $pcdir;

@@ -12,14 +12,7 @@ my $dir = test_module_dir();
 plan skip_all => 'test modules are not built' unless -e "$dir/good.so";
 
 # The build folder may be writable for others, where loading is refused.
-mkdir folder() . '/modules', 0755 or die;
-my $modules = folder() . '/modules';
-for my $file (glob "$dir/*.so") {
-    my ($name) = $file =~ m{([^/]+)$};
-    copy($file, "$modules/$name") or die "$name: $!";
-    chmod 0755, "$modules/$name";
-}
-
+my $modules = module_folder($dir);
 sub load {
     my (@names) = @_;
     my $list = join ', ', map {"\"$_\""} @names;
@@ -37,13 +30,13 @@ sub refused {
 }
 
 {
-    my ($rc, $out, $err) = load('good');
+    my ($rc, $out, $err) = load('router', 'good');
     is $rc, 0, 'good: taken';
     is $err, '', 'good: no word about it';
     like $out, qr/is correct/, 'good: said so';
 }
 {
-    my ($rc) = check_text(qq{load = [ "$modules/good.so" ];\n});
+    my ($rc) = check_text(qq{module_path = [ "$modules" ];\nload = [ "router", "$modules/good.so" ];\n});
     is $rc, 0, 'good: taken by its path';
 }
 

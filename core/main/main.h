@@ -45,7 +45,4 @@ int pd_main_manage(const struct pd_main_options *o, char **argv);
 /* Runs a node until it is told to stop; exit status. */
 int pd_main_run(struct pd_conf *conf, struct pd_mods *mods);
 
-/* Reads and checks the configuration and prints what is wrong; NULL: it is. */
-struct pd_conf *pd_main_conf(const struct pd_main_options *o, struct pd_mods *mods);
-
 #endif

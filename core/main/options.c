@@ -39,7 +39,7 @@ void pd_main_help(FILE *out)
           "  -c, --config FILE    configuration [" PD_CONFDIR "/pd.conf]\n"
           "  -p, --prefix PREFIX  folder for relative paths in it; without -c, PREFIX/pd.conf is read\n"
           "  -t, --test           check the configuration and its modules, then exit\n"
-          "  -T, --dump           the same, and print it with defaults and where each value is from\n"
+          "  -T, --dump           print it with defaults and where each value is from\n"
           "  -O, --options [MODULE]\n"
           "                       describe all options of the core, or of a module\n"
           "      --mdoc           with -O: as a list for a manual page\n"

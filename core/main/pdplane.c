@@ -8,19 +8,41 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/status.h"
 #include "main/handed.h"
+#include "loop/uv.h"
 #include "main/main.h"
 #include "mod/host.h"
+#include "node/check.h"
 #include "node/sections.h"
 #include "os/pidfile.h"
 
-struct pd_conf *pd_main_conf(const struct pd_main_options *o, struct pd_mods *mods)
+/* What would fail only at the start of the node. */
+static pd_status check_whole(struct pd_conf *conf, struct pd_mods *mods,
+                             struct pd_conf_report *report)
+{
+    struct pd_loop *loop;
+    pd_status st = pd_loop_uv_create(NULL, &loop);
+    if (st != PD_OK)
+        return pd_conf_error(report, NULL, 0, "no event loop: %s", pd_status_text(st));
+    st = pd_node_conf_check(conf, mods, loop, report);
+    pd_loop_destroy(loop, NULL, 0);
+    return st;
+}
+
+/* Reads and fills the configuration, and checks it as a whole when asked to;
+ * prints what is wrong.  NULL when something is. */
+static struct pd_conf *read_conf(const struct pd_main_options *o, struct pd_mods *mods, bool whole)
 {
     struct pd_conf_source src = { .prefix = o->prefix };
     struct pd_conf_report report;
     struct pd_conf *conf = NULL;
     pd_conf_report_init(&report);
     pd_status st = pd_node_conf_read(o->file, NULL, &src, mods, &report, &conf);
+    if (st == PD_OK && whole && (st = check_whole(conf, mods, &report)) != PD_OK) {
+        pd_conf_put(conf);
+        conf = NULL;
+    }
     pd_conf_report_print(&report, stderr);
     if (st != PD_OK && report.total_errors > 0)
         fprintf(stderr, "pdplane: configuration %s has %llu error%s\n", o->file,
@@ -31,7 +53,7 @@ struct pd_conf *pd_main_conf(const struct pd_main_options *o, struct pd_mods *mo
 
 static int test(const struct pd_main_options *o, struct pd_mods *mods)
 {
-    struct pd_conf *conf = pd_main_conf(o, mods);
+    struct pd_conf *conf = read_conf(o, mods, o->action != PD_MAIN_DUMP);
     if (conf == NULL)
         return PD_EXIT_CONF;
     int rc = PD_EXIT_OK;
@@ -47,7 +69,7 @@ static int test(const struct pd_main_options *o, struct pd_mods *mods)
 
 static int run(const struct pd_main_options *o, struct pd_mods *mods)
 {
-    struct pd_conf *conf = pd_main_conf(o, mods);
+    struct pd_conf *conf = read_conf(o, mods, false);
     if (conf == NULL)
         return PD_EXIT_CONF;
     int rc = pd_main_run(conf, mods);

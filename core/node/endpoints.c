@@ -177,6 +177,23 @@ static pd_status server_make(struct pd_node *node, const struct pd_node_endpoint
 /* ---- those who watch --------------------------------------------------------------- */
 
 /* Tells the watches before `end` (NULL: all). */
+pd_status pd_node_endpoint_check(struct pd_node *node, const struct pd_node_endpoint_conf *c,
+                                 struct pd_err *err)
+{
+    struct pd_node_endpoint e = { .size = sizeof e };
+    pd_status status = url_read(c->url, &e, err);
+    if (status == PD_OK)
+        status = pd_node_tls_endpoint(node, c, &e, err);
+    pd_tls_destroy(e.tls);
+    pd_free((void *)(uintptr_t)e.host);
+    pd_free((void *)(uintptr_t)e.authority);
+    if (status != PD_OK && err->file[0] == '\0') {
+        snprintf(err->file, sizeof err->file, "%s", c->place.file);
+        err->line = c->place.line;
+    }
+    return status;
+}
+
 static void tell_removed(struct pd_node *node, const struct pd_node_server *s, const struct pd_list *end)
 {
     PD_LIST_EACH(&node->servers.watches, link) {

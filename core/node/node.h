@@ -145,6 +145,9 @@ pd_status pd_node_tls_build(struct pd_node *node, struct pd_err *err);
 pd_status pd_node_tls_endpoint(struct pd_node *node, const struct pd_node_endpoint_conf *c,
                                struct pd_node_endpoint *e, struct pd_err *err);
 void pd_node_tls_free(struct pd_node *node);
+/* Whether url and TLS of one endpoint can be used; nothing stays. */
+pd_status pd_node_endpoint_check(struct pd_node *node, const struct pd_node_endpoint_conf *c,
+                                 struct pd_err *err);
 pd_status pd_node_admin_routes(struct pd_node *node);
 pd_status pd_node_metrics_add(struct pd_node *node);
 void pd_node_metrics_free(struct pd_node *node);

@@ -100,7 +100,7 @@ static void on_timer(struct pd_timer *timer, void *arg)
 }
 
 /* Splits "host:port"; the host may be a name. */
-static pd_status split(struct pd_dial *dial, struct pd_str address)
+static pd_status split(struct pd_str address, char *host, size_t size, uint16_t *number)
 {
     uint64_t port = 0;
     size_t i = address.n;
@@ -109,10 +109,21 @@ static pd_status split(struct pd_dial *dial, struct pd_str address)
     if (i < 2 || pd_str_parse_u64(pd_str_sub(address, i, address.n), &port) != PD_OK ||
         port == 0 || port > 65535)
         return PD_EINVAL;
-    if (pd_str_copy(pd_str_sub(address, 0, i - 1), dial->host, sizeof dial->host) != PD_OK)
+    if (pd_str_copy(pd_str_sub(address, 0, i - 1), host, size) != PD_OK)
         return PD_EINVAL;
-    dial->port = (uint16_t)port;
+    *number = (uint16_t)port;
     return PD_OK;
+}
+
+bool pd_peers_can_dial(struct pd_loop *loop, struct pd_str address)
+{
+    struct pd_dial *dial = NULL; /* only for the sizes of its members */
+    char host[sizeof dial->host];
+    struct pd_addr addr;
+    uint16_t port;
+    return address.n < sizeof dial->text &&
+           (pd_addr_parse(loop, address, &addr) == PD_OK ||
+            split(address, host, sizeof host, &port) == PD_OK);
 }
 
 pd_status pd_dial_add(struct pd_peers *peers, struct pd_str address, bool is_configured,
@@ -128,7 +139,8 @@ pd_status pd_dial_add(struct pd_peers *peers, struct pd_str address, bool is_con
     pd_list_init(&dial->node);
     pd_timer_init(&dial->timer, peers->loop, "peer dial", on_timer, dial);
     if (pd_str_copy(address, dial->text, sizeof dial->text) != PD_OK ||
-        (pd_addr_parse(peers->loop, address, &addr) != PD_OK && split(dial, address) != PD_OK)) {
+        (pd_addr_parse(peers->loop, address, &addr) != PD_OK &&
+         split(address, dial->host, sizeof dial->host, &dial->port) != PD_OK)) {
         pd_free(dial);
         return PD_EINVAL;
     }

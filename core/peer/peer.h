@@ -63,6 +63,8 @@ void pd_peers_accept(struct pd_peers *peers, struct pd_stream *stream);
 /* Keeps a link to this address for ever, with jittered back-off.  PD_OK, PD_EINVAL,
  * PD_EEXIST, PD_ELIMIT, PD_ENOMEM. */
 pd_status pd_peers_dial(struct pd_peers *peers, struct pd_str address);
+/* Whether pd_peers_dial would take this address: a numeric one, or HOST:PORT. */
+bool pd_peers_can_dial(struct pd_loop *loop, struct pd_str address);
 /* Forgets an address; a link that is up stays until it breaks.  PD_OK, PD_ENOENT. */
 pd_status pd_peers_undial(struct pd_peers *peers, struct pd_str address);
 /* New description of this node (identity stays); told to all peers, and to those

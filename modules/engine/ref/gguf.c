@@ -417,6 +417,21 @@ pd_status ref_gguf_parse(const void *data, size_t n, const char *name, struct re
     return make(data, n, name, false, out, err);
 }
 
+pd_status ref_gguf_probe(const char *path, struct pd_err *err)
+{
+    char magic[4];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return ref_err(err, errno == ENOENT ? PD_ENOENT : PD_EIO, NULL, "cannot open the model %s: %s",
+                       path, strerror(errno));
+    ssize_t n = read(fd, magic, sizeof magic);
+    close(fd);
+    if (n != (ssize_t)sizeof magic || memcmp(magic, "GGUF", sizeof magic) != 0)
+        return ref_err(err, PD_EINVAL, NULL, "the model %s is not a GGUF file", path);
+    return PD_OK;
+}
+
 pd_status ref_gguf_open(const char *path, struct ref_gguf **out, struct pd_err *err)
 {
     struct stat st;

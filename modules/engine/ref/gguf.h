@@ -41,6 +41,10 @@ struct ref_gguf_array {
  * and what is wrong.  Gives *out; any thread. */
 pd_status ref_gguf_open(const char *path, struct ref_gguf **out, struct pd_err *err);
 
+/* Whether the file is there, can be read and begins like a GGUF file.  PD_OK, or
+ * err says why not; it names no place of its own.  Any thread. */
+pd_status ref_gguf_probe(const char *path, struct pd_err *err);
+
 /* As ref_gguf_open, over bytes in memory that the caller keeps alive (borrowed). */
 pd_status ref_gguf_parse(const void *data, size_t n, const char *name, struct ref_gguf **out,
                          struct pd_err *err);

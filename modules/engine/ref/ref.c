@@ -46,7 +46,7 @@ static pd_status check(const void *conf, struct pd_err *err)
 
     if (c->block_tokens % 8 != 0)
         return ref_err(err, PD_EINVAL, NULL, "block_tokens is %u, not a multiple of 8", c->block_tokens);
-    return PD_OK;
+    return ref_gguf_probe(c->model, err);
 }
 
 static void free_all(void *arg)

@@ -11,13 +11,14 @@ use warnings;
 
 use Cwd qw(abs_path getcwd);
 use Exporter 'import';
+use File::Copy qw(copy);
 use File::Path qw(make_path);
 use File::Spec;
 use File::Temp qw(tempdir);
 use Test::More;
 
 our @EXPORT = qw(builddir srcdir folder spew slurp run_program pdplane check_text
-    module_dirs test_module_dir sources);
+    module_dirs test_module_dir module_folder sources);
 
 my $folder;
 
@@ -94,6 +95,21 @@ sub module_dirs {
     return grep { -d } glob "$b/modules/*/*/.libs $b/modules/*/*/*/.libs";
 }
 sub test_module_dir { return builddir() . '/t/modules/.libs' }
+
+# All modules of this build, and those of the folders named, in one folder as
+# after make install, which nobody else can write; its path.
+sub module_folder {
+    my (@more) = @_;
+    my $to = folder() . '/modules';
+    -d $to or mkdir $to, 0755 or die "$to: $!";
+    chmod 0755, $to;
+    for my $file (map { glob "$_/*.so" } module_dirs(), @more) {
+        my ($name) = $file =~ m{([^/]+)$};
+        copy($file, "$to/$name") or die "$file: $!";
+        chmod 0755, "$to/$name";
+    }
+    return $to;
+}
 
 # Files of the source tree below some folders, by ending, relative, sorted.
 sub sources {

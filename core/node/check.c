@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The check of a whole configuration.  Where building does the work, it is
+ * built and thrown away again, so that check and start cannot differ. */
+#include "node/check.h"
+
+#include <string.h>
+
+#include <pdplane/role.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "node/node.h"
+
+static const struct pd_role_ops *role_ops(const struct pd_conf_unit *u)
+{
+    const struct pd_mod_unit *unit = u->unit;
+    return (const struct pd_role_ops *)(const void *)unit->ops;
+}
+
+/* ---- roles and engines ------------------------------------------------------------- */
+
+static uint32_t roles_of(const struct pd_node_conf *c)
+{
+    uint32_t roles = 0;
+    for (uint64_t i = 0; i < c->roles.count; i++)
+        roles |= role_ops(PD_CONF_ITEM(&c->roles, struct pd_conf_unit, i))->role;
+    return roles;
+}
+
+static bool has_engine(const struct pd_node_conf *c, uint32_t role)
+{
+    for (uint64_t i = 0; i < c->engines.count; i++)
+        if ((PD_CONF_ITEM(&c->engines, struct pd_node_engine_conf, i)->roles & role) != 0)
+            return true;
+    return false;
+}
+
+static void check_roles(struct pd_conf *conf, const struct pd_node_conf *c,
+                        struct pd_conf_report *report)
+{
+    static const struct {
+        uint32_t role;
+        const char *name;
+    } computing[] = { { PD_ROLE_PREFILL, "prefill" }, { PD_ROLE_DECODE, "decode" } };
+    struct pd_conf_place at = pd_conf_where(conf, &c->load);
+    uint32_t roles = roles_of(c);
+
+    if (c->roles.count == 0)
+        pd_conf_error(report, at.file, at.line,
+                      "the node has no role\nload one or more role modules, such as \"router\", "
+                      "\"prefill\" or \"decode\"");
+    for (size_t i = 0; i < sizeof computing / sizeof computing[0]; i++)
+        if ((roles & computing[i].role) != 0 && !has_engine(c, computing[i].role))
+            pd_conf_error(report, at.file, at.line,
+                          "the node has the role %s and no engine for it\nadd an engine, with \"%s\" "
+                          "among its roles", computing[i].name, computing[i].name);
+}
+
+/* ---- addresses --------------------------------------------------------------------- */
+
+static void check_listen(const struct pd_node_conf *c, struct pd_loop *loop,
+                         struct pd_conf_report *report)
+{
+    bool is_router = (roles_of(c) & PD_ROLE_ROUTER) != 0;
+    for (uint64_t i = 0; i < c->listen.count; i++) {
+        const struct pd_node_listen_conf *l =
+            PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
+        struct pd_addr addr;
+        if (pd_addr_parse(loop, pd_str_from(l->address), &addr) != PD_OK)
+            pd_conf_error(report, l->place.file, l->place.line,
+                          "\"%s\" is no address to listen on\nwrite HOST:PORT with a numeric host, "
+                          "or unix:PATH", l->address);
+        if (l->api == PD_LISTEN_OPENAI && !is_router && c->roles.count > 0)
+            pd_conf_warn(report, l->place.file, l->place.line,
+                         "nobody answers clients on %s: the node has no router", l->address);
+    }
+    for (uint64_t i = 0; i < c->peers.count; i++) {
+        const struct pd_node_peer_conf *p = PD_CONF_ITEM(&c->peers, struct pd_node_peer_conf, i);
+        if (!pd_peers_can_dial(loop, pd_str_from(p->address)))
+            pd_conf_error(report, p->place.file, p->place.line,
+                          "\"%s\" is no address of a peer\nwrite HOST:PORT or unix:PATH", p->address);
+    }
+}
+
+/* ---- what is built for a moment ------------------------------------------------------ */
+
+static void add(struct pd_conf_report *report, const struct pd_err *err)
+{
+    pd_conf_report_add(report, err, NULL, 0);
+}
+
+static void check_tls(struct pd_node *node, struct pd_conf_report *report)
+{
+    struct pd_err err = { 0 };
+    if (pd_node_tls_build(node, &err) != PD_OK)
+        add(report, &err);
+    pd_node_tls_free(node);
+}
+
+static void check_endpoints(struct pd_node *node, struct pd_conf_report *report)
+{
+    const struct pd_conf_list *list = &node->root->endpoints;
+    for (uint64_t i = 0; i < list->count; i++) {
+        struct pd_err err = { 0 };
+        if (pd_node_endpoint_check(node, PD_CONF_ITEM(list, struct pd_node_endpoint_conf, i),
+                                   &err) != PD_OK)
+            add(report, &err);
+    }
+}
+
+static void check_scheduler(struct pd_node *node, struct pd_conf_report *report)
+{
+    struct pd_sched_plugins *plugins = NULL;
+    struct pd_err err = { 0 };
+    if ((roles_of(node->root) & PD_ROLE_ROUTER) == 0)
+        return;
+    struct pd_sched_plugins_params params = {
+        .conf = &node->root->scheduler, .mods = node->mods, .loop = node->loop,
+        .metrics = node->metrics, .host = &node->host,
+    };
+    if (pd_sched_plugins_create(&params, &err, &plugins) != PD_OK)
+        add(report, &err);
+    pd_sched_plugins_destroy(plugins);
+}
+
+pd_status pd_node_conf_check(struct pd_conf *conf, struct pd_mods *mods, struct pd_loop *loop,
+                             struct pd_conf_report *report)
+{
+    uint64_t before = report->total_errors;
+    struct pd_node *node = pd_calloc(1, sizeof *node);
+    if (node == NULL || pd_metrics_create(0, &node->metrics) != PD_OK) {
+        pd_free(node);
+        return pd_conf_error(report, NULL, 0, "out of memory");
+    }
+    node->loop = loop;
+    node->mods = mods;
+    node->conf = conf;
+    node->root = pd_conf_root(conf);
+    pd_host_init(&node->host);
+    check_roles(conf, node->root, report);
+    check_listen(node->root, loop, report);
+    check_tls(node, report);
+    check_endpoints(node, report);
+    check_scheduler(node, report);
+    pd_metrics_destroy(node->metrics);
+    pd_free(node);
+    return report->total_errors == before ? PD_OK : PD_EINVAL;
+}
