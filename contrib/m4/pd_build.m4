@@ -15,7 +15,7 @@ AC_DEFUN([PD_OPTIONS],[
   AC_ARG_ENABLE([debug], [AS_HELP_STRING([--enable-debug], [no optimisation, full debug information])], [], [enable_debug=no])
   AC_ARG_ENABLE([werror], [AS_HELP_STRING([--enable-werror], [warnings are errors])], [], [enable_werror=no])
   AC_ARG_ENABLE([sanitizers], [AS_HELP_STRING([--enable-sanitizers@<:@=LIST@:>@], [address,undefined (default) or thread])], [], [enable_sanitizers=no])
-  AC_ARG_ENABLE([fuzz], [AS_HELP_STRING([--enable-fuzz], [build the fuzz targets with libFuzzer; needs clang])], [], [enable_fuzz=no])
+  AC_ARG_ENABLE([fuzz], [AS_HELP_STRING([--enable-fuzz@<:@=fast@:>@], [build the fuzz targets with libFuzzer; fast: do not trace comparisons; needs clang])], [], [enable_fuzz=no])
   AC_ARG_ENABLE([trace], [AS_HELP_STRING([--enable-trace], [compile trace-level log lines in])], [], [enable_trace=no])
   AS_IF([test "x$enable_trace" = xyes], [pd_trace=-DPD_ENABLE_TRACE], [pd_trace=])
 
@@ -32,8 +32,10 @@ AC_DEFUN([PD_OPTIONS],[
     [no], [],
     [yes], [PD_SAN_FLAGS="-fsanitize=address,undefined"],
     [PD_SAN_FLAGS="-fsanitize=$enable_sanitizers"])
-  AS_IF([test "x$enable_fuzz" = xyes], [PD_SAN_FLAGS="-fsanitize=fuzzer-no-link,address,undefined"])
-  AM_CONDITIONAL([ENABLE_FUZZ], [test "x$enable_fuzz" = xyes])
+  AS_CASE([$enable_fuzz],
+    [yes], [PD_SAN_FLAGS="-fsanitize=fuzzer-no-link,address,undefined"],
+    [fast], [PD_SAN_FLAGS="-fsanitize=address,undefined -fsanitize-coverage=inline-8bit-counters,pc-table"])
+  AM_CONDITIONAL([ENABLE_FUZZ], [test "x$enable_fuzz" != xno])
   AS_IF([test -n "$PD_SAN_FLAGS"],
     [PD_SAN_FLAGS="$PD_SAN_FLAGS -fno-omit-frame-pointer -fno-sanitize-recover=all"])
   # The sanitizer runtime lives in the executable, so modules keep its symbols open.

@@ -7,6 +7,9 @@
 
 #include "base/compiler.h"
 
+/* No word further away than this is a suggestion. */
+#define FAR 3u
+
 static char fold(char c)
 {
     if (c >= 'A' && c <= 'Z')
@@ -54,6 +57,10 @@ void pd_near_try(struct pd_near *n, const char *known)
 {
     if (known == NULL || n->word == NULL)
         return;
+    /* Words whose lengths differ by more are further away than that. */
+    size_t a = strlen(n->word), b = strlen(known);
+    if ((a > b ? a - b : b - a) > FAR)
+        return;
     uint32_t d = pd_near_distance(n->word, known);
     if (d < n->distance) {
         n->distance = d;
@@ -67,6 +74,6 @@ const char *pd_near_best(const struct pd_near *n)
         return NULL;
     /* One slip in short words, up to three in long ones. */
     size_t len = strnlen(n->word, PD_NEAR_MAX);
-    uint32_t allowed = len < 4 ? 1 : len < 8 ? 2 : 3;
+    uint32_t allowed = len < 4 ? 1 : len < 8 ? 2 : FAR;
     return n->distance <= allowed ? n->best : NULL;
 }

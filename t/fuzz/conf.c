@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *p = fuzz_rest(&in, &text.n);
     text.p = p;
     if (names_files(text) && memchr(text.p, '/', text.n) != NULL) {
-        free(p);
+        fuzz_back(p, text.n);
         return 0;
     }
     pd_conf_report_init(&report);
@@ -73,6 +73,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         pd_conf_put(conf);
     }
     pd_conf_report_fini(&report);
-    free(p);
+    fuzz_back(p, text.n);
     return 0;
 }

@@ -101,17 +101,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             continue;
         struct fuzz_in one = { (const uint8_t *)part.p, part.n };
         struct pd_err err = { 0 };
-        struct pd_buf body;
+        static struct pd_buf body = { .limit = PD_CTL_BODY_MAX };
         struct pd_str line;
         char *p = fuzz_rest(&one, &line.n);
         line.p = p;
-        pd_buf_init(&body, PD_CTL_BODY_MAX);
+        pd_buf_clear(&body);
         if (pd_ctl_run(ctl, line, &body, &err) != PD_OK)
             FUZZ_CHECK(err.text[0] != '\0' && memchr(err.text, '\0', sizeof err.text) != NULL);
         else if (memmem(line.p, line.n, " --json", 7) != NULL && body.n > 0 && body.p[0] == '{')
             check_json(pd_buf_str(&body));
-        pd_buf_fini(&body);
-        free(p);
+        fuzz_back(p, line.n);
     }
     return 0;
 }

@@ -93,6 +93,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         FUZZ_CHECK(err.text[0] != '\0');
     }
-    free(p);
+    fuzz_back(p, n);
     return 0;
 }

@@ -2,17 +2,19 @@
 /* HTTP/1.1 messages: however the bytes are cut, the same heads, bodies, ends
  * and refusals come out.
  *
- * Input: flags, seed of the cuts, then the bytes of a connection. */
+ * Input: flags and way of cutting, seed of the cuts, then the bytes of a
+ * connection. */
 #include "fuzz.h"
 
 #include "base/buf.h"
 #include "net/http1.h"
 
 enum { RESPONSE = 1, NO_BODY = 2, SMALL = 4 };
+enum { WHOLE, BYTES, CUTS, CUTS_DIRECT, BYTES_DIRECT, WAYS };
 
 struct run {
     struct pd_http1 parser;
-    struct pd_buf log;          /* what came out, in words */
+    struct pd_buf log;          /* what came out */
     struct pd_buf body;
     uint8_t flags;
     bool over;
@@ -20,17 +22,18 @@ struct run {
 
 static void put(struct run *r, struct pd_str s)
 {
-    pd_buf_appendf(&r->log, "%zu ", s.n);
+    pd_buf_append(&r->log, &s.n, sizeof s.n);
     pd_buf_append_str(&r->log, s);
-    pd_buf_append_char(&r->log, '\n');
 }
 
 static void on_head(struct run *r)
 {
     const struct pd_http_head *h = &r->parser.head;
-    pd_buf_appendf(&r->log, "head %d status %u minor %u keep %d chunked %d length %d %llu close %d expect %d\n",
-                   (int)h->method, h->status, h->minor, h->keep_alive, h->is_chunked, h->has_length,
-                   (unsigned long long)(h->has_length ? h->length : 0), h->until_close, h->expect_continue);
+    const uint64_t facts[] = { (uint64_t)h->method, h->status, h->minor, h->keep_alive, h->is_chunked,
+                               h->has_length, h->has_length ? h->length : 0, h->until_close,
+                               h->expect_continue };
+    pd_buf_append_cstr(&r->log, "head ");
+    pd_buf_append(&r->log, facts, sizeof facts);
     put(r, h->method_text);
     put(r, h->target);
     put(r, h->path);
@@ -82,7 +85,8 @@ static void tell(struct run *r, enum pd_http1_event event)
         const struct pd_http_reject_info *info = pd_http_reject_info(r->parser.reject);
         FUZZ_CHECK(r->parser.reject != PD_HTTP_REJECT_NONE && info->text[0] != '\0');
         FUZZ_CHECK((r->flags & RESPONSE) || info->status >= 400 || r->parser.reject == PD_HTTP_REJECT_TRUNCATED);
-        pd_buf_appendf(&r->log, "bad %s\n", info->label);
+        pd_buf_append_cstr(&r->log, "bad ");
+        pd_buf_append_cstr(&r->log, info->label);
         r->over = true;
     }
 }
@@ -90,11 +94,8 @@ static void tell(struct run *r, enum pd_http1_event event)
 /* Feeds one cut. */
 static void feed(struct run *r, const char *p, size_t n)
 {
-    char *copy = malloc(n + (n == 0));
+    char *copy = fuzz_lend(p, n);
     size_t off = 0, idle = 0;
-    FUZZ_CHECK(copy != NULL);
-    if (n > 0)
-        memcpy(copy, p, n);
     while (!r->over) {
         size_t used = 0;
         struct pd_str body = { NULL, 0 };
@@ -115,27 +116,27 @@ static void feed(struct run *r, const char *p, size_t n)
         if (event == PD_HTTP1_DONE && off == n)
             break;
     }
-    free(copy);
+    fuzz_back(copy, n);
 }
 
-/* cut 0: everything at once, 1: each byte alone, else by a generator; direct:
- * bodies with known length are taken past the parser. */
-static void run(struct run *r, uint8_t flags, const char *p, size_t n, uint32_t cut, bool direct)
+/* Everything at once, each byte alone, or cut by a generator; direct: bodies
+ * with known length are taken past the parser. */
+static void run(struct run *r, uint8_t flags, const char *p, size_t n, int way, uint32_t seed)
 {
-    memset(r, 0, sizeof *r);
+    bool direct = way == CUTS_DIRECT || way == BYTES_DIRECT, bytes = way == BYTES || way == BYTES_DIRECT;
     r->flags = flags;
-    pd_buf_init(&r->log, 1 << 24);
-    pd_buf_init(&r->body, 1 << 24);
+    r->over = false;
+    if (r->log.limit == 0) {
+        pd_buf_init(&r->log, 1 << 24);
+        pd_buf_init(&r->body, 1 << 24);
+    }
+    pd_buf_clear(&r->log);
+    pd_buf_clear(&r->body);
     pd_http1_init(&r->parser, (flags & RESPONSE) != 0, flags & SMALL ? 32 : 1 << 20);
     if (flags & NO_BODY)
         pd_http1_expect_no_body(&r->parser);
     for (size_t off = 0; off < n && !r->over;) {
-        size_t step = cut == 0 ? n - off : 1;
-        if (cut > 1) {
-            cut = cut * 1664525u + 1013904223u;
-            step = 1 + (cut >> 24) % 37;
-            cut |= 2;
-        }
+        size_t step = way == WHOLE ? n : bytes ? 1 : 1 + fuzz_next(&seed) % 37;
         step = step < n - off ? step : n - off;
         uint64_t known = direct ? pd_http1_direct(&r->parser) : 0;
         if (known > 0) {
@@ -155,13 +156,7 @@ static void run(struct run *r, uint8_t flags, const char *p, size_t n, uint32_t 
         tell(r, event);
     }
     FUZZ_CHECK(r->log.status == PD_OK && r->body.status == PD_OK);
-}
-
-static void run_end(struct run *r)
-{
     pd_http1_fini(&r->parser);
-    pd_buf_fini(&r->log);
-    pd_buf_fini(&r->body);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -171,18 +166,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t flags = fuzz_u8(&in);
     uint32_t seed = fuzz_u8(&in);
     const char *p = (const char *)in.p;
-    run(&whole, flags, p, in.n, 0, false);
-    for (uint32_t i = 0; i < 4; i++) {
-        run(&other, flags, p, in.n, i == 0 ? 1 : seed * 2 + 2, i >= 2);
+    int chosen = 1 + (flags >> 3) % (WAYS - 1);
+    run(&whole, flags, p, in.n, WHOLE, 0);
+    for (int way = 1; way < WAYS; way++) {
+        if (way != chosen && !fuzz_all_ways())
+            continue;
+        run(&other, flags, p, in.n, way, seed);
         if (!fuzz_same(pd_buf_str(&whole.log), pd_buf_str(&other.log))) {
-            fprintf(stderr, "whole:\n%.*s\ncut %u:\n%.*s\n", (int)whole.log.n, whole.log.p, i,
+            fprintf(stderr, "whole:\n%.*s\nway %d:\n%.*s\n", (int)whole.log.n, whole.log.p, way,
                     (int)other.log.n, other.log.p);
             FUZZ_CHECK(!"cuts change what comes out");
         }
-        run_end(&other);
-        if (i == 1)
-            seed = seed * 7 + 3;
     }
-    run_end(&whole);
     return 0;
 }

@@ -137,6 +137,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             splice(values, true);
         }
     }
-    free(p);
+    fuzz_back(p, n);
     return 0;
 }

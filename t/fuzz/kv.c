@@ -137,6 +137,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         grant((struct pd_str){ p, n });
     else
         message((struct pd_str){ p, n });
-    free(p);
+    fuzz_back(p, n);
     return 0;
 }

@@ -80,6 +80,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(pd_api_create(&api) == PD_OK);
     kinds[kind % 6](api, (struct pd_str){ p, n });
     pd_api_destroy(api);
-    free(p);
+    fuzz_back(p, n);
     return 0;
 }

@@ -100,6 +100,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         heartbeat(p, n);
         break;
     }
-    free(p);
+    fuzz_back((char *)p, n);
     return 0;
 }

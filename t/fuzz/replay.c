@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <sys/stat.h>
 
+bool fuzz_thorough = true;
+
 static unsigned long count;
 
 static int run_file(const char *path)

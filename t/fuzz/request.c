@@ -84,6 +84,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         pd_api_request_free(api, r);
     }
     pd_api_destroy(api);
-    free(p);
+    fuzz_back(p, body.n);
     return 0;
 }

@@ -9,19 +9,18 @@
 #include "base/str.h"
 #include "base/utf8.h"
 
-static bool run(const struct pd_str *stops, uint32_t n_stops, const char *p, size_t n, uint32_t cut,
-                struct pd_buf *shown)
+enum { WHOLE, BYTES, CUTS };
+
+static bool run(const struct pd_str *stops, uint32_t n_stops, const char *p, size_t n, int way,
+                uint32_t seed, struct pd_buf *shown)
 {
     struct pd_text *text;
+    pd_buf_clear(shown);
     struct pd_str out;
     uint32_t stopped = 0;
     FUZZ_CHECK(pd_api_text_create(NULL, stops, n_stops, &text) == PD_OK);
     for (size_t off = 0; off < n;) {
-        size_t step = cut == 0 ? n - off : 1;
-        if (cut > 1) {
-            cut = (cut * 1664525u + 1013904223u) | 2;
-            step = 1 + (cut >> 24) % 9;
-        }
+        size_t step = way == WHOLE ? n : way == BYTES ? 1 : 1 + fuzz_next(&seed) % 9;
         step = step < n - off ? step : n - off;
         FUZZ_CHECK(pd_api_text_add(text, (struct pd_str){ p + off, step }, &out, &stopped) == PD_OK);
         FUZZ_CHECK(pd_utf8_valid_prefix(out.p, out.n) == out.n);
@@ -41,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_in in = { data, size };
     struct pd_str stops[PD_API_MAX_STOPS];
-    struct pd_buf whole, other;
+    static struct pd_buf whole = { .limit = 1 << 24 }, other = { .limit = 1 << 24 };
     uint32_t n = fuzz_u8(&in) % (PD_API_MAX_STOPS + 1);
     for (uint32_t i = 0; i < n; i++)
         stops[i] = fuzz_take(&in, fuzz_u8(&in) % 24);
@@ -50,13 +49,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     size_t bytes;
     char *p = fuzz_rest(&in, &bytes);
-    pd_buf_init(&whole, 1 << 24);
-    bool stopped = run(stops, n, p, bytes, 0, &whole);
-    for (uint32_t i = 0; i < 2; i++) {
-        pd_buf_init(&other, 1 << 24);
-        FUZZ_CHECK(run(stops, n, p, bytes, i == 0 ? 1 : seed * 2 + 2, &other) == stopped);
+    bool stopped = run(stops, n, p, bytes, WHOLE, 0, &whole);
+    for (int way = BYTES; way <= CUTS; way++) {
+        if (way != (seed % 4 == 0 ? BYTES : CUTS) && !fuzz_all_ways())
+            continue;
+        FUZZ_CHECK(run(stops, n, p, bytes, way, seed, &other) == stopped);
         FUZZ_CHECK(fuzz_same(pd_buf_str(&whole), pd_buf_str(&other)));
-        pd_buf_fini(&other);
     }
     /* Without a stop nothing is lost. */
     if (!stopped && pd_utf8_valid_prefix(p, bytes) == bytes)
@@ -67,7 +65,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             FUZZ_CHECK(pd_str_find(pd_buf_str(&whole), stops[i]) == PD_STR_NPOS ||
                        memchr(whole.p, 0xef, whole.n) != NULL);
     }
-    pd_buf_fini(&whole);
-    free(p);
+    fuzz_back(p, bytes);
     return 0;
 }
