@@ -203,6 +203,8 @@ struct pd_kv_source {
     uint32_t n_candidates;
     uint32_t at_candidate;
     struct pd_kv_way *way;
+    bool made_way;              /* the way was let in by this source's grant */
+    bool made_again;
     struct pd_list way_node;    /* in way->users */
     struct pd_transport_target *target;
     pd_time ttl;

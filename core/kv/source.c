@@ -144,7 +144,12 @@ void pd_kv_source_way_gone(struct pd_kv_source *source, pd_status status)
     if (source->state == PD_SOURCE_CONNECTING && source->e.verdict == 0) {
         pd_log_info(source->e.kv->log, "transport \"%s\" does not reach peer \"%s\": %s",
                     transport_of(source)->name, source->e.peer_name, pd_status_text(status));
-        source->at_candidate++;
+        /* The grant that was to let the way in may have ended with its hand-over; this
+         * source has one of its own. */
+        if (status != PD_EPERM || source->made_way || source->made_again)
+            source->at_candidate++;
+        else
+            source->made_again = true;
         try_candidates(source);
         return;
     }

@@ -139,6 +139,7 @@ static pd_status way_make(struct pd_kv_source *source, const struct pd_kv_candid
     struct pd_transport_peer_desc desc = {
         .size = sizeof desc, .address_len = c->address_len, .node = source->e.peer_id,
         .address = c->address, .host = { source->host, strlen(source->host) },
+        .grant = c->blob, .grant_len = c->blob_len,
     };
     struct pd_kv_way *way = (struct pd_kv_way *)pd_calloc(1, sizeof *way);
     if (way == NULL)
@@ -170,6 +171,7 @@ pd_status pd_kv_way_join(struct pd_kv_source *source)
         pd_status st = way_make(source, c, &way);
         if (st != PD_OK)
             return st;
+        source->made_way = true;
     } else if (way->state == PD_WAY_UP) {
         pd_timer_stop(&way->timer);
     }

@@ -27,6 +27,11 @@ static pd_status net_call_start(struct pd_net *net, const struct pd_http_call_op
     return net->client == NULL ? PD_EINVAL : pd_http_call_start(net->client, opts, ev, arg, out);
 }
 
+static struct pd_tls *net_peer_tls(struct pd_net *net, bool is_server)
+{
+    return is_server ? net->peer_in : net->peer_out;
+}
+
 const struct pd_net_api *pd_net_functions(void)
 {
     static const struct pd_net_api table = {
@@ -55,6 +60,10 @@ const struct pd_net_api *pd_net_functions(void)
         .call_pause = pd_http_call_pause,
         .call_resume = pd_http_call_resume,
         .req_label = pd_http_req_label,
+        .peer_tls = net_peer_tls,
+        .tls_accept = pd_tls_accept,
+        .tls_connect = pd_tls_connect,
+        .tls_node = pd_tls_stream_node,
     };
     return &table;
 }

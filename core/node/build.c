@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Builds what a configuration generation describes.  The order is the order of
- * needs: transports and engines first, because the node tells its peers about
- * them; then the links and the KV plane; the scheduler; roles last, because they
- * use all of it. */
+ * needs: TLS, which transports use; transports and engines, because the node tells
+ * its peers about them; then the links and the KV plane; the scheduler; roles
+ * last, because they use all of it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -281,6 +281,14 @@ static pd_status net_build(struct pd_node *node, struct pd_err *err)
                                                 pd_status_text(status));
 }
 
+static pd_status table_register(struct pd_node *node, const char *name, uint32_t version,
+                                const void *table, void *object, struct pd_err *err)
+{
+    pd_status status = pd_host_register(&node->host, name, version, table, object);
+    return status == PD_OK ? PD_OK : pd_err_set(err, status, "table \"%s\": %s", name,
+                                                pd_status_text(status));
+}
+
 static pd_status tables_register(struct pd_node *node, struct pd_err *err)
 {
     const struct {
@@ -293,15 +301,14 @@ static pd_status tables_register(struct pd_node *node, struct pd_err *err)
         { PD_API_TABLE, PD_API_VERSION, pd_api_functions(), node->api },
         { PD_REQ_TABLE, PD_REQ_VERSION, pd_reqs_api(), node->reqs },
         { PD_SCHED_TABLE, PD_SCHED_VERSION, pd_sched_api(), node->sched },
-        { PD_NET_TABLE, PD_NET_VERSION, pd_net_functions(), &node->net },
         { PD_PEER_TABLE, PD_PEER_VERSION, pd_peer_table(), node->peers },
         { PD_KV_TABLE, PD_KV_VERSION, pd_kv_table(), node->kv },
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        pd_status status = pd_host_register(&node->host, rows[i].name, rows[i].version, rows[i].table,
-                                            rows[i].object);
+        pd_status status = table_register(node, rows[i].name, rows[i].version, rows[i].table,
+                                          rows[i].object, err);
         if (status != PD_OK)
-            return pd_err_set(err, status, "table \"%s\": %s", rows[i].name, pd_status_text(status));
+            return status;
     }
     return PD_OK;
 }
@@ -341,9 +348,11 @@ pd_status pd_node_build(struct pd_node *node, struct pd_err *err)
         (status = pd_api_create(&node->api)) != PD_OK)
         return pd_err_set(err, status, "out of memory");
     if ((status = pd_reqs_create(&node->root->requests, node->metrics, err, &node->reqs)) != PD_OK ||
+        (status = pd_node_tls_build(node, err)) != PD_OK ||
+        (status = table_register(node, PD_NET_TABLE, PD_NET_VERSION, pd_net_functions(), &node->net,
+                                 err)) != PD_OK ||
         (status = transports_build(node, err)) != PD_OK ||
         (status = engines_build(node, err)) != PD_OK ||
-        (status = pd_node_tls_build(node, err)) != PD_OK ||
         (status = peers_build(node, err)) != PD_OK ||
         (status = sched_build(node, err)) != PD_OK ||
         (status = net_build(node, err)) != PD_OK ||

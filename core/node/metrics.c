@@ -107,7 +107,8 @@ static void server_add(struct pd_node *node, const struct pd_http_server *server
                      (const char *const[]){ listener, states[i] });
 }
 
-/* name: the address of a listener, or "link" for links that we open. */
+/* name: the address of a listener, "link" for links that we open, "data" for what
+ * transports connect, "peers" and "peers data" for what other nodes connect. */
 static void tls_add(struct pd_node *node, const struct pd_tls *tls, const char *name)
 {
     static const char *const by_result[] = { "listener", "result" };
@@ -132,6 +133,8 @@ static void all_tls_add(struct pd_node *node)
 {
     tls_add(node, node->link_out, "link");
     tls_add(node, node->link_in, "peers");
+    tls_add(node, node->net.peer_out, "data");
+    tls_add(node, node->net.peer_in, "peers data");
     for (uint64_t i = 0; i < node->root->listen.count; i++) {
         if (node->doors[i].tls != node->link_in)
             tls_add(node, node->doors[i].tls,

@@ -10,6 +10,7 @@
 #include "node/node.h"
 
 #define LINK_ALPN "pdplane"
+#define DATA_ALPN "pdplane-data"
 
 static pd_status at_place(struct pd_err *err, const struct pd_conf_place *place, pd_status status)
 {
@@ -62,6 +63,10 @@ pd_status pd_node_tls_build(struct pd_node *node, struct pd_err *err)
         st = make(node, c->link.tls, false, "links to peers", LINK_ALPN, &node->link_out, err);
         if (st == PD_OK)
             st = make(node, c->link.tls, true, "peers", LINK_ALPN, &node->link_in, err);
+        if (st == PD_OK)
+            st = make(node, c->link.tls, false, "data to peers", DATA_ALPN, &node->net.peer_out, err);
+        if (st == PD_OK)
+            st = make(node, c->link.tls, true, "data of peers", DATA_ALPN, &node->net.peer_in, err);
     }
     for (uint64_t i = 0; i < c->listen.count && st == PD_OK; i++) {
         const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
@@ -99,6 +104,9 @@ void pd_node_tls_free(struct pd_node *node)
     pd_free(node->doors);
     pd_tls_destroy(node->link_in);
     pd_tls_destroy(node->link_out);
+    pd_tls_destroy(node->net.peer_in);
+    pd_tls_destroy(node->net.peer_out);
     node->doors = NULL;
     node->link_in = node->link_out = NULL;
+    node->net.peer_in = node->net.peer_out = NULL;
 }

@@ -130,7 +130,7 @@ seed 'peer', 'heartbeat', "\x04" . pack('Q<Q<Q<VV', 1, 2, 3, 0, 0);
 my $head = pack('vCCvvQ<Q<Q<VVVV', 0x5850, 1, 4, 1, 0, 9, 3, 0, 16, 0, 1, 0) . ('t' x 16);
 seed 'xport', 'head', "\x01$head";
 seed 'xport', 'hello', "\x02" . $node . $node . ('k' x 16) . pack('Q<VVvvvx10', 5, 65536, 1000, 0, 2, 1);
-seed 'xport', 'address', "\x03" . pack('VCCvvv', 0x41585044, 1, 1, 2, 9000, 5) . ("\0" x 16) . ('k' x 16) . '/sock';
+seed 'xport', 'address', "\x03" . pack('VCCvvv', 0x41585044, 1, 1, 2, 9000, 5) . ("\0" x 16) . ('k' x 16) . pack('V', 1) . '/sock';
 seed 'xport', 'grant', "\x04" . pack('VCCv', 0x47585044, 1, 1, 1) . $node . $node . pack('Q<Q<Q<', 9, 3, 8192) . ('t' x 16);
 seed 'xport', 'crc', "\x05" . join '', map { chr($_ * 7 % 256) } 0 .. 600;
 seed 'xport', 'ranges', "\x06\x05" . pack('C*', 1, 0, 10, 1, 20, 30, 1, 10, 20, 0, 5, 25, 1, 200, 255, 0, 0, 255);

@@ -450,12 +450,14 @@ static void test_transport(void **state)
     OFFSET(pd_window_events, reserved, 4);
     OFFSET(pd_window_events, on_bytes, 8);
     OFFSET(pd_window_events, on_closed, 16);
-    SIZE(pd_transport_peer_desc, 56);
+    SIZE(pd_transport_peer_desc, 72);
     OFFSET(pd_transport_peer_desc, size, 0);
     OFFSET(pd_transport_peer_desc, address_len, 4);
     OFFSET(pd_transport_peer_desc, node, 8);
     OFFSET(pd_transport_peer_desc, address, 32);
     OFFSET(pd_transport_peer_desc, host, 40);
+    OFFSET(pd_transport_peer_desc, grant, 56);
+    OFFSET(pd_transport_peer_desc, grant_len, 64);
     SIZE(pd_transport_peer_events, 40);
     OFFSET(pd_transport_peer_events, size, 0);
     OFFSET(pd_transport_peer_events, reserved, 4);
@@ -472,7 +474,7 @@ static void test_transport(void **state)
     OFFSET(pd_post, n_segments, 32);
     OFFSET(pd_post, reserved, 36);
     OFFSET(pd_post, arg, 40);
-    SIZE(pd_transport_stats, 80);
+    SIZE(pd_transport_stats, 88);
     OFFSET(pd_transport_stats, size, 0);
     OFFSET(pd_transport_stats, reserved, 4);
     OFFSET(pd_transport_stats, posts, 8);
@@ -484,6 +486,7 @@ static void test_transport(void **state)
     OFFSET(pd_transport_stats, dropped_stale, 56);
     OFFSET(pd_transport_stats, dropped_bounds, 64);
     OFFSET(pd_transport_stats, corrupt, 72);
+    OFFSET(pd_transport_stats, refused, 80);
     SIZE(pd_transport_ops, 136);
     OFFSET(pd_transport_ops, head, 0);
     OFFSET(pd_transport_ops, create, 8);

@@ -25,6 +25,9 @@ struct rig {
     struct tr_window w, r;      /* for writing, for reading (tcp) */
     struct pd_xp_address address;
     struct pd_xp_grant grant, read_grant;
+    struct tr_window pass;      /* which greetings show */
+    struct pd_xp_grant pass_grant;
+    uint64_t passes;
     struct pd_node_id me;
     struct pd_xp_crc crc;
 };
@@ -101,10 +104,23 @@ static void rig_shm(struct rig *g)
     rig_common(g, &g->shm);
 }
 
+/* A fresh grant for the next greeting, on bytes that are in no other window. */
+static void pass_renew(struct rig *g)
+{
+    struct pd_segment seg = { BYTES - 1, 1 };
+
+    if (g->passes > 0)
+        tr_window_close(&g->e, &g->pass);
+    tr_window_open(&g->pass, &g->a, &g->me, 1000 + ++g->passes, PD_TRANSPORT_WRITE, &seg, 1);
+    assert_int_equal(pd_xp_grant_decode(g->pass.blob, g->pass.blob_len, &g->pass_grant), PD_OK);
+}
+
 static void rig_end(struct rig *g)
 {
     char names[256];
 
+    if (g->passes > 0)
+        tr_window_close(&g->e, &g->pass);
     tr_window_close(&g->e, &g->w);
     if (g->sim != NULL)
         tr_window_close(&g->e, &g->r);
@@ -231,15 +247,26 @@ static void raw_frame(struct raw *r, struct pd_xp_head *h, const void *payload, 
     raw_send(r, payload, len);
 }
 
+static struct pd_xp_head head_of(const struct pd_xp_grant *g, uint8_t type, uint64_t offset)
+{
+    struct pd_xp_head h = { .type = type, .xid = g->xid, .generation = g->generation,
+                            .offset = offset, .id = 1 };
+
+    memcpy(h.token, g->token, sizeof(h.token));
+    return h;
+}
+
 static void raw_hello(struct raw *r, const struct pd_xp_hello *change)
 {
     struct rig *g = r->rig;
-    struct pd_xp_head h = { .type = PD_XP_HELLO };
+    struct pd_xp_head h;
     struct pd_xp_hello hello = { .from = g->me, .to = g->a.ctx.node, .link = 7,
                                  .frame_bytes = 32768, .keepalive_ms = 1000, .lanes = 1,
                                  .kind = g->address.kind };
     uint8_t buf[PD_XP_HELLO_BYTES];
 
+    pass_renew(g);
+    h = head_of(&g->pass_grant, PD_XP_HELLO, 0);
     memcpy(hello.key, g->address.key, sizeof(hello.key));
     pd_xp_hello_encode(change != NULL ? change : &hello, buf);
     raw_frame(r, &h, buf, sizeof(buf));
@@ -269,15 +296,6 @@ static void raw_greeted(struct rig *g, struct raw *r)
     raw_open(g, r);
     raw_hello(r, NULL);
     assert_int_equal(raw_answer(r, &h), PD_XP_HELLO_OK);
-}
-
-static struct pd_xp_head head_of(const struct pd_xp_grant *g, uint8_t type, uint64_t offset)
-{
-    struct pd_xp_head h = { .type = type, .xid = g->xid, .generation = g->generation,
-                            .offset = offset, .id = 1 };
-
-    memcpy(h.token, g->token, sizeof(h.token));
-    return h;
 }
 
 /* For a lane that ends by a timeout. */
@@ -364,6 +382,66 @@ static void greetings(void **state)
     raw_greeted(&g, &r);
     raw_hello(&r, NULL);
     expect_over(&r);
+    assert_true(untouched(&g));
+    rig_end(&g);
+}
+
+/* Who may come in: a grant lets in one link of one node, each lane once. */
+static void grants(void **state)
+{
+    enum { NONE, TOKEN, GENERATION, OTHER_NODE, NO_LINK, CLOSED, CASES };
+    struct rig g;
+    struct raw r, second;
+    struct pd_xp_head h;
+    struct pd_xp_hello hello;
+    uint8_t buf[PD_XP_HELLO_BYTES];
+
+    (void)state;
+    rig_tcp(&g, 9);
+    for (int i = 0; i < CASES; i++) {
+        hello = (struct pd_xp_hello){ .from = g.me, .to = g.a.ctx.node, .link = 7,
+                                      .frame_bytes = 32768, .lanes = 1, .kind = PD_XP_TCP };
+        memcpy(hello.key, g.address.key, sizeof(hello.key));
+        pass_renew(&g);
+        h = head_of(&g.pass_grant, PD_XP_HELLO, 0);
+        if (i == NONE)
+            h = (struct pd_xp_head){ .type = PD_XP_HELLO };
+        else if (i == TOKEN)
+            h.token[15] ^= 0x80;
+        else if (i == GENERATION)
+            h.generation++;
+        else if (i == OTHER_NODE)
+            hello.from.uuid.b[2] ^= 1;
+        else if (i == NO_LINK)
+            hello.link = 0;
+        else
+            pass_renew(&g);
+        pd_xp_hello_encode(&hello, buf);
+        raw_open(&g, &r);
+        raw_frame(&r, &h, buf, sizeof(buf));
+        assert_int_equal(raw_answer(&r, &h), PD_XP_REFUSED);
+        assert_int_equal((int)h.offset, -PD_EPERM);
+        expect_over(&r);
+        assert_int_equal(tr_stats(&g.a).refused, i + 1);
+    }
+    /* The same lane again, another link with it; another lane of the link is right. */
+    raw_greeted(&g, &r);
+    for (int i = 0; i < 3; i++) {
+        hello = (struct pd_xp_hello){ .from = g.me, .to = g.a.ctx.node, .link = i == 1 ? 8 : 7,
+                                      .frame_bytes = 32768, .lanes = 2, .lane = i == 0 ? 0 : 1,
+                                      .kind = PD_XP_TCP };
+        memcpy(hello.key, g.address.key, sizeof(hello.key));
+        h = head_of(&g.pass_grant, PD_XP_HELLO, 0);
+        pd_xp_hello_encode(&hello, buf);
+        raw_open(&g, &second);
+        raw_frame(&second, &h, buf, sizeof(buf));
+        assert_int_equal(raw_answer(&second, &h), i == 2 ? PD_XP_HELLO_OK : PD_XP_REFUSED);
+        if (i == 2)
+            raw_end(&second);
+        else
+            expect_over(&second);
+    }
+    raw_end(&r);
     assert_true(untouched(&g));
     rig_end(&g);
 }
@@ -607,7 +685,10 @@ static void fuzz(void **state)
         uint16_t seq = 0;
         bool fix = round % 2 == 0;
         memcpy(hello.key, g.address.key, sizeof(hello.key));
-        h = (struct pd_xp_head){ .type = PD_XP_HELLO, .length = PD_XP_HELLO_BYTES, .seq = seq++ };
+        pass_renew(&g);
+        h = head_of(&g.pass_grant, PD_XP_HELLO, 0);
+        h.length = PD_XP_HELLO_BYTES;
+        h.seq = seq++;
         pd_xp_head_encode(&g.crc, &h, session);
         pd_xp_hello_encode(&hello, session + 64);
         n = 64 + PD_XP_HELLO_BYTES;
@@ -761,6 +842,7 @@ int main(void)
         cmocka_unit_test(greetings), cmocka_unit_test(frames), cmocka_unit_test(reads),
         cmocka_unit_test(deaf),      cmocka_unit_test(holes),  cmocka_unit_test(crowd),
         cmocka_unit_test(fuzz),      cmocka_unit_test(shared_memory),
+        cmocka_unit_test(grants),
         cmocka_unit_test(spoiled),
     };
     const char *pattern = getenv("PD_TEST");

@@ -38,6 +38,7 @@ struct tr_env {
     /* Cuts or restores the way from b to a and back. */
     void (*cut)(struct tr_env *e, bool on);
     void *priv;
+    uint32_t passes;            /* windows that exist only to let a link in */
 };
 
 #define TRANSPORT_CASES(X)                                                     \
@@ -84,6 +85,8 @@ struct tr_link {
     uint32_t ups, downs, writables;
     pd_status up_status, down_status;
     uint32_t dones;
+    struct tr_window pass;      /* of the other node, open until the link is up or down */
+    bool has_pass;
 };
 
 struct tr_post {
@@ -99,7 +102,8 @@ void tr_window_open(struct tr_window *w, struct tr_node *owner, const struct pd_
                     uint64_t xid, uint32_t access, const struct pd_segment *segs, uint32_t n);
 void tr_window_close(struct tr_env *e, struct tr_window *w);
 pd_status tr_connect_raw(struct tr_link *l, struct tr_node *from, const struct pd_node_id *node,
-                         const void *address, size_t len);
+                         const void *address, size_t len, const void *grant, size_t grant_len);
+/* Opens a window of its own for the greeting. */
 pd_status tr_connect(struct tr_link *l, struct tr_node *from, struct tr_node *to);
 void tr_connect_up(struct tr_env *e, struct tr_link *l, struct tr_node *from, struct tr_node *to);
 void tr_disconnect(struct tr_env *e, struct tr_link *l, uint32_t how);

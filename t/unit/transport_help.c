@@ -77,8 +77,14 @@ static bool node_is_closed(void *arg)
     return ((struct tr_node *)arg)->closed;
 }
 
+static bool no_passes(void *arg)
+{
+    return ((struct tr_env *)arg)->passes == 0;
+}
+
 void tr_node_close(struct tr_env *e, struct tr_node *n)
 {
+    assert_true(e->run(e, no_passes, e));
     assert_int_equal(e->ops->memory_remove(n->memory), PD_OK);
     e->ops->destroy(n->tp, on_node_closed, n);
     assert_false(n->closed);
@@ -142,6 +148,42 @@ void tr_window_close(struct tr_env *e, struct tr_window *w)
     assert_int_equal(w->closed, 1);
 }
 
+static void on_pass_closed(struct pd_transport_window *window, void *arg)
+{
+    (void)window;
+    ((struct tr_env *)arg)->passes--;
+}
+
+static void pass_open(struct tr_link *l, struct tr_node *from, struct tr_node *to)
+{
+    static const struct pd_window_events events = { .size = sizeof(events),
+                                                    .on_closed = on_pass_closed };
+    static uint64_t xid = (uint64_t)1 << 50;
+    struct tr_env *e = to->env;
+    struct pd_segment seg = { 0, 1 };
+    struct pd_transport_info info = { .size = sizeof(info) };
+    struct pd_window_desc desc = { .size = sizeof(desc), .peer = from->ctx.node, .xid = ++xid,
+                                   .generation = 1, .memory = to->memory, .segments = &seg,
+                                   .n_segments = 1 };
+
+    e->ops->info(to->tp, &info);
+    desc.access = (info.flags & PD_TRANSPORT_WRITE) != 0 ? PD_TRANSPORT_WRITE : PD_TRANSPORT_READ;
+    memset(l, 0, sizeof(*l));
+    assert_int_equal(e->ops->window_open(to->tp, &desc, &events, e, &l->pass.window), PD_OK);
+    l->pass.node = to;
+    l->has_pass = true;
+    e->passes++;
+    assert_int_equal(e->ops->window_export(l->pass.window, l->pass.blob, sizeof(l->pass.blob),
+                                           &l->pass.blob_len), PD_OK);
+}
+
+static void pass_close(struct tr_link *l)
+{
+    if (l->has_pass)
+        l->node->env->ops->window_close(l->pass.window);
+    l->has_pass = false;
+}
+
 static void on_up(struct pd_transport_peer *peer, pd_status status, void *arg)
 {
     struct tr_link *l = arg;
@@ -149,6 +191,7 @@ static void on_up(struct pd_transport_peer *peer, pd_status status, void *arg)
     (void)peer;
     l->ups++;
     l->up_status = status;
+    pass_close(l);
 }
 
 static void on_down(struct pd_transport_peer *peer, pd_status status, void *arg)
@@ -158,6 +201,7 @@ static void on_down(struct pd_transport_peer *peer, pd_status status, void *arg)
     (void)peer;
     l->downs++;
     l->down_status = status;
+    pass_close(l);
 }
 
 static void on_writable(struct pd_transport_peer *peer, void *arg)
@@ -183,7 +227,7 @@ static void on_done(struct pd_transport_peer *peer, struct pd_transfer *transfer
 }
 
 pd_status tr_connect_raw(struct tr_link *l, struct tr_node *from, const struct pd_node_id *node,
-                         const void *address, size_t len)
+                         const void *address, size_t len, const void *grant, size_t grant_len)
 {
     static const struct pd_transport_peer_events events = {
         .size = sizeof(events), .on_up = on_up, .on_down = on_down, .on_writable = on_writable,
@@ -191,9 +235,10 @@ pd_status tr_connect_raw(struct tr_link *l, struct tr_node *from, const struct p
     };
     struct pd_transport_peer_desc desc;
 
-    memset(l, 0, sizeof(*l));
     memset(&desc, 0, sizeof(desc));
     desc.size = sizeof(desc);
+    desc.grant = grant;
+    desc.grant_len = (uint32_t)grant_len;
     desc.node = *node;
     desc.address = address;
     desc.address_len = (uint32_t)len;
@@ -212,7 +257,12 @@ pd_status tr_connect(struct tr_link *l, struct tr_node *from, struct tr_node *to
 
     assert_int_equal(ops->address(to->tp, address, 1, &len), PD_ELIMIT);
     assert_int_equal(ops->address(to->tp, address, sizeof(address), &len), PD_OK);
-    return tr_connect_raw(l, from, &to->ctx.node, address, len);
+    pass_open(l, from, to);
+    pd_status st = tr_connect_raw(l, from, &to->ctx.node, address, len, l->pass.blob,
+                                  l->pass.blob_len);
+    if (st != PD_OK)
+        pass_close(l);
+    return st;
 }
 
 static bool link_is_up(void *arg)
@@ -226,6 +276,7 @@ void tr_connect_up(struct tr_env *e, struct tr_link *l, struct tr_node *from, st
     assert_int_equal(l->ups, 0);
     assert_true(e->run(e, link_is_up, l));
     assert_int_equal(l->up_status, PD_OK);
+    assert_true(e->run(e, no_passes, e));
 }
 
 static bool link_is_down(void *arg)

@@ -127,7 +127,9 @@ static void hit_owner(struct tr_env *e, int signal_number, uint64_t seed)
     tr_node_open(e, &b, e->lb, 0xb2, 22, BYTES, e->conf);
     e->ops->info(b.tp, &info);
     pid = start_owner(e, &b.ctx.node, 11, &card);
-    assert_int_equal(tr_connect_raw(&l, &b, &card.node, card.address, card.address_len), PD_OK);
+    memset(&l, 0, sizeof(l));
+    assert_int_equal(tr_connect_raw(&l, &b, &card.node, card.address, card.address_len,
+                                    card.blob, card.blob_len), PD_OK);
     assert_true(e->run(e, is_up, &l));
     assert_int_equal(l.up_status, PD_OK);
     memset(&w, 0, sizeof(w));
@@ -196,7 +198,9 @@ void tr_case_kill_poster(struct tr_env *e)
         mine.run = child_run;
         tr_node_open(&mine, &b, mine.la, 0xb2, 22, BYTES, e->conf);
         read_all(fds[0], &card, sizeof(card));
-        tr_connect_raw(&l, &b, &card.node, card.address, card.address_len);
+        memset(&l, 0, sizeof(l));
+        tr_connect_raw(&l, &b, &card.node, card.address, card.address_len, card.blob,
+                       card.blob_len);
         child_run(&mine, is_up, &l);
         memcpy(w.blob, card.blob, card.blob_len);
         w.blob_len = card.blob_len;
@@ -246,18 +250,24 @@ void tr_case_restart(struct tr_env *e)
     tr_node_open(e, &b, e->lb, 0xb2, 22, BYTES, e->conf);
     pid = start_owner(e, &b.ctx.node, 11, &old);
     end_child(pid);
-    assert_int_equal(tr_connect_raw(&l, &b, &old.node, old.address, old.address_len), PD_OK);
+    memset(&l, 0, sizeof(l));
+    assert_int_equal(tr_connect_raw(&l, &b, &old.node, old.address, old.address_len, old.blob,
+                                    old.blob_len), PD_OK);
     assert_true(e->run(e, is_up, &l));
     assert_int_not_equal(l.up_status, PD_OK);
     pid = start_owner(e, &b.ctx.node, 12, &now);
     /* Its new address, asked for its old life. */
-    assert_int_equal(tr_connect_raw(&l, &b, &old.node, now.address, now.address_len), PD_OK);
+    memset(&l, 0, sizeof(l));
+    assert_int_equal(tr_connect_raw(&l, &b, &old.node, now.address, now.address_len, old.blob,
+                                    old.blob_len), PD_OK);
     assert_true(e->run(e, is_up, &l));
     if (e->foreign)
         assert_int_not_equal(l.up_status, PD_OK);
     else
         assert_int_equal(l.up_status, PD_ESTALE);
-    assert_int_equal(tr_connect_raw(&l, &b, &now.node, now.address, now.address_len), PD_OK);
+    memset(&l, 0, sizeof(l));
+    assert_int_equal(tr_connect_raw(&l, &b, &now.node, now.address, now.address_len, now.blob,
+                                    now.blob_len), PD_OK);
     assert_true(e->run(e, is_up, &l));
     assert_int_equal(l.up_status, PD_OK);
     if (e->foreign)

@@ -222,6 +222,22 @@ struct pd_net_api {
 
     /* The label of the key that the client showed; empty when none was needed. */
     struct pd_str (*req_label)(const struct pd_http_req *req);
+
+    /* TLS for connections to other nodes beside the link, as link.tls says:
+     * certificates both ways.  is_server: for what is accepted.  NULL: link.tls
+     * is not given.  Borrowed as long as the node lives. */
+    struct pd_tls *(*peer_tls)(struct pd_net *net, bool is_server);
+    /* Wraps an accepted stream, instead of its pd_stream_set_events: takes inner
+     * in any case; the caller sets the events of *out.  A failed handshake is the
+     * error of a read.  PD_OK, PD_ENOMEM, PD_ELIMIT. */
+    pd_status (*tls_accept)(struct pd_tls *tls, struct pd_stream *inner, struct pd_stream **out);
+    /* As pd_stream_connect; on_connected comes after the handshake, also with
+     * PD_EPERM (a certificate was refused) and PD_EPROTO. */
+    pd_status (*tls_connect)(struct pd_tls *tls, const struct pd_addr *to,
+                             const struct pd_stream_events *ev, void *arg,
+                             struct pd_stream **out);
+    /* The node that the other side's certificate names; false: none. */
+    bool (*tls_node)(const struct pd_stream *s, struct pd_uuid *out);
 };
 
 #ifdef __cplusplus

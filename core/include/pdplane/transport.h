@@ -121,6 +121,11 @@ struct pd_transport_peer_desc {
     const void *address;       /* what the peer's `address` gave; borrowed */
     struct pd_str host;        /* numeric address of the peer's control link, for an address that
                                   names no host; borrowed */
+    const void *grant;         /* what the peer's window_export gave of a window that is open for this
+                                  node: with it the owner knows that the connection comes from who it
+                                  granted to. NULL: none; borrowed */
+    uint32_t grant_len;
+    uint32_t reserved;
 };
 
 struct pd_transport_peer_events {
@@ -161,6 +166,7 @@ struct pd_transport_stats {
     uint64_t dropped_stale;    /* frames with a stale xid, generation or epoch: drained, never stored */
     uint64_t dropped_bounds;   /* frames outside their window */
     uint64_t corrupt;          /* frames whose checksum was wrong */
+    uint64_t refused;          /* connections that were not let in */
 };
 
 struct pd_transport_ops {

@@ -8,6 +8,7 @@
 #define HEAD_MAGIC 0x5850u      /* "PX" */
 #define HEAD_VERSION 1u
 #define ADDRESS_MAGIC 0x41585044u /* "DPXA" */
+#define ADDRESS_TLS 1u
 #define GRANT_MAGIC 0x47585044u /* "DPXG" */
 #define BLOB_VERSION 1u
 
@@ -143,6 +144,7 @@ pd_status pd_xp_address_encode(const struct pd_xp_address *a, void *buf, size_t 
     put16(p + 10, (uint16_t)path);
     memcpy(p + 12, a->ip, 16);
     memcpy(p + 28, a->key, PD_XP_TOKEN_BYTES);
+    put32(p + 44, a->tls ? ADDRESS_TLS : 0);
     memcpy(p + PD_XP_ADDRESS_BYTES, a->path, path);
     return PD_OK;
 }
@@ -155,7 +157,7 @@ pd_status pd_xp_address_decode(const void *buf, size_t len, struct pd_xp_address
     if (len < PD_XP_ADDRESS_BYTES || get32(p) != ADDRESS_MAGIC || p[4] != BLOB_VERSION)
         return PD_EPROTO;
     path = get16(p + 10);
-    if (path > PD_XP_PATH_MAX || len != PD_XP_ADDRESS_BYTES + path ||
+    if ((get32(p + 44) & ~ADDRESS_TLS) != 0 || path > PD_XP_PATH_MAX || len != PD_XP_ADDRESS_BYTES + path ||
         memchr(p + PD_XP_ADDRESS_BYTES, 0, path) != NULL)
         return PD_EPROTO;
     memset(a, 0, sizeof(*a));
@@ -164,6 +166,7 @@ pd_status pd_xp_address_decode(const void *buf, size_t len, struct pd_xp_address
     a->port = get16(p + 8);
     memcpy(a->ip, p + 12, 16);
     memcpy(a->key, p + 28, PD_XP_TOKEN_BYTES);
+    a->tls = (get32(p + 44) & ADDRESS_TLS) != 0;
     memcpy(a->path, p + PD_XP_ADDRESS_BYTES, path);
     return PD_OK;
 }

@@ -11,8 +11,10 @@
  *   40  id u32 (names a frame to its answer) | header crc u32
  *   48  token, 16 bytes
  *
- * Whoever can read the network can read tokens; they keep strangers and stale
- * peers out, not eavesdroppers. */
+ * A greeting shows a grant: xid, generation and token of a window that is open
+ * for the greeting node, and the key of the address.  Both came over the control
+ * link.  Without TLS whoever can read the network can read tokens; they keep
+ * strangers and stale peers out, not eavesdroppers. */
 #ifndef PD_XP_FRAME_H
 #define PD_XP_FRAME_H
 
@@ -22,11 +24,11 @@
 #define PD_XP_TOKEN_BYTES 16u
 #define PD_XP_HELLO_BYTES 96u
 #define PD_XP_WINDOW_BLOB_BYTES 96u
-#define PD_XP_ADDRESS_BYTES 44u     /* and the path behind it */
+#define PD_XP_ADDRESS_BYTES 48u     /* and the path behind it */
 #define PD_XP_PATH_MAX 107u
 
 enum {
-    PD_XP_HELLO = 1,        /* connector: payload hello */
+    PD_XP_HELLO = 1,        /* connector: payload hello, the header names a grant */
     PD_XP_HELLO_OK = 2,     /* acceptor: payload hello */
     PD_XP_REFUSED = 3,      /* acceptor: offset holds a status, negated */
     PD_XP_WRITE = 4,        /* connector: payload goes to offset of the window */
@@ -82,6 +84,7 @@ struct pd_xp_address {
     uint16_t port;
     uint8_t ip[16];
     uint8_t key[PD_XP_TOKEN_BYTES];
+    bool tls;                       /* connections are encrypted */
     char path[PD_XP_PATH_MAX + 1];  /* zero-terminated */
 };
 

@@ -37,6 +37,7 @@ static bool payload_is_good(struct pd_xp_lane *lane)
 static void refuse(struct pd_xp_lane *lane, pd_status status)
 {
     pd_log_warn(lane->tp->log, "refused a peer's greeting, status %d", (int)status);
+    lane->tp->stats.refused++;
     reply(lane, PD_XP_REFUSED, status);
     if (lane->state == PD_XP_LANE_CLOSED)
         return;
@@ -66,6 +67,11 @@ static void hello_done(struct pd_xp_lane *lane)
     }
     if (!pd_xp_node_equal(&hello.to, &tp->self)) {
         refuse(lane, PD_ESTALE);
+        return;
+    }
+    if (!pd_xp_lane_is(lane, &hello.from) ||
+        pd_xp_window_admit(tp, &lane->in.head, &hello) != PD_OK) {
+        refuse(lane, PD_EPERM);
         return;
     }
     lane->remote = hello.from;

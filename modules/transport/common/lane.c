@@ -86,6 +86,15 @@ static bool is_same_user(struct pd_xp_lane *lane)
            (pd_stream_peer_cred(lane->stream, &pid, &uid, &gid) == PD_OK && uid == geteuid());
 }
 
+bool pd_xp_lane_is(const struct pd_xp_lane *lane, const struct pd_node_id *node)
+{
+    const struct pd_xp_tls *tls = &lane->tp->conf.tls;
+    struct pd_uuid named;
+
+    return tls->net == NULL || !tls->net->tls_node(lane->stream, &named) ||
+           memcmp(named.b, node->uuid.b, sizeof(named.b)) == 0;
+}
+
 pd_status pd_xp_lane_connect(struct pd_transport_peer *peer, uint16_t index)
 {
     struct pd_transport *tp = peer->tp;
@@ -97,7 +106,11 @@ pd_status pd_xp_lane_connect(struct pd_transport_peer *peer, uint16_t index)
     lane->peer = peer;
     lane->index = index;
     lane->state = PD_XP_LANE_CONNECTING;
-    st = pd_stream_connect(tp->loop, &peer->addr, &lane_events, lane, &lane->stream);
+    if (tp->conf.tls.net != NULL)
+        st = tp->conf.tls.net->tls_connect(tp->conf.tls.out, &peer->addr, &lane_events, lane,
+                                           &lane->stream);
+    else
+        st = pd_stream_connect(tp->loop, &peer->addr, &lane_events, lane, &lane->stream);
     if (st != PD_OK) {
         lane_free(lane);
         return st;
@@ -112,7 +125,8 @@ static void greet(struct pd_xp_lane *lane)
 {
     struct pd_transport *tp = lane->tp;
     struct pd_transport_peer *peer = lane->peer;
-    struct pd_xp_head h = { .type = PD_XP_HELLO };
+    struct pd_xp_head h = { .type = PD_XP_HELLO, .xid = peer->grant.xid,
+                            .generation = peer->grant.generation };
     struct pd_xp_hello hello;
     uint8_t buf[PD_XP_HELLO_BYTES];
 
@@ -127,6 +141,7 @@ static void greet(struct pd_xp_lane *lane)
     hello.lanes = (uint16_t)peer->n_lanes;
     hello.kind = tp->conf.kind;
     pd_xp_hello_encode(&hello, buf);
+    memcpy(h.token, peer->grant.token, sizeof(h.token));
     pd_xp_lane_control(lane, &h, buf, sizeof(buf));
     pd_xp_lane_flush(lane);
 }
@@ -141,7 +156,7 @@ static void on_connected(struct pd_stream *s, pd_status status, void *arg)
         return;
     }
     set_options(lane);
-    if (!is_same_user(lane)) {
+    if (!is_same_user(lane) || !pd_xp_lane_is(lane, &lane->peer->node)) {
         pd_xp_lane_fail(lane, PD_EPERM);
         return;
     }
@@ -158,12 +173,18 @@ void pd_xp_lane_accept(struct pd_listener *l, struct pd_stream *s, void *arg)
     if (tp->closing)
         return;
     if (tp->n_accepted >= tp->conf.max_links) {
+        tp->stats.refused++;
         pd_log_warn(tp->log, "refused a connection: %u are open", tp->n_accepted);
         return;
     }
-    lane = lane_new(tp);
-    if (lane == NULL)
+    if (tp->conf.tls.net != NULL &&
+        tp->conf.tls.net->tls_accept(tp->conf.tls.in, s, &s) != PD_OK)
         return;
+    lane = lane_new(tp);
+    if (lane == NULL) {
+        pd_stream_close(s);
+        return;
+    }
     lane->stream = s;
     lane->accepted = true;
     lane->state = PD_XP_LANE_GREETING;

@@ -152,6 +152,7 @@ pd_status pd_xp_address(struct pd_transport *tp, void *buf, size_t cap, size_t *
     a.kind = tp->conf.kind;
     a.port = tp->bound.port;
     memcpy(a.key, tp->key, sizeof(a.key));
+    a.tls = tp->conf.tls.net != NULL;
     if (tp->bound.family == PD_AF_UNIX) {
         a.family = PD_AF_UNIX;
         memcpy(a.path, tp->bound.path, sizeof(a.path));

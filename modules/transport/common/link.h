@@ -20,6 +20,7 @@
 
 #include <pdplane/log.h>
 #include <pdplane/loop.h>
+#include <pdplane/net.h>
 #include <pdplane/transport.h>
 
 #include <sys/queue.h>
@@ -62,6 +63,12 @@ struct pd_xp_hooks {
     pd_time (*delay)(void *arg);
 };
 
+/* How lanes are encrypted; net NULL: they are not. */
+struct pd_xp_tls {
+    const struct pd_net_api *net;
+    struct pd_tls *in, *out;
+};
+
 /* What a module's options come to. */
 struct pd_xp_conf {
     uint16_t kind;                /* PD_XP_TCP, PD_XP_SHM */
@@ -77,6 +84,7 @@ struct pd_xp_conf {
     struct pd_addr listen;
     struct pd_addr advertise;     /* PD_AF_NONE: none */
     const struct pd_xp_hooks *hooks;
+    struct pd_xp_tls tls;
 };
 
 TAILQ_HEAD(pd_xp_lanes, pd_xp_lane);
@@ -140,6 +148,8 @@ struct pd_transport_window {
     struct pd_xp_grant grant;
     struct pd_window_events events;
     void *arg;
+    uint64_t link;                /* which was let in by this grant; 0: none yet */
+    uint32_t lanes;               /* of that link, a bit for each */
     uint32_t sending;             /* DATA frames in the middle of their bytes */
     bool has_landed;              /* in tp->landed */
     bool closing;
@@ -281,6 +291,7 @@ struct pd_transport_peer {
     struct pd_node_id node;
     struct pd_addr addr;
     uint8_t key[PD_XP_TOKEN_BYTES];
+    struct pd_xp_grant grant;     /* shown in greetings; xid 0 and a zero token: none */
     uint64_t link_id;
     struct pd_transport_peer_events events;
     void *arg;
@@ -331,6 +342,10 @@ pd_status pd_xp_window_export(struct pd_transport_window *window, void *buf, siz
                               size_t *len);
 void pd_xp_window_close(struct pd_transport_window *window);
 void pd_xp_window_unsend(struct pd_transport_window *window);
+/* May a lane come in that shows this grant?  A grant lets in one link, each of
+ * its lanes once.  PD_OK, PD_EPERM. */
+pd_status pd_xp_window_admit(struct pd_transport *tp, const struct pd_xp_head *h,
+                             const struct pd_xp_hello *hello);
 /* May the sender of h do this to `len` bytes?  PD_OK with the window, PD_ESTALE,
  * PD_EPERM, PD_EINVAL (bounds); refusals are counted. */
 pd_status pd_xp_window_find(struct pd_xp_lane *lane, const struct pd_xp_head *h, uint32_t access,
@@ -377,6 +392,8 @@ void pd_xp_lane_close(struct pd_xp_lane *lane);
 /* Ends a lane that broke the rules or whose stream broke. */
 void pd_xp_lane_fail(struct pd_xp_lane *lane, pd_status status);
 void pd_xp_lane_tick(struct pd_xp_lane *lane, pd_time now);
+/* False when the certificate of the other side is another node's. */
+bool pd_xp_lane_is(const struct pd_xp_lane *lane, const struct pd_node_id *node);
 
 /* out.c */
 void pd_xp_lane_flush(struct pd_xp_lane *lane);

@@ -8,6 +8,7 @@
  * waits for the streams to be closed and for every on_done to be told. */
 #include "link.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,11 @@ static pd_status resolve_address(struct pd_transport *tp, const struct pd_transp
     memset(addr, 0, sizeof(*addr));
     if ((tp->conf.kind == PD_XP_SHM) != (a->family == PD_AF_UNIX))
         return PD_EPROTO;
+    if (a->tls != (tp->conf.tls.net != NULL)) {
+        pd_log_warn(tp->log, "a peer wants connections %s TLS, this node %s", a->tls ? "with" : "without",
+                    a->tls ? "without" : "with");
+        return PD_EINVAL;
+    }
     addr->port = a->port;
     switch (a->family) {
     case PD_AF_UNIX:
@@ -77,6 +83,12 @@ pd_status pd_xp_connect(struct pd_transport *tp, const struct pd_transport_peer_
     peer->node = desc->node;
     peer->addr = addr;
     memcpy(peer->key, a.key, sizeof(peer->key));
+    if (desc->size >= offsetof(struct pd_transport_peer_desc, reserved) && desc->grant != NULL)
+        st = pd_xp_grant_decode(desc->grant, desc->grant_len, &peer->grant);
+    if (st != PD_OK) {
+        free(peer);
+        return st;
+    }
     peer->link_id = pd_loop_random_u64(tp->loop);
     peer->events = *events;
     peer->arg = arg;

@@ -82,6 +82,23 @@ pd_status pd_xp_window_export(struct pd_transport_window *w, void *buf, size_t c
     return PD_OK;
 }
 
+pd_status pd_xp_window_admit(struct pd_transport *tp, const struct pd_xp_head *h,
+                             const struct pd_xp_hello *hello)
+{
+    struct pd_transport_window *w = find(tp, h->xid);
+    uint32_t lane = 1u << hello->lane;
+
+    if (w == NULL || w->grant.generation != h->generation ||
+        !pd_xp_token_equal(w->grant.token, h->token) ||
+        !pd_xp_node_equal(&w->grant.peer, &hello->from))
+        return PD_EPERM;
+    if (hello->link == 0 || (w->link != 0 && w->link != hello->link) || (w->lanes & lane) != 0)
+        return PD_EPERM;
+    w->link = hello->link;
+    w->lanes |= lane;
+    return PD_OK;
+}
+
 static void unhand(struct pd_transport_window *w)
 {
     struct pd_xp_lane *lane;

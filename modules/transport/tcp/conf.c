@@ -2,6 +2,8 @@
 /* From the options of tcp to the engine behind it. */
 #include "tcp.h"
 
+#include <pdplane/host.h>
+
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +68,39 @@ static pd_status addresses(const struct pd_tcp_conf *conf, struct pd_addr *here,
     return PD_OK;
 }
 
+const struct pd_option_name pd_tcp_tls_names[] = {
+    { "link", PD_TCP_TLS_LINK },
+    { "required", PD_TCP_TLS_REQUIRED },
+    { "off", PD_TCP_TLS_OFF },
+    { NULL, 0 },
+};
+
+static pd_status choose_tls(const struct pd_instance_ctx *ctx, uint32_t how, struct pd_xp_tls *out,
+                            struct pd_err *err)
+{
+    const struct pd_net_api *net = NULL;
+    struct pd_net *object = NULL;
+
+    memset(out, 0, sizeof(*out));
+    if (how == PD_TCP_TLS_OFF)
+        return PD_OK;
+    if (ctx->host != NULL) {
+        net = pd_host()->table(ctx->host, PD_NET_TABLE, PD_NET_VERSION);
+        object = pd_host()->object(ctx->host, PD_NET_TABLE);
+    }
+    if (net != NULL && object != NULL) {
+        out->in = net->peer_tls(object, true);
+        out->out = net->peer_tls(object, false);
+    }
+    if (out->in != NULL && out->out != NULL) {
+        out->net = net;
+    } else if (how == PD_TCP_TLS_REQUIRED) {
+        pd_xp_fail(err, PD_EINVAL, "tls is \"required\", but the node has no link.tls");
+        return PD_EINVAL;
+    }
+    return PD_OK;
+}
+
 pd_status pd_tcp_check(const void *conf, struct pd_err *err)
 {
     struct pd_addr here, told;
@@ -82,6 +117,8 @@ pd_status pd_tcp_create(const struct pd_instance_ctx *ctx, const struct pd_tcp_c
 
     memset(&c, 0, sizeof(c));
     st = addresses(conf, &c.listen, &c.advertise, err);
+    if (st == PD_OK)
+        st = choose_tls(ctx, conf->tls, &c.tls, err);
     if (st != PD_OK)
         return st;
     c.kind = PD_XP_TCP;

@@ -17,7 +17,11 @@ struct pd_tcp_conf {
     uint64_t connect_timeout;
     uint64_t keepalive;
     bool checksum;
+    uint32_t tls;                 /* PD_TCP_TLS_... */
 };
+
+enum { PD_TCP_TLS_LINK, PD_TCP_TLS_REQUIRED, PD_TCP_TLS_OFF };
+extern const struct pd_option_name pd_tcp_tls_names[];
 
 /* The rows of struct pd_tcp_conf at the start of struct type_. */
 #define PD_TCP_ROWS(type_, m_)                                                                     \
@@ -53,7 +57,11 @@ struct pd_tcp_conf {
                     .help = "How long a connection and its greeting may take."),                   \
     PD_OPT_DURATION("keepalive", type_, m_ keepalive, "5s", .min = 0,                              \
                     .max = 3600 * (int64_t)PD_SEC,                                                 \
-                    .help = "An idle connection is probed after so long. 0 does not probe.")
+                    .help = "An idle connection is probed after so long. 0 does not probe."),        \
+    PD_OPT_ENUM("tls", type_, m_ tls, "link", pd_tcp_tls_names,                                    \
+                .help = "Whether KV is encrypted. link: with TLS when link.tls is given, with its "\
+                        "certificates. required: the node does not start without link.tls. off: "  \
+                        "never, also when links use TLS. All nodes must have the same.")
 
 /* Reads "1.2.3.4:80" or "[::1]:80"; without needs_port the port may be missing.
  * PD_OK or PD_EINVAL. */
