@@ -99,6 +99,20 @@ struct pd_http_origin *pd_http_origin_get(struct pd_http_client *c, const struct
     return o;
 }
 
+bool pd_http_client_has_room(struct pd_http_client *c)
+{
+    if (c->opts.max_total == 0 || c->n_links - c->n_closing < c->opts.max_total)
+        return true;
+    PD_LIST_EACH(&c->links, link) {
+        struct pd_http_link *l = PD_LIST_ENTRY(link, struct pd_http_link, all);
+        if (l->state == PD_HTTP_LINK_IDLE) {
+            pd_http_link_close(l);
+            return true;
+        }
+    }
+    return false;
+}
+
 void pd_http_origin_pump(struct pd_http_origin *o)
 {
     struct pd_http_client *c = o->client;
@@ -112,7 +126,7 @@ void pd_http_origin_pump(struct pd_http_origin *o)
         pd_status status;
         o->n_waiting--;
         c->stats.waiting--;
-        status = pd_http_link_open(o, call);
+        status = pd_http_client_has_room(c) ? pd_http_link_open(o, call) : PD_ELIMIT;
         if (status != PD_OK)
             pd_http_call_fail(call, status);
     }

@@ -20,6 +20,7 @@ struct pd_http_client_opts {
     const char *name;           /* static string, for the loop's handles; NULL: "http client" */
     uint32_t max_origins;       /* 0: 1024 */
     uint32_t max_conns;         /* per origin, 0: 1024 */
+    uint32_t max_total;         /* connections of all origins, 0: no limit */
     uint32_t max_idle;          /* kept per origin, 0: 64 */
     uint32_t max_waiting;       /* calls that wait for a connection, per origin, 0: 1024 */
     uint64_t body_limit;        /* of an answer, 0: 1 GiB */

@@ -179,7 +179,7 @@ static pd_status place(struct pd_http_call *call, const struct pd_http_call_opts
         return PD_OK;
     }
     if (origin->n_conns < c->opts.max_conns)
-        return pd_http_link_open(origin, call);
+        return pd_http_client_has_room(c) ? pd_http_link_open(origin, call) : PD_ELIMIT;
     if (origin->n_waiting >= c->opts.max_waiting)
         return PD_ELIMIT;
     pd_list_append(&origin->waiting, &call->link);

@@ -114,5 +114,8 @@ struct pd_http_origin *pd_http_origin_get(struct pd_http_client *c, const struct
  * when nobody needs it. */
 void pd_http_origin_pump(struct pd_http_origin *o);
 void pd_http_client_link_gone(struct pd_http_client *c);
+/* Whether one more connection may be opened; a kept one of another origin makes
+ * room. */
+bool pd_http_client_has_room(struct pd_http_client *c);
 
 #endif

@@ -21,6 +21,7 @@ static void fill_options(struct pd_http_server_opts *o)
     if (o->name == NULL)
         o->name = "http";
     o->max_conns = (uint32_t)or_default(o->max_conns, 8192);
+    o->max_refusing = (uint32_t)or_default(o->max_refusing, 64);
     o->body_limit = or_default(o->body_limit, 8u << 20);
     o->high_water = (uint32_t)or_default(o->high_water, 256u << 10);
     o->low_water = (uint32_t)or_default(o->low_water, 64u << 10);
@@ -107,7 +108,7 @@ static pd_status adopt(struct pd_http_server *s, struct pd_stream *stream, struc
         s->stats.refused++;
         status = PD_ELIMIT;
     }
-    if (s->is_closing || s->n_conns >= (size_t)s->opts.max_conns + PD_HTTP_REFUSING) {
+    if (s->is_closing || s->n_conns >= (size_t)s->opts.max_conns + s->opts.max_refusing) {
         pd_stream_close(stream);
         return PD_ELIMIT;
     }

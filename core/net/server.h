@@ -24,11 +24,14 @@ struct pd_http_server_opts {
     size_t size;                /* sizeof(struct pd_http_server_opts) */
     const char *name;           /* static string, for the loop's handles; NULL: "http" */
     uint32_t max_conns;         /* 0: 8192; more get 503 */
+    uint32_t max_refusing;      /* more of these at a time are closed without a word, 0: 64 */
     uint32_t half_close_ok;     /* 1: a client that ended its sending still gets its answer */
     uint64_t body_limit;        /* bytes, 0: 8 MiB */
     uint32_t high_water;        /* bytes queued per answer, 0: 256 KiB */
     uint32_t low_water;         /* 0: 64 KiB */
     uint64_t max_queued;        /* bytes queued per answer that cut it, 0: 8 MiB */
+    uint64_t max_held;          /* bytes of all bodies and queued answers; more requests get 503;
+                                 * 0: no limit */
     pd_time idle_ns;            /* between requests, 0: 75 s */
     pd_time head_ns;            /* first byte to end of head, 0: 10 s */
     pd_time body_ns;            /* for each 16 KiB of a body and its end, 0: 30 s */
@@ -60,12 +63,14 @@ struct pd_http_server_stats {
     uint64_t pipelined;         /* requests that had arrived before their turn */
     uint64_t continues;         /* 100 Continue sent */
     uint64_t memory_failures;
+    uint64_t overloads;         /* requests refused because of max_held */
     /* Now. */
     uint64_t conns_idle;        /* between requests */
     uint64_t conns_reading;     /* in a head or a body */
     uint64_t conns_serving;     /* the request is with its handler */
     uint64_t conns_closing;
-    uint64_t queued_bytes;
+    uint64_t queued_bytes;      /* of answers */
+    uint64_t body_bytes;        /* of requests */
 };
 
 /* opts may be NULL.  PD_OK, PD_EINVAL, PD_ENOMEM.  Gives: pd_http_server_close. */

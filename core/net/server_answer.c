@@ -560,6 +560,13 @@ void pd_http_req_refuse(struct pd_http_req *req, enum pd_http_reject reject)
     pd_http_req_fail(req, info->status != 0 ? info->status : 400, info->code, info->text);
 }
 
+void pd_http_req_overload(struct pd_http_req *req)
+{
+    req->conn->server->stats.overloads++;
+    req->close_after = true;
+    pd_http_req_fail(req, 503, "overloaded", "Too much is being served; try again later.");
+}
+
 void pd_http_req_gone(struct pd_http_req *req, pd_status why)
 {
     const struct pd_http_req_events *ev = req->ev;

@@ -294,6 +294,11 @@ static void deny(struct pd_http_req *req)
                                       : "There is nothing here.");
 }
 
+static bool is_full(const struct pd_http_server *s)
+{
+    return s->opts.max_held != 0 && s->stats.body_bytes + s->stats.queued_bytes >= s->opts.max_held;
+}
+
 static void on_head(struct pd_http_conn *c)
 {
     struct pd_http_server *s = c->server;
@@ -330,6 +335,10 @@ static void on_head(struct pd_http_conn *c)
         }
     }
     req->parser.body_limit = limit;
+    if (req->deny == 0 && (route->flags & PD_HTTP_ROUTE_ALWAYS) == 0 && is_full(s)) {
+        pd_http_req_overload(req);
+        return;
+    }
     if (h->has_length && h->length > limit) {
         pd_http_req_refuse(req, PD_HTTP_REJECT_BODY_SIZE);
         return;
@@ -369,6 +378,20 @@ static pd_status make_body_room(struct pd_http_req *req, size_t n)
     return PD_OK;
 }
 
+/* n bytes have been added to the body.  False: too much, the answer says so. */
+static bool hold(struct pd_http_req *req, size_t n)
+{
+    struct pd_http_server *s = req->conn->server;
+
+    req->body_n += n;
+    req->held += n;
+    s->stats.body_bytes += n;
+    if (!is_full(s))
+        return true;
+    pd_http_req_overload(req);
+    return false;
+}
+
 /* A body must bring PD_HTTP_BODY_STEP bytes per body_ns; single bytes do not
  * keep a connection. */
 static void note_body(struct pd_http_conn *c, size_t n)
@@ -398,7 +421,7 @@ static void on_piece(struct pd_http_conn *c, struct pd_str piece)
         return;
     }
     memcpy(req->body + req->body_n, piece.p, piece.n);
-    req->body_n += piece.n;
+    (void)hold(req, piece.n);
 }
 
 static void on_message_end(struct pd_http_conn *c)
@@ -605,8 +628,9 @@ static void on_readable(struct pd_stream *stream, void *arg)
     if (iov[0].len > 0) {
         skip = got < iov[0].len ? got : iov[0].len;
         pd_http1_direct_take(&c->req->parser, skip);
-        c->req->body_n += skip;
         note_body(c, skip);
+        if (!hold(c->req, skip))
+            return;
     }
     input(c, s->scratch, got - skip);
 }

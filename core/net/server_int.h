@@ -22,7 +22,6 @@
 #define PD_HTTP_MAX_IOV 32
 #define PD_HTTP_MAX_ROUTES 256
 #define PD_HTTP_MAX_LISTENERS 16
-#define PD_HTTP_REFUSING 64             /* connections above the limit that get a 503 */
 #define PD_HTTP_POOL 256                /* objects kept for the next use */
 
 enum pd_http_conn_state {
@@ -88,6 +87,7 @@ struct pd_http_req {
     pd_time progress;           /* last time the socket took something */
     uint64_t left;              /* bytes of a known length still to be written */
     uint64_t counted;           /* part of out in stats.queued_bytes */
+    uint64_t held;              /* part of body in stats.body_bytes */
     uint32_t status;
     uint32_t deny;              /* answer this once the body is through */
     uint32_t allow;             /* methods, for 405 */
@@ -166,6 +166,8 @@ void pd_http_req_refuse(struct pd_http_req *req, enum pd_http_reject reject);
 void pd_http_req_fail(struct pd_http_req *req, uint32_t status, const char *code,
                       const char *message);
 void pd_http_req_continue(struct pd_http_req *req);
+/* Too much is held for others: 503, and the connection closes. */
+void pd_http_req_overload(struct pd_http_req *req);
 /* The handler is told once; after it nobody but the server uses req. */
 void pd_http_req_gone(struct pd_http_req *req, pd_status why);
 void pd_http_req_note_queue(struct pd_http_req *req);

@@ -47,6 +47,7 @@ void pd_http_req_put(struct pd_http_server *s, struct pd_http_req *req)
     struct pd_http_req clean;
 
     s->stats.queued_bytes -= req->counted;
+    s->stats.body_bytes -= req->held;
     if (s->n_req_pool >= PD_HTTP_POOL) {
         pd_http_req_free(req);
         return;
@@ -142,6 +143,8 @@ void pd_http_req_body_release(struct pd_http_req *req)
 {
     if (!req->body_done || req->is_stream)
         return;
+    req->conn->server->stats.body_bytes -= req->held;
+    req->held = 0;
     if (req->body_cap > KEEP_BODY) {
         pd_free(req->body);
         req->body = NULL;

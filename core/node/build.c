@@ -260,21 +260,30 @@ static pd_status sched_build(struct pd_node *node, struct pd_err *err)
 static pd_status net_build(struct pd_node *node, struct pd_err *err)
 {
     const struct pd_node_conf *c = node->root;
-    struct pd_http_server_opts opts = { .size = sizeof opts,
-                                        .max_conns = (uint32_t)c->limits.connections };
-    pd_status status = PD_OK;
+    struct pd_node_room room;
+    pd_status status = pd_node_room_find(node, &room, err);
+    struct pd_http_client_opts client = { .size = sizeof client, .max_conns = room.servers,
+                                          .max_total = room.servers };
+    if (status != PD_OK)
+        return status;
     for (uint64_t i = 0; i < c->listen.count && status == PD_OK; i++) {
         const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
         if (l->api == PD_LISTEN_OPENAI && node->net.openai == NULL) {
-            opts.name = "http clients";
+            struct pd_http_server_opts opts = {
+                .size = sizeof opts, .name = "http clients", .max_conns = room.clients,
+                .max_refusing = room.refusing, .max_held = c->limits.memory,
+            };
             status = pd_http_server_create(node->loop, &opts, &node->net.openai);
         } else if (l->api == PD_LISTEN_ADMIN && node->net.admin == NULL) {
-            opts.name = "http admin";
+            struct pd_http_server_opts opts = {
+                .size = sizeof opts, .name = "http admin", .max_conns = room.operators,
+                .max_refusing = room.refusing,
+            };
             status = pd_http_server_create(node->loop, &opts, &node->net.admin);
         }
     }
     if (status == PD_OK)
-        status = pd_http_client_create(node->loop, NULL, &node->net.client);
+        status = pd_http_client_create(node->loop, &client, &node->net.client);
     if (status == PD_OK && node->net.admin != NULL)
         status = pd_node_admin_routes(node);
     return status == PD_OK ? PD_OK : pd_err_set(err, status, "HTTP cannot be set up: %s",

@@ -24,6 +24,7 @@ struct pd_node_meters {
     struct pd_engine_load loads[PD_NODE_ENGINES_MAX];
     struct pd_gauge *engine_gauges[PD_NODE_ENGINES_MAX][5];
     struct pd_gauge *conns[2][4];
+    struct pd_gauge *held[2][2];
     struct pd_gauge *resident, *threads, *uptime, *ready;
 };
 
@@ -92,6 +93,14 @@ static void server_add(struct pd_node *node, const struct pd_http_server *server
            (const char *const[]){ listener, "out" }, &s->bytes_out);
     follow(node, "pdplane_http_unauthorized_total", "Requests without a key that is known.", by_listener, 1,
            (const char *const[]){ listener }, &s->unauthorized);
+    follow(node, "pdplane_http_overloads_total", "Requests refused because too many bytes were held.",
+           by_listener, 1, (const char *const[]){ listener }, &s->overloads);
+    node->meters->held[index][0] =
+        gauge_of(node, "pdplane_http_held_bytes", "Bytes held for clients now.", by_kind, 2,
+                 (const char *const[]){ listener, "requests" });
+    node->meters->held[index][1] =
+        gauge_of(node, "pdplane_http_held_bytes", "Bytes held for clients now.", by_kind, 2,
+                 (const char *const[]){ listener, "answers" });
     for (uint32_t i = 0; i < 6; i++)
         follow(node, "pdplane_http_responses_total", "Answers by class of status.", by_class, 2,
                (const char *const[]){ listener, classes[i] }, &s->responses[i]);
@@ -194,6 +203,9 @@ pd_status pd_node_metrics_add(struct pd_node *node)
     follow(node, "pdplane_loop_turns_total", "Turns of the event loop.", NULL, 0, NULL, &m->loop.turns);
     follow(node, "pdplane_loop_slow_turns_total", "Turns above 50 ms.", NULL, 0, NULL,
            &m->loop.slow_turns);
+    follow(node, "pdplane_loop_accept_backoffs_total",
+           "Times that accepting rested for lack of descriptors or memory.", NULL, 0, NULL,
+           &m->loop.accept_backoffs);
     follow(node, "pdplane_loop_reads_total", "Reads from streams.", NULL, 0, NULL, &m->loop.reads);
     follow(node, "pdplane_loop_writes_total", "Writes to streams.", NULL, 0, NULL, &m->loop.writes);
     server_add(node, node->net.openai, "openai", 0);
@@ -210,15 +222,16 @@ void pd_node_metrics_free(struct pd_node *node)
     node->meters = NULL;
 }
 
-static void conns_refresh(struct pd_gauge *const gauges[4], const struct pd_http_server *server)
+static void server_refresh(struct pd_node_meters *m, uint32_t index, const struct pd_http_server *server)
 {
     if (server == NULL)
         return;
     const struct pd_http_server_stats *s = pd_http_server_stats(server);
-    pd_gauge_set(gauges[0], (double)s->conns_idle);
-    pd_gauge_set(gauges[1], (double)s->conns_reading);
-    pd_gauge_set(gauges[2], (double)s->conns_serving);
-    pd_gauge_set(gauges[3], (double)s->conns_closing);
+    const uint64_t conns[4] = { s->conns_idle, s->conns_reading, s->conns_serving, s->conns_closing };
+    for (uint32_t i = 0; i < 4; i++)
+        pd_gauge_set(m->conns[index][i], (double)conns[i]);
+    pd_gauge_set(m->held[index][0], (double)s->body_bytes);
+    pd_gauge_set(m->held[index][1], (double)s->queued_bytes);
 }
 
 void pd_node_metrics_refresh(struct pd_node *node)
@@ -238,8 +251,8 @@ void pd_node_metrics_refresh(struct pd_node *node)
         const struct follower *f = &m->followers[i];
         pd_counter_add(f->counter, *f->source - pd_counter_value(f->counter));
     }
-    conns_refresh(m->conns[0], node->net.openai);
-    conns_refresh(m->conns[1], node->net.admin);
+    server_refresh(m, 0, node->net.openai);
+    server_refresh(m, 1, node->net.admin);
     pd_gauge_set(m->resident, (double)pd_proc_rss_bytes());
     pd_gauge_set(m->threads, (double)pd_proc_threads());
     pd_gauge_set(m->uptime, (double)(pd_loop_now(node->loop) - node->started_at) / 1e9);

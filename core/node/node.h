@@ -139,6 +139,12 @@ bool pd_node_is_ready(const struct pd_node *node, const struct pd_node_part **re
 const struct pd_node_api *pd_node_functions(void);
 
 /* Private to core/node. */
+/* How many connections of a kind there may be at a time. */
+struct pd_node_room {
+    uint32_t clients, servers, operators, refusing;
+};
+/* PD_OK; PD_ELIMIT with err: too few descriptors for anything. */
+pd_status pd_node_room_find(struct pd_node *node, struct pd_node_room *out, struct pd_err *err);
 pd_status pd_node_build(struct pd_node *node, struct pd_err *err);
 /* TLS and keys: of listeners and links, and of one endpoint (e->host is set). */
 pd_status pd_node_tls_build(struct pd_node *node, struct pd_err *err);

@@ -192,7 +192,12 @@ static const struct pd_option kv_rows[] = {
 
 static const struct pd_option limits_rows[] = {
     PD_OPT_INT("connections", struct pd_node_limits_conf, connections, "16384", .min = 1, .max = 1 << 20,
-               .unit = "connections", .help = "Most client connections at a time."),
+               .unit = "connections",
+               .help = "Most client connections at a time; fewer when the process may not open so many "
+                       "files. More get status 503."),
+    PD_OPT_SIZE("memory", struct pd_node_limits_conf, memory, "1g", .min = 1 << 20, .max = (int64_t)1 << 44,
+                .help = "Bytes of requests and unsent answers that are held at a time. Above it new "
+                        "requests get status 503."),
     PD_OPT_END
 };
 

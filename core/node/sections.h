@@ -79,6 +79,7 @@ struct pd_node_kv_conf {
 
 struct pd_node_limits_conf {
     int64_t connections;
+    uint64_t memory;
 };
 
 enum { PD_LOG_TEXT = 0, PD_LOG_JSON = 1 };

@@ -56,6 +56,13 @@ pd_status pd_fd_raise_limit(uint64_t *out)
     return PD_OK;
 }
 
+uint64_t pd_fd_limit(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX
+                                                                                   : limit.rlim_cur;
+}
+
 pd_status pd_fd_write_all(int fd, const void *p, size_t n)
 {
     const char *s = (const char *)p;

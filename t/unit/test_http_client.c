@@ -689,6 +689,39 @@ static void waiting(bool is_sim)
     bench_end(&b);
 }
 
+/* A kept connection of another origin makes room; a busy one does not. */
+static void total(bool is_sim)
+{
+    struct pd_http_client_opts opts = { .size = sizeof(opts), .max_total = 1 };
+    static struct bench b;
+    struct pd_http_call_opts other = { .size = sizeof(other), .host = PD_STR("other:80"),
+                                       .method = PD_HTTP_GET, .target = PD_STR("/echo") };
+
+    bench_begin(&b, is_sim, &opts);
+    start(&b, &o1, false, "/echo", "one", false);
+    wait_for(&b, &o1);
+    assert_int_equal(pd_http_client_stats(b.client)->conns_idle, 1);
+    other.addr = b.addr;
+    memset(&o2, 0, sizeof(o2));
+    o2.bench = &b;
+    assert_int_equal(pd_http_call_start(b.client, &other, &call_events, &o2, &o2.call), PD_OK);
+    wait_for(&b, &o2);
+    assert_true(o2.is_ended);
+    assert_int_equal(pd_http_client_stats(b.client)->connects, 2);
+    start(&b, &o1, false, "/hold", NULL, false);
+    (void)world_run(&b.w, NULL, NULL, 20 * PD_MS);
+    assert_int_equal(pd_http_call_start(b.client, &other, &call_events, &o2, &o2.call), PD_ELIMIT);
+    assert_int_equal(pd_http_client_stats(b.client)->refused, 1);
+    pd_http_respond(b.held, 200, NULL, 0, PD_STR("one"));
+    wait_for(&b, &o1);
+    memset(&o2, 0, sizeof(o2));
+    o2.bench = &b;
+    assert_int_equal(pd_http_call_start(b.client, &other, &call_events, &o2, &o2.call), PD_OK);
+    wait_for(&b, &o2);
+    assert_true(o2.is_ended);
+    bench_end(&b);
+}
+
 static void client_close(bool is_sim)
 {
     struct pd_http_client_opts opts = { .size = sizeof(opts), .max_conns = 1 };
@@ -767,6 +800,7 @@ BOTH(timeouts)
 BOTH(back_pressure)
 BOTH(cancel)
 BOTH(waiting)
+BOTH(total)
 BOTH(client_close)
 BOTH(big_upload)
 BOTH(short_of_memory)
@@ -781,6 +815,7 @@ static const struct CMUnitTest tests[] = {
     ROWS(back_pressure),
     ROWS(cancel),
     ROWS(waiting),
+    ROWS(total),
     ROWS(client_close),
     ROWS(big_upload),
     ROWS(short_of_memory),

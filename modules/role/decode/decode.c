@@ -181,6 +181,9 @@ static const struct pd_option decode_options[] = {
                         "the first token; with \"n-1\" the last prompt token is computed here."),
     PD_OPT_INT("queue", struct decode_conf, queue, "1024", .min = 0, .max = 1 << 20, .unit = "sequences",
                .help = "Sequences that may wait for KV blocks; more are refused with status 429."),
+    PD_OPT_INT("queue_tokens", struct decode_conf, queue_tokens, "16777216", .min = 1, .unit = "tokens",
+               .help = "Tokens of the prompts that may wait for KV blocks; more are refused with status "
+                       "429."),
     PD_OPT_DURATION("prefill_timeout", struct decode_conf, prefill_timeout, "30s", .min = 1000000,
                     .help = "A remote prefill that has not handed over by then is given up and the "
                             "prompt computed elsewhere or here."),

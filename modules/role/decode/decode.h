@@ -23,6 +23,7 @@ enum {
 struct decode_conf {
     uint32_t handover;         /* DECODE_FULL, DECODE_N_MINUS_1 */
     uint32_t queue;            /* legs waiting for blocks */
+    uint64_t queue_tokens;     /* and their tokens */
     uint64_t prefill_timeout;  /* ns until a remote prefill is given up */
     uint64_t unsent_max;       /* bytes held for a router that does not read */
 };
@@ -49,6 +50,7 @@ struct decode {
     uint32_t n_legs;
     struct leg *waiting_first, *waiting_last; /* for blocks, oldest first */
     uint32_t n_waiting;
+    uint64_t waiting_tokens;
     struct pd_task retry;      /* looks at `waiting` again */
     struct pd_timer retry_timer;
     bool is_draining;

@@ -219,6 +219,7 @@ static void waiting_remove(struct leg *leg)
         if (d->waiting_last == l)
             d->waiting_last = before;
         d->n_waiting--;
+        d->waiting_tokens -= l->n_tokens;
         return;
     }
 }
@@ -728,7 +729,8 @@ static void leg_begin(struct leg *leg)
                  "the prompt needs more KV blocks than the model has");
         return;
     }
-    if (status != PD_EAGAIN || d->n_waiting >= d->conf->queue) {
+    if (status != PD_EAGAIN || d->n_waiting >= d->conf->queue ||
+        d->waiting_tokens + leg->n_tokens > d->conf->queue_tokens) {
         leg_fail(leg, 429, "rate_limit_error", "queue_full", "too many requests wait for memory");
         return;
     }
@@ -741,6 +743,7 @@ static void leg_begin(struct leg *leg)
         d->waiting_first = leg;
     d->waiting_last = leg;
     d->n_waiting++;
+    d->waiting_tokens += leg->n_tokens;
     if (!pd_timer_is_active(&d->retry_timer))
         pd_timer_start(&d->retry_timer, 10 * PD_MS);
 }

@@ -132,7 +132,11 @@ static void on_error(struct pd_http_call *call, enum pd_http_fail fail, pd_statu
     }
     dispatch_end(q, PD_DISPATCH_FAILED);
     if (fail != PD_HTTP_FAIL_BODY) {
-        if (!leg_again(&q->legs[0], pd_host()->status_text(why)))
+        if (leg_again(&q->legs[0], pd_host()->status_text(why)))
+            return;
+        if (why == PD_ELIMIT && fail == PD_HTTP_FAIL_CONNECT)
+            request_failf(q, 503, "server_error", "overloaded", "too many connections are open");
+        else
             request_failf(q, why == PD_ETIMEDOUT ? 504 : 502,
                           why == PD_ETIMEDOUT ? "timeout_error" : "server_error",
                           why == PD_ETIMEDOUT ? "deadline_exceeded" : "engine_protocol",

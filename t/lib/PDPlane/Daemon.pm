@@ -89,7 +89,8 @@ sub api_port { return $_[0]{api} }
 sub admin    { return $_[0]{admin} }
 sub log_text { my ($self) = @_; return -e $self->{log} ? slurp($self->{log}) : '' }
 
-# Starts it; wait: seconds until it must be ready, 0 does not wait.
+# Starts it; wait: seconds until it must be ready, 0 does not wait; under: words of
+# a command that runs it, such as [ 'prlimit', '--nofile=64' ].
 sub start {
     my ($self, %o) = @_;
     my $binary = $ENV{PD_BINARY} // builddir() . '/pdplane';
@@ -101,7 +102,8 @@ sub start {
         open STDIN,  '<',  '/dev/null'  or POSIX::_exit(127);
         open STDOUT, '>>', $self->{log} or POSIX::_exit(127);
         open STDERR, '>&', \*STDOUT     or POSIX::_exit(127);
-        exec { $binary } $binary, '-D', '-c', $self->{conf} or POSIX::_exit(127);
+        my @under = @{ $o{under} // [] };
+        exec { $under[0] // $binary } @under, $binary, '-D', '-c', $self->{conf} or POSIX::_exit(127);
     }
     $self->{pid} = $pid;
     push @running, $self;

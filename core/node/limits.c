@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shares out the descriptors of the process, so that clients are refused with an
+ * answer before accept() fails, and links, transports, logs and operators still
+ * find some.  With adapters each client may need a second one for its server. */
+#include "node/node.h"
+
+#include "base/status.h"
+#include "os/fd.h"
+
+#define OPERATORS 64u           /* connections to listeners with api "admin" */
+#define RESERVE 512u            /* for operators, links, transports, probes, logs */
+#define REFUSING 64u            /* connections above the limit that are told so */
+
+pd_status pd_node_room_find(struct pd_node *node, struct pd_node_room *out, struct pd_err *err)
+{
+    const struct pd_node_limits_conf *c = &node->root->limits;
+    bool has_servers = pd_mods_unit_at(node->mods, PD_KIND_BIT(PD_KIND_ADAPTER), 0) != NULL;
+    uint64_t limit = pd_fd_limit(), reserve = RESERVE < limit / 4 ? RESERVE : limit / 4, room;
+    int open = pd_fd_count();
+    uint64_t used = (open > 0 ? (uint64_t)open : 32) + node->root->listen.count;
+
+    *out = (struct pd_node_room){
+        .clients = (uint32_t)c->connections,
+        .servers = has_servers ? (uint32_t)c->connections : 0,
+        .operators = (uint32_t)(OPERATORS < reserve / 4 ? OPERATORS : reserve / 4),
+        .refusing = (uint32_t)(REFUSING < reserve / 4 ? REFUSING : reserve / 4),
+    };
+    if (limit < used + reserve + 8 || out->operators == 0) {
+        pd_err_set(err, PD_ELIMIT, "%llu file descriptors are too few", (unsigned long long)limit);
+        pd_err_hint(err, "raise the limit: LimitNOFILE= of the service, or ulimit -n");
+        return PD_ELIMIT;
+    }
+    room = (limit - used - reserve) / (has_servers ? 2 : 1);
+    if (room >= out->clients)
+        return PD_OK;
+    out->clients = (uint32_t)room;
+    if (has_servers)
+        out->servers = (uint32_t)room;
+    pd_log_notice(node->log, "%llu file descriptors leave room for %u connections of clients",
+                  (unsigned long long)limit, out->clients);
+    return PD_OK;
+}
