@@ -239,7 +239,7 @@ like $page, qr/content-security-policy: default-src 'none'; style-src 'sha256-[^
 unlike $page =~ s/.*?\r\n\r\n//sr, qr{https?://|//[a-z]+\.|innerHTML|\son[a-z]+=}, 'loads nothing from elsewhere, makes no markup from data';
 my ($json) = http($admin, 'GET', '/status.json') =~ /\r\n\r\n(.*)/s;
 $d = decode_json($json);
-is_deeply [sort keys %$d], [sort qw(node loop requests_total parts engines listen nodes endpoints requests transfers leases)],
+is_deeply [sort keys %$d], [sort qw(node loop requests_total parts engines listen nodes endpoints sources requests transfers leases)],
     '/status.json has all parts';
 is $d->{requests}[0]{id}, 'first-one', 'with the same rows as pdctl';
 like http($admin, 'GET', '/status/explain.json?id=first%2Done'), qr/^HTTP\/1\.1 200.*"profile":"decode"/s, 'explain';

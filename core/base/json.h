@@ -6,44 +6,12 @@
 #ifndef PD_BASE_JSON_H
 #define PD_BASE_JSON_H
 
+#include <pdplane/json.h>
+
 #include "base/arena.h"
 #include "base/buf.h"
 
-#define PD_JSON_MAX_DEPTH 256   /* hard bounds of the scanner */
-#define PD_JSON_MAX_PATHS 64
-#define PD_JSON_MAX_SEGMENTS 8
 #define PD_JSON_MAX_EDITS 64
-
-enum pd_json_type {
-    PD_JSON_NONE = 0,       /* absent */
-    PD_JSON_NULL,
-    PD_JSON_BOOL,
-    PD_JSON_NUMBER,
-    PD_JSON_STRING,
-    PD_JSON_ARRAY,
-    PD_JSON_OBJECT
-};
-
-struct pd_json_value {
-    enum pd_json_type type;
-    bool is_plain;          /* a string that is known to have no escapes */
-    struct pd_str text;     /* its bytes; of a string with the quotes */
-    struct pd_str member;   /* from the key's first quote to the value's end;
-                               empty for the root and for array elements */
-};
-
-struct pd_json_limits {
-    uint32_t depth;         /* open arrays and objects, 0: 64 */
-    uint32_t keys;          /* members of one object, 0: 4096 */
-};
-
-struct pd_json_error {
-    pd_status status;       /* as returned */
-    size_t offset;          /* bytes from the start of the document */
-    uint32_t line;          /* from 1 */
-    uint32_t column;        /* from 1, in bytes */
-    char text[160];         /* "expected ... ", one sentence without full stop */
-};
 
 /* Checks the whole document and fills values[i] for paths[i] (type PD_JSON_NONE
  * when absent).  A path is made of keys with dots between: "model",
@@ -93,13 +61,6 @@ pd_status pd_json_get_str(const struct pd_json_value *v, struct pd_arena *a, str
 pd_status pd_json_get_cstr(const struct pd_json_value *v, char *out, size_t size);
 /* Whether the value is a string that decodes to s. */
 bool pd_json_is_str(const struct pd_json_value *v, const char *s);
-
-/* Elements of an array or members of an object, of a checked document. */
-struct pd_json_iter {
-    const char *p;
-    const char *end;
-    bool is_object;
-};
 
 /* PD_OK, PD_ENOENT, PD_EINVAL when v is neither array nor object. */
 pd_status pd_json_iter_init(struct pd_json_iter *it, const struct pd_json_value *v);
@@ -174,5 +135,8 @@ void pd_json_add_bool(struct pd_json_writer *w, const char *key, bool v);
 void pd_json_add_null(struct pd_json_writer *w, const char *key);
 /* text is JSON already. */
 void pd_json_add_raw(struct pd_json_writer *w, const char *key, struct pd_str text);
+
+/* The table of <pdplane/json.h>. */
+const struct pd_json_api *pd_json_functions(void);
 
 #endif

@@ -62,6 +62,20 @@ static pd_status do_endpoints(struct pd_ctl_call *call, struct pd_view *v, struc
     return PD_OK;
 }
 
+static pd_status do_discovery(struct pd_ctl_call *call, struct pd_view *v, struct pd_err *err)
+{
+    struct pd_node *node = call->ctl->params.node;
+    if (call->n > 1) {
+        if (!pd_str_is(call->words[1], "refresh"))
+            return pd_err_set(err, PD_EINVAL, "ACTION is refresh");
+        if (pd_node_sources(node) != NULL)
+            pd_sources_refresh(pd_node_sources(node));
+    }
+    pd_report_sources(node, v);
+    pd_report_entries(node, v);
+    return PD_OK;
+}
+
 static pd_status do_modules(struct pd_ctl_call *call, struct pd_view *v, struct pd_err *err)
 {
     (void)err;
@@ -204,6 +218,7 @@ static pd_status do_help(struct pd_ctl_call *call, struct pd_view *v, struct pd_
 static handler *const handlers[PD_CTL_COMMANDS] = {
     [PD_CTL_STATUS] = do_status,       [PD_CTL_NODES] = do_nodes,
     [PD_CTL_ENDPOINTS] = do_endpoints, [PD_CTL_REQUESTS] = do_requests,
+    [PD_CTL_DISCOVERY] = do_discovery,
     [PD_CTL_EXPLAIN] = do_explain,     [PD_CTL_TRANSFERS] = do_transfers,
     [PD_CTL_LEASES] = do_leases,       [PD_CTL_MODULES] = do_modules,
     [PD_CTL_LOG] = do_log,             [PD_CTL_RELOAD] = do_reload,

@@ -20,8 +20,13 @@ static const struct pd_ctl_word words[PD_CTL_COMMANDS] = {
         "pdctl nodes" },
     [PD_CTL_ENDPOINTS] = { "endpoints", "", 0, 0, "what the scheduler can choose from",
         "One row per endpoint of a router: roles, state, reported load, requests in flight from here, "
-        "free KV blocks, blocks in the prefix index, dispatches and failures.",
+        "free KV blocks, blocks in the prefix index, dispatches and failures, and the source that found it.",
         "pdctl endpoints" },
+    [PD_CTL_DISCOVERY] = { "discovery", "[ACTION]", 0, 1, "sources, and what they name",
+        "One row per source: state, what it names, what of it is used, when it was last current, and how "
+        "long its entries stay while it is lost; then one row per entry, with the reason when it is left "
+        "out.  With the ACTION refresh the sources are asked to look again at once.",
+        "pdctl discovery refresh" },
     [PD_CTL_REQUESTS] = { "requests", "[COUNT]", 0, 1, "live requests, then finished ones",
         "At most COUNT rows (50 when absent): stage or outcome, endpoints, local or remote prefill, "
         "tokens, time to the first token, duration, and the KV that was handed over.",

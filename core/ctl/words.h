@@ -14,6 +14,7 @@ enum pd_ctl_command {
     PD_CTL_STATUS,
     PD_CTL_NODES,
     PD_CTL_ENDPOINTS,
+    PD_CTL_DISCOVERY,
     PD_CTL_REQUESTS,
     PD_CTL_EXPLAIN,
     PD_CTL_TRANSFERS,

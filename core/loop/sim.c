@@ -323,6 +323,26 @@ pd_status pd_sim_name_add(struct pd_sim *sim, const char *name, const char *ip)
     return PD_OK;
 }
 
+pd_status pd_sim_name_remove(struct pd_sim *sim, const char *name, const char *ip)
+{
+    struct pd_addr addr;
+    uint32_t kept = 0, before = sim->name_count;
+
+    if (ip != NULL && pd_loop_addr_parse_ip(ip, 0, &addr) != PD_OK)
+        return PD_ENOENT;
+    for (uint32_t i = 0; i < before; i++) {
+        if (strcmp(sim->names[i].name, name) != 0 || (ip != NULL && !pd_addr_equal(&sim->names[i].ip, &addr)))
+            sim->names[kept++] = sim->names[i];
+    }
+    sim->name_count = kept;
+    return kept < before ? PD_OK : PD_ENOENT;
+}
+
+void pd_sim_resolver_set(struct pd_sim *sim, pd_status status)
+{
+    sim->resolver = status;
+}
+
 /* ---- faults of hosts */
 
 /* Takes every node of the loop out of the queue, without looking at what

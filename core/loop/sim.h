@@ -55,6 +55,11 @@ void pd_sim_addr(const struct pd_loop *loop, uint16_t port, struct pd_addr *out)
 /* Another name for an address; several addresses may have the same name. */
 pd_status pd_sim_name_add(struct pd_sim *sim, const char *name, const char *ip);
 
+/* Takes an address from a name, or (ip NULL) all of them.  PD_OK or PD_ENOENT. */
+pd_status pd_sim_name_remove(struct pd_sim *sim, const char *name, const char *ip);
+/* From now on lookups of names end with this error; PD_OK: they work again. */
+void pd_sim_resolver_set(struct pd_sim *sim, pd_status status);
+
 /* ---- running */
 
 /* Virtual time begins at one second, so that no time of it is 0.

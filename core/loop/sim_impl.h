@@ -15,7 +15,7 @@
 #include "loop/queue.h"
 #include "loop/sim.h"
 
-enum { SIM_HOSTS = 256, SIM_NAMES = 1024, SIM_NAME = 64, SIM_ADDRS = 16 };
+enum { SIM_HOSTS = 256, SIM_NAMES = 1024, SIM_NAME = 64, SIM_ADDRS = PD_RESOLVE_MAX };
 
 /* What a queued node is (pd_loop_node.kind).  SIM_HELD is added while its loop
  * is stopped and the node stands in the loop's own queue. */
@@ -196,6 +196,7 @@ struct pd_sim {
     uint32_t host_count;
     struct sim_name *names;
     uint32_t name_count;
+    pd_status resolver;         /* PD_OK, or why lookups of names fail */
     struct pd_list conns;
     struct sim_packet *free_packets;
     uint64_t hash, lines;

@@ -262,13 +262,14 @@ static void on_lookup(struct pd_timer *t, void *arg)
     struct lookup *k = arg;
     struct pd_resolve *r = k->r;
     struct pd_addr addrs[SIM_ADDRS];
-    size_t n = find_all(k->l->sim, k, addrs);
+    pd_status failed = k->is_numeric ? PD_OK : k->l->sim->resolver;
+    size_t n = failed == PD_OK ? find_all(k->l->sim, k, addrs) : 0;
 
     (void)t;
     pd_loop_sim_log(k->l->sim, k->l->host, "resolve", k->host, n, 0);
     free_lookup(k);
     r->priv = NULL;
-    r->cb(r, n > 0 ? PD_OK : PD_ENOENT, addrs, n, r->arg);
+    r->cb(r, failed != PD_OK ? failed : n > 0 ? PD_OK : PD_ENOENT, addrs, n, r->arg);
 }
 
 pd_status pd_loop_sim_resolve(struct pd_loop *loop, const char *host, uint16_t port,

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-enum { MAX_ADDRS = 16, MAX_HOST = 253 };
+enum { MAX_ADDRS = PD_RESOLVE_MAX, MAX_HOST = 253 };
 
 /* ---- foreign descriptors */
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <pdplane/adapter.h>
+#include <pdplane/discovery.h>
 #include <pdplane/engine.h>
 #include <pdplane/role.h>
 #include <pdplane/scheduler.h>
@@ -83,6 +84,12 @@ static const struct pd_kind_member adapter_needs[] = {
     NEED(pd_adapter_ops, http),
 };
 
+static const struct pd_kind_member discovery_needs[] = {
+    NEED(pd_discovery_ops, create),
+    NEED(pd_discovery_ops, start),
+    NEED(pd_discovery_ops, destroy),
+};
+
 /* A module must bring the struct of version 1, which is what we have now. */
 #define KIND(kind_, type, version, needs) \
     { (kind_), (version), (version), (uint32_t)sizeof(struct type), (uint32_t)sizeof(struct type), \
@@ -97,6 +104,7 @@ static const struct pd_kind_spec kinds[] = {
     KIND(PD_KIND_PICKER, pd_picker_ops, PD_PICKER_V1, picker_needs),
     KIND(PD_KIND_DECIDER, pd_decider_ops, PD_DECIDER_V1, decider_needs),
     KIND(PD_KIND_ADAPTER, pd_adapter_ops, PD_ADAPTER_V1, adapter_needs),
+    KIND(PD_KIND_DISCOVERY, pd_discovery_ops, PD_DISCOVERY_V1, discovery_needs),
     { 0, 0, 0, 0, 0, 0, NULL },
 };
 

@@ -8,6 +8,7 @@
 
 #include <pdplane/role.h>
 
+#include "base/json.h"
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/str.h"
@@ -306,6 +307,7 @@ static pd_status tables_register(struct pd_node *node, struct pd_err *err)
         const void *table;
         void *object;
     } rows[] = {
+        { PD_JSON_TABLE, PD_JSON_VERSION, pd_json_functions(), NULL },
         { PD_NODE_TABLE, PD_NODE_VERSION, pd_node_functions(), node },
         { PD_API_TABLE, PD_API_VERSION, pd_api_functions(), node->api },
         { PD_REQ_TABLE, PD_REQ_VERSION, pd_reqs_api(), node->reqs },
@@ -369,6 +371,7 @@ pd_status pd_node_build(struct pd_node *node, struct pd_err *err)
                                         node->conf, NULL, err)) != PD_OK ||
         (status = pd_node_metrics_add(node)) != PD_OK ||
         (status = tables_register(node, err)) != PD_OK ||
+        (status = pd_node_discovery_build(node, err)) != PD_OK ||
         (status = roles_build(node, err)) != PD_OK)
         return status;
     return PD_OK;

@@ -108,6 +108,34 @@ static void check_endpoints(struct pd_node *node, struct pd_conf_report *report)
     }
 }
 
+/* How servers are verified, whichever they will be. */
+static void check_template(struct pd_node *node, const struct pd_node_endpoint_conf *template_conf,
+                           struct pd_conf_report *report)
+{
+    struct pd_node_endpoint_conf c = *template_conf;
+    struct pd_err err = { 0 };
+    c.name = "any";
+    c.url = "https://any.invalid";
+    if (c.tls != NULL && pd_node_endpoint_check(node, &c, &err) != PD_OK)
+        add(report, &err);
+}
+
+static void check_discovery(struct pd_node *node, struct pd_conf_report *report)
+{
+    const struct pd_conf_list *list = &node->root->discovery;
+    for (uint64_t i = 0; i < list->count; i++) {
+        const struct pd_node_discovery_conf *c = PD_CONF_ITEM(list, struct pd_node_discovery_conf, i);
+        for (uint64_t k = 0; k < c->networks.count; k++) {
+            struct pd_network network;
+            if (pd_network_parse(pd_str_from(c->networks.items[k]), &network) != PD_OK)
+                pd_conf_error(report, c->place.file, c->place.line,
+                              "\"%s\" is no network\nwrite 10.0.0.0/8 or fd00::/8", c->networks.items[k]);
+        }
+        for (uint64_t k = 0; k < c->endpoint.count; k++)
+            check_template(node, PD_CONF_ITEM(&c->endpoint, struct pd_node_endpoint_conf, k), report);
+    }
+}
+
 static void check_scheduler(struct pd_node *node, struct pd_conf_report *report)
 {
     struct pd_sched_plugins *plugins = NULL;
@@ -141,6 +169,7 @@ pd_status pd_node_conf_check(struct pd_conf *conf, struct pd_mods *mods, struct 
     check_listen(node->root, loop, report);
     check_tls(node, report);
     check_endpoints(node, report);
+    check_discovery(node, report);
     check_scheduler(node, report);
     pd_metrics_destroy(node->metrics);
     pd_free(node);

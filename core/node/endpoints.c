@@ -10,54 +10,25 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/str.h"
+#include "base/url.h"
 #include "node/node.h"
 
-/* "http://HOST[:PORT][/]" or https://; fills host, authority and port. */
+/* Fills host, authority and port. */
 static pd_status url_read(const char *url, struct pd_node_endpoint *e, struct pd_err *err)
 {
-    struct pd_str rest = pd_str_from(url);
-    struct pd_str scheme = PD_STR("http://");
-    uint64_t port = 80;
-    if (pd_str_starts_with(rest, PD_STR("https://"))) {
-        scheme = PD_STR("https://");
-        port = 443;
-    }
-    if (!pd_str_starts_with(rest, scheme))
-        goto bad;
-    rest = pd_str_sub(rest, scheme.n, rest.n);
-    if (rest.n > 0 && rest.p[rest.n - 1] == '/')
-        rest.n--;
-    if (rest.n == 0 || rest.n > 255 || pd_str_find_char(rest, '/') != PD_STR_NPOS ||
-        pd_str_find_char(rest, '@') != PD_STR_NPOS)
-        goto bad;
-    struct pd_str host = rest;
-    if (rest.p[0] == '[') {
-        size_t close = pd_str_find_char(rest, ']');
-        if (close == PD_STR_NPOS)
-            goto bad;
-        host = pd_str_sub(rest, 1, close - 1);
-        rest = pd_str_sub(rest, close + 1, rest.n);
-        if (rest.n > 0 && rest.p[0] != ':')
-            goto bad;
-        rest = pd_str_sub(rest, 1, rest.n);
-    } else {
-        size_t colon = pd_str_find_char(rest, ':');
-        host = pd_str_sub(rest, 0, colon);
-        rest = colon == PD_STR_NPOS ? (struct pd_str){ "", 0 } : pd_str_sub(rest, colon + 1, rest.n);
-    }
-    if (host.n == 0 || (rest.n > 0 && (pd_str_parse_u64(rest, &port) != PD_OK || port == 0 || port > 65535)))
-        goto bad;
-    e->port = (uint16_t)port;
-    e->host = pd_str_dup(host);
+    struct pd_url u;
     char authority[300];
-    snprintf(authority, sizeof authority, strchr(url, '[') != NULL ? "[%.*s]:%u" : "%.*s:%u",
-             PD_STR_ARG(host), (unsigned)port);
+    if (pd_url_parse(pd_str_from(url), &u) != PD_OK) {
+        pd_err_set(err, PD_EINVAL, "url \"%s\" is not understood", url);
+        pd_err_hint(err, "write http://HOST:PORT or https://HOST:PORT");
+        return PD_EINVAL;
+    }
+    snprintf(authority, sizeof authority, u.is_v6 ? "[%.*s]:%u" : "%.*s:%u", PD_STR_ARG(u.host),
+             (unsigned)u.port);
+    e->port = u.port;
+    e->host = pd_str_dup(u.host);
     e->authority = pd_strdup(authority);
     return e->host != NULL && e->authority != NULL ? PD_OK : pd_err_set(err, PD_ENOMEM, "out of memory");
-bad:
-    pd_err_set(err, PD_EINVAL, "url \"%s\" is not understood", url);
-    pd_err_hint(err, "write http://HOST:PORT or https://HOST:PORT");
-    return PD_EINVAL;
 }
 
 /* One endpoint. */
@@ -135,6 +106,7 @@ static pd_status server_fill(struct pd_node *node, struct pd_node_server *s, str
     e->size = sizeof *e;
     e->roles = (uint32_t)c->roles;
     e->weight = (uint32_t)c->weight;
+    e->epoch = c->epoch;
     e->ops = (const struct pd_adapter_ops *)(const void *)((const struct pd_mod_unit *)c->unit.unit)->ops;
     pd_status status = url_read(c->url, e, err);
     if (status == PD_OK)
@@ -334,6 +306,48 @@ pd_status pd_node_endpoint_remove(struct pd_node *node, struct pd_str name, cons
     pd_strmap_remove(&t->by_name, name);
     tell_removed(node, s, NULL);
     server_free(s);
+    return PD_OK;
+}
+
+pd_status pd_node_endpoint_change(struct pd_node *node, const struct pd_node_endpoint_conf *c,
+                                  struct pd_conf *conf, const void *source, struct pd_err *err)
+{
+    struct pd_node_servers *t = &node->servers;
+    struct pd_node_server *old = pd_strmap_get(&t->by_name, pd_str_from(c->name)), *s = NULL;
+    uint32_t i = 0;
+    if (old == NULL || old->source != source)
+        return pd_err_set(err, PD_ENOENT, "there is no endpoint \"%s\"", c->name);
+    pd_status status = server_make(node, c, conf, source, &s, err);
+    if (status != PD_OK)
+        return status;
+    status = pd_strmap_put(&t->by_name, pd_str_from(c->name), s, NULL);
+    if (status != PD_OK)
+        pd_err_set(err, status, "endpoint \"%s\": %s", c->name, pd_status_text(status));
+    else if ((status = tell_added(node, s, err)) != PD_OK)
+        (void)pd_strmap_put(&t->by_name, pd_str_from(c->name), old, NULL);
+    if (status != PD_OK) {
+        server_free(s);
+        return status;
+    }
+    while (t->all[i] != old)
+        i++;
+    t->all[i] = s;
+    tell_removed(node, old, NULL);
+    server_free(old);
+    return PD_OK;
+}
+
+pd_status pd_node_endpoint_rest(struct pd_node *node, struct pd_str name, const void *source,
+                                bool is_resting)
+{
+    const struct pd_node_server *s = pd_strmap_get(&node->servers.by_name, name);
+    if (s == NULL || s->source != source)
+        return PD_ENOENT;
+    PD_LIST_EACH(&node->servers.watches, link) {
+        struct pd_node_endpoint_watch *w = PD_LIST_ENTRY(link, struct pd_node_endpoint_watch, link);
+        if (w->events->rests != NULL)
+            w->events->rests(&s->e, is_resting, w->arg);
+    }
     return PD_OK;
 }
 

@@ -39,6 +39,15 @@ pd_status pd_node_endpoint_add(struct pd_node *node, const struct pd_node_endpoi
  * PD_ENOENT: the source has none of that name. */
 pd_status pd_node_endpoint_remove(struct pd_node *node, struct pd_str name, const void *source);
 
+/* Gives one a new form: what was sent to it goes on, and what is known of it
+ * stays known as long as its address does.  PD_OK; PD_ENOENT: the source has
+ * none of that name; or err says why not and nothing has changed. */
+pd_status pd_node_endpoint_change(struct pd_node *node, const struct pd_node_endpoint_conf *c,
+                                  struct pd_conf *conf, const void *source, struct pd_err *err);
+/* It gets no new work for now (true), or again (false).  PD_OK, PD_ENOENT. */
+pd_status pd_node_endpoint_rest(struct pd_node *node, struct pd_str name, const void *source,
+                                bool is_resting);
+
 /* A set of endpoints on its way to replace all those of a source: what is equal
  * stays as it is, what has changed is made anew. */
 struct pd_node_endpoints_change;

@@ -177,6 +177,8 @@ pd_status pd_node_start(struct pd_node *node, struct pd_err *err)
         r->is_started = true;
     }
     pd_status status = listen_all(node, err);
+    if (status == PD_OK)
+        status = pd_node_discovery_start(node, err);
     if (status != PD_OK)
         return status;
     pd_uuid_format(&node->id.uuid, id);
@@ -294,40 +296,47 @@ static void close_step(struct pd_task *task, void *arg)
     struct pd_node *node = arg;
     (void)task;
     switch (node->close_step) {
-    case 0: /* roles, the last created first */
+    case 0: /* sources, which would go on changing the rest */
+        node->close_step++;
+        if (node->discovery != NULL) {
+            pd_node_discovery_close(node, close_next, node);
+            return;
+        }
+        /* fall through */
+    case 1: /* roles, the last created first */
         if (close_role(node))
             return;
         node->close_step++;
         /* fall through */
-    case 1:
+    case 2:
         node->close_step++;
         if (node->net.openai != NULL) {
             pd_http_server_close(node->net.openai, close_next, node);
             return;
         }
         /* fall through */
-    case 2:
+    case 3:
         node->close_step++;
         if (node->net.admin != NULL) {
             pd_http_server_close(node->net.admin, close_next, node);
             return;
         }
         /* fall through */
-    case 3:
+    case 4:
         node->close_step++;
         if (node->net.client != NULL) {
             pd_http_client_close(node->net.client, close_next, node);
             return;
         }
         /* fall through */
-    case 4:
+    case 5:
         node->close_step++;
         if (node->kv != NULL) {
             pd_kv_destroy(node->kv, close_next, node);
             return;
         }
         /* fall through */
-    case 5:
+    case 6:
         node->close_step++;
         if (node->peer_watch != NULL)
             pd_peer_table()->unwatch(node->peer_watch);
@@ -336,12 +345,12 @@ static void close_step(struct pd_task *task, void *arg)
             return;
         }
         /* fall through */
-    case 6:
+    case 7:
         if (close_transport(node))
             return;
         node->close_step++;
         /* fall through */
-    case 7:
+    case 8:
         if (close_engine(node))
             return;
         node->close_step++;

@@ -16,6 +16,7 @@
 
 #include "api/api.h"
 #include "conf/conf.h"
+#include "discovery/sources.h"
 #include "kv/kv.h"
 #include "log/log.h"
 #include "metric/metric.h"
@@ -104,6 +105,7 @@ struct pd_node {
     struct pd_node_transport transports[PD_NODE_TRANSPORTS_MAX];
     uint32_t n_transports;
     struct pd_node_servers servers;
+    struct pd_node_discovery *discovery; /* NULL: no sources; see discovery.c */
     struct pd_node_role roles[PD_NODE_ROLES_MAX];
     uint32_t n_roles;
     struct pd_node_part parts[PD_NODE_PARTS_MAX];
@@ -154,6 +156,12 @@ void pd_node_tls_free(struct pd_node *node);
 /* Whether url and TLS of one endpoint can be used; nothing stays. */
 pd_status pd_node_endpoint_check(struct pd_node *node, const struct pd_node_endpoint_conf *c,
                                  struct pd_err *err);
+/* Sources of endpoints and peers; discovery.c. */
+pd_status pd_node_discovery_build(struct pd_node *node, struct pd_err *err);
+pd_status pd_node_discovery_start(struct pd_node *node, struct pd_err *err);
+void pd_node_discovery_close(struct pd_node *node, void (*closed)(void *arg), void *arg);
+/* NULL when there are none. */
+struct pd_sources *pd_node_sources(const struct pd_node *node);
 pd_status pd_node_admin_routes(struct pd_node *node);
 pd_status pd_node_metrics_add(struct pd_node *node);
 void pd_node_metrics_free(struct pd_node *node);

@@ -195,6 +195,8 @@ static const char *peer_state(const struct pd_peer_info *p)
     static const char *const names[] = { "unknown", "connecting", "up", "suspect", "down" };
     if (p->state == PD_PEER_UP && (p->flags & PD_PEER_DRAINING) != 0)
         return "draining";
+    if (p->state == PD_PEER_UP && (p->flags & PD_PEER_RESTING) != 0)
+        return "resting";
     return names[p->state < PD_ARRAY_LEN(names) ? p->state : 0];
 }
 
@@ -240,7 +242,7 @@ static void put_load(struct pd_view *v, const struct pd_peer_info *p)
 
 static void put_peer(struct pd_node *node, struct pd_view *v, const struct pd_peer_info *p)
 {
-    static const char *const flags[] = { "self", "draining", "same_host", "configured", "inbound", NULL };
+    static const char *const flags[] = { "self", "draining", "same_host", "configured", "inbound", "resting", NULL };
     bool is_self = (p->flags & PD_PEER_SELF) != 0;
     char uuid[PD_UUID_TEXT];
     pd_view_row(v);
@@ -295,7 +297,17 @@ static const char *endpoint_state(uint32_t state)
     return names[state < PD_ARRAY_LEN(names) ? state : 0];
 }
 
-static void put_endpoint(struct pd_view *v, const struct pd_endpoint_status *e)
+/* The source of a server, which goes by its name and address. */
+static const char *source_of(const struct pd_node *node, const struct pd_endpoint_status *e)
+{
+    const struct pd_sources *sources = pd_node_sources(node);
+    struct pd_str key = pd_str_from(e->key);
+    const char *source = sources == NULL ? NULL
+                         : pd_sources_of(sources, pd_str_sub(key, 0, pd_str_find_char(key, ' ')));
+    return source != NULL ? source : "";
+}
+
+static void put_endpoint(struct pd_node *node, struct pd_view *v, const struct pd_endpoint_status *e)
 {
     bool is_known = e->view.report_age_ns != PD_TIME_NEVER;
     pd_view_row(v);
@@ -324,6 +336,7 @@ static void put_endpoint(struct pd_view *v, const struct pd_endpoint_status *e)
     pd_view_count(v, e->failed_total);
     pd_view_count(v, e->failures);
     pd_view_duration(v, e->view.report_age_ns);
+    pd_view_str(v, source_of(node, e));
     pd_view_count(v, e->view.weight);
     pd_view_str(v, e->key);
     if (!v->is_json)
@@ -343,7 +356,8 @@ void pd_report_endpoints(struct pd_node *node, struct pd_view *v)
         { "blocks_free", "FREE", PD_VIEW_RIGHT }, { "blocks_total", "BLOCKS", PD_VIEW_RIGHT },
         { "index_blocks", "INDEXED", PD_VIEW_RIGHT }, { "dispatched_total", "SENT", PD_VIEW_RIGHT },
         { "failed_total", "FAILED", PD_VIEW_RIGHT }, { "failures", "IN A ROW", PD_VIEW_RIGHT },
-        { "report_age_seconds", "REPORT", PD_VIEW_RIGHT }, { "weight", NULL, 0 }, { "key", NULL, 0 },
+        { "report_age_seconds", "REPORT", PD_VIEW_RIGHT },
+        { "source", "SOURCE", PD_VIEW_SPARSE }, { "weight", NULL, 0 }, { "key", NULL, 0 },
         { NULL, NULL, 0 },
     };
     struct pd_endpoint_status status = { .size = sizeof status };
@@ -353,7 +367,7 @@ void pd_report_endpoints(struct pd_node *node, struct pd_view *v)
                                       : "no endpoints are known yet");
     while (node->sched != NULL &&
            pd_sched_api()->endpoint_next(node->sched, &cursor, pd_loop_now(node->loop), &status))
-        put_endpoint(v, &status);
+        put_endpoint(node, v, &status);
     pd_view_end(v);
 }
 

@@ -10,6 +10,8 @@
 #include <pdplane/role.h>
 #include <pdplane/scheduler.h>
 
+#include "discovery/sources.h"
+
 static const struct pd_option_name role_names[] = {
     { "prefill", PD_ROLE_PREFILL },
     { "decode", PD_ROLE_DECODE },
@@ -140,6 +142,55 @@ static const struct pd_option endpoint_rows[] = {
     PD_OPT_END
 };
 
+static const struct pd_option template_rows[] = {
+    PD_OPT_UNIT("type", struct pd_node_endpoint_conf, unit, PD_KIND_BIT(PD_KIND_ADAPTER),
+                .flags = PD_OPT_REQUIRED,
+                .help = "What kind of servers they are; the adapter's own options stand beside this one."),
+    PD_OPT_FLAGS("roles", struct pd_node_endpoint_conf, roles, "prefill, decode", role_names,
+                 .flags = PD_OPT_NONEMPTY, .help = "What they are used for, unless the source says so."),
+    PD_OPT_GROUP("tls", struct pd_node_endpoint_conf, tls, endpoint_tls_rows, struct pd_node_tls_conf,
+                 .flags = PD_OPT_POINTER, .help = "For https: how they are verified."),
+    PD_OPT_STRING_LIST("models", struct pd_node_endpoint_conf, models, NULL,
+                       .help = "Models that they serve, unless the source says so; when absent, those they "
+                               "list themselves."),
+    PD_OPT_INT("weight", struct pd_node_endpoint_conf, weight, "100", .min = 1, .max = 10000,
+               .help = "Share of requests of each, unless the source says so."),
+    PD_OPT_PLACE(struct pd_node_endpoint_conf, place),
+    PD_OPT_END
+};
+
+static const struct pd_option discovery_rows[] = {
+    PD_OPT_STRING("name", struct pd_node_discovery_conf, name, NULL,
+                  .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY | PD_OPT_UNIQUE,
+                  .help = "Name of the source in logs, metrics and tables."),
+    PD_OPT_UNIT("type", struct pd_node_discovery_conf, unit, PD_KIND_BIT(PD_KIND_DISCOVERY),
+                .flags = PD_OPT_REQUIRED,
+                .help = "What kind of source it is; its own options stand beside this one."),
+    PD_OPT_GROUP_LIST("endpoint", struct pd_node_discovery_conf, endpoint, template_rows,
+                      struct pd_node_endpoint_conf, .max = 16,
+                      .help = "How the servers that it names are used: one group for each type of adapter. A "
+                              "server of which the source gives no type takes the first."),
+    PD_OPT_DURATION("stale_ok", struct pd_node_discovery_conf, stale_ok, "60s",
+                    .max = 30 * 86400 * (int64_t)PD_SEC,
+                    .help = "How long what it named last is used while it cannot be read, or names nothing."),
+    PD_OPT_DURATION("linger", struct pd_node_discovery_conf, linger, "10s", .max = 3600 * (int64_t)PD_SEC,
+                    .help = "How long a server that it no longer names is remembered, without new requests, "
+                            "and what is cached there with it."),
+    PD_OPT_INT("max", struct pd_node_discovery_conf, max, "1024", .min = 1, .max = PD_SOURCE_ENTRIES_MAX,
+               .unit = "entries", .help = "Most servers and nodes of it."),
+    PD_OPT_STRING_LIST("networks", struct pd_node_discovery_conf, networks, NULL, .max = 64,
+                       .help = "Networks that addresses must be in, such as 10.0.0.0/8; names are then "
+                               "refused. When absent, any address but unspecified, link-local, multicast and "
+                               "broadcast ones."),
+    PD_OPT_STRING("role_label", struct pd_node_discovery_conf, role_label, "llm-d.ai/role",
+                  .help = "Label whose value names the roles: prefill, decode, prefill-decode or both. "
+                          "Empty: none."),
+    PD_OPT_STRING("model_label", struct pd_node_discovery_conf, model_label, NULL, .flags = PD_OPT_NONEMPTY,
+                  .help = "Label whose value names the model."),
+    PD_OPT_PLACE(struct pd_node_discovery_conf, place),
+    PD_OPT_END
+};
+
 static const struct pd_option peer_rows[] = {
     PD_OPT_STRING("address", struct pd_node_peer_conf, address, NULL,
                   .flags = PD_OPT_REQUIRED | PD_OPT_NONEMPTY | PD_OPT_UNIQUE,
@@ -241,6 +292,9 @@ static const struct pd_option sections[] = {
     PD_OPT_GROUP_LIST("endpoints", struct pd_node_conf, endpoints, endpoint_rows,
                       struct pd_node_endpoint_conf, .max = 4096,
                       .help = "Servers outside of pdplane that requests are sent to."),
+    PD_OPT_GROUP_LIST("discovery", struct pd_node_conf, discovery, discovery_rows,
+                      struct pd_node_discovery_conf, .max = PD_SOURCES_MAX,
+                      .help = "Where servers and nodes are found while the node runs."),
     PD_OPT_GROUP_LIST("peers", struct pd_node_conf, peers, peer_rows, struct pd_node_peer_conf, .max = 1024,
                       .help = "Other nodes to connect to."),
     PD_OPT_GROUP("link", struct pd_node_conf, link, link_rows, struct pd_node_link_conf,

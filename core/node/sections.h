@@ -54,6 +54,22 @@ struct pd_node_endpoint_conf {
     struct pd_conf_strings models; /* none: what the server lists */
     int64_t weight;
     struct pd_conf_place place;
+    uint64_t epoch;             /* of a discovered one; no row */
+};
+
+/* A source of endpoints and peers. */
+struct pd_node_discovery_conf {
+    const char *name;
+    struct pd_conf_unit unit;   /* PD_KIND_DISCOVERY */
+    struct pd_conf_list endpoint; /* struct pd_node_endpoint_conf without name and url: how servers
+                                     are used, one for each adapter */
+    pd_time stale_ok;
+    pd_time linger;
+    int64_t max;
+    struct pd_conf_strings networks;
+    const char *role_label;     /* NULL: none */
+    const char *model_label;    /* NULL: none */
+    struct pd_conf_place place;
 };
 
 struct pd_node_peer_conf {
@@ -105,6 +121,7 @@ struct pd_node_conf {
     struct pd_conf_list listen;     /* struct pd_node_listen_conf */
     struct pd_conf_list engines;    /* struct pd_node_engine_conf */
     struct pd_conf_list endpoints;  /* struct pd_node_endpoint_conf */
+    struct pd_conf_list discovery;  /* struct pd_node_discovery_conf */
     struct pd_conf_list peers;      /* struct pd_node_peer_conf */
     struct pd_node_link_conf link;
     struct pd_conf_list transports; /* struct pd_conf_unit, one per loaded transport */

@@ -54,6 +54,7 @@ static void on_data(struct pd_http_req *req, void *arg)
     pd_report_listen(node, &v);
     pd_report_nodes(node, &v);
     pd_report_endpoints(node, &v);
+    pd_report_sources(node, &v);
     pd_report_requests(node, &v, ROWS);
     pd_status status = pd_report_transfers(node, &v, ROWS);
     if (status == PD_OK)

@@ -104,6 +104,8 @@ static void make_up(struct pd_link *link)
     if (link->dial != NULL) {
         if (link->dial->is_configured)
             peer->flags |= PD_PEER_CONFIGURED;
+        if (link->dial->is_configured && !link->dial->is_resting)
+            peer->flags &= ~(uint32_t)PD_PEER_RESTING;
         pd_dial_up(link->dial, &peer->id);
     }
     pd_link_set_up(link);

@@ -221,8 +221,11 @@ void pd_dial_lost(struct pd_dial *dial, uint32_t reason, const struct pd_node_id
         dial->state = PD_DIAL_COVERED;
         dial->covered = *id;
         struct pd_peer *peer = pd_peers_by_uuid(peers, &id->uuid);
-        if (peer != NULL)
+        if (peer != NULL) {
             peer->flags |= PD_PEER_CONFIGURED;
+            if (!dial->is_resting)
+                pd_peer_rest(peer, false);
+        }
         pd_timer_start(&dial->timer, peers->conf.backoff_max);
     } else if (reason == PD_GOODBYE_SELF) {
         dial->state = PD_DIAL_SELF;     /* an address of ours; nothing to do, ever */

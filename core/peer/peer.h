@@ -67,6 +67,9 @@ pd_status pd_peers_dial(struct pd_peers *peers, struct pd_str address);
 bool pd_peers_can_dial(struct pd_loop *loop, struct pd_str address);
 /* Forgets an address; a link that is up stays until it breaks.  PD_OK, PD_ENOENT. */
 pd_status pd_peers_undial(struct pd_peers *peers, struct pd_str address);
+/* The peer behind a configured address gets no new work from here (true), or may
+ * again; it may be unknown yet.  PD_OK, PD_ENOENT. */
+pd_status pd_peers_rest(struct pd_peers *peers, struct pd_str address, bool is_resting);
 /* New description of this node (identity stays); told to all peers, and to those
  * who watch this node. */
 pd_status pd_peers_update(struct pd_peers *peers, const struct pd_peer_desc *self);

@@ -652,6 +652,40 @@ pd_status pd_peers_undial(struct pd_peers *peers, struct pd_str address)
     return PD_OK;
 }
 
+void pd_peer_rest(struct pd_peer *peer, bool is_resting)
+{
+    uint32_t flags = is_resting ? peer->flags | PD_PEER_RESTING : peer->flags & ~(uint32_t)PD_PEER_RESTING;
+    if (flags == peer->flags)
+        return;
+    peer->flags = flags;
+    if (peer->state == PD_PEER_UP || peer->state == PD_PEER_SUSPECT)
+        pd_peers_emit(peer->peers, peer, PD_PEER_ON_CHANGED);
+}
+
+/* Whether a configured address that does not rest stands for this node. */
+static bool is_wanted(struct pd_peers *peers, const struct pd_node_id *id)
+{
+    PD_LIST_EACH(&peers->dials, l) {
+        struct pd_dial *dial = PD_LIST_ENTRY(l, struct pd_dial, node);
+        if (dial->is_configured && !dial->is_resting && pd_uuid_eq(&dial->covered.uuid, &id->uuid))
+            return true;
+    }
+    return false;
+}
+
+pd_status pd_peers_rest(struct pd_peers *peers, struct pd_str address, bool is_resting)
+{
+    struct pd_dial *dial = pd_dial_find(peers, address);
+    struct pd_peer *peer;
+    if (dial == NULL)
+        return PD_ENOENT;
+    dial->is_resting = is_resting;
+    peer = pd_peers_by_uuid(peers, &dial->covered.uuid);
+    if (peer != NULL && peer != peers->me && !(is_resting && is_wanted(peers, &peer->id)))
+        pd_peer_rest(peer, is_resting);
+    return PD_OK;
+}
+
 struct pd_peers_change {
     struct pd_peer_desc *mine, *shown;
 };

@@ -176,6 +176,7 @@ struct pd_dial {
     struct pd_peers *peers;
     enum pd_dial_state state;
     bool is_configured;
+    bool is_resting;            /* the node behind it gets no new work */
     pd_peer_ref want;           /* of a reach; 0: whoever answers */
     struct pd_node_id covered;  /* who was last found there */
     struct pd_link *link;
@@ -254,6 +255,8 @@ struct pd_peer *pd_peers_get(struct pd_peers *peers, pd_peer_ref ref);
 pd_status pd_peers_add(struct pd_peers *peers, struct pd_peer_desc *desc, struct pd_peer **out);
 void pd_peers_remove(struct pd_peer *peer);
 void pd_peers_load(struct pd_peers *peers, struct pd_engine_load *out);
+/* Sets or clears PD_PEER_RESTING and tells. */
+void pd_peer_rest(struct pd_peer *peer, bool is_resting);
 void pd_peer_set_state(struct pd_peer *peer, uint32_t state, const char *reason);
 /* Forgets the peer after a while, unless it is configured or has a link by then. */
 void pd_peer_forget_later(struct pd_peer *peer, pd_time delay);

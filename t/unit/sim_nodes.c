@@ -11,6 +11,7 @@ static const char *const folders[] = {
     "role/router", "role/prefill", "role/decode", "engine/ref", "engine/openai", "transport/tcp",
     "scheduler/filter/role", "scheduler/filter/health", "scheduler/score/prefix_cache",
     "scheduler/score/load_aware", "scheduler/pick/max_score", "scheduler/decide/pd_threshold",
+    "discovery/dns", "discovery/file", "discovery/static",
 };
 
 static void module_path(char *out, size_t size)

@@ -4,6 +4,7 @@
  * All structs of the stable headers stand here, as of 1.0. */
 #include "unit.h"
 
+#include <pdplane/discovery.h>
 #include <pdplane/engine.h>
 #include <pdplane/host.h>
 #include <pdplane/log.h>
@@ -569,6 +570,46 @@ static void test_scheduler(void **state)
     OFFSET(pd_decider_ops, decide, 24);
 }
 
+/* <pdplane/discovery.h> */
+static void test_discovery(void **state)
+{
+    (void)state;
+    SIZE(pd_discovery_label, 32);
+    OFFSET(pd_discovery_label, key, 0);
+    OFFSET(pd_discovery_label, value, 16);
+    SIZE(pd_discovery_entry, 96);
+    OFFSET(pd_discovery_entry, size, 0);
+    OFFSET(pd_discovery_entry, what, 4);
+    OFFSET(pd_discovery_entry, name, 8);
+    OFFSET(pd_discovery_entry, address, 24);
+    OFFSET(pd_discovery_entry, type, 40);
+    OFFSET(pd_discovery_entry, epoch, 56);
+    OFFSET(pd_discovery_entry, roles, 64);
+    OFFSET(pd_discovery_entry, weight, 68);
+    OFFSET(pd_discovery_entry, models, 72);
+    OFFSET(pd_discovery_entry, labels, 80);
+    OFFSET(pd_discovery_entry, n_models, 88);
+    OFFSET(pd_discovery_entry, n_labels, 92);
+    SIZE(pd_discovery_sink, 8);
+    OFFSET(pd_discovery_sink, ops, 0);
+    SIZE(pd_discovery_sink_ops, 64);
+    OFFSET(pd_discovery_sink_ops, size, 0);
+    OFFSET(pd_discovery_sink_ops, begin, 8);
+    OFFSET(pd_discovery_sink_ops, put, 16);
+    OFFSET(pd_discovery_sink_ops, remove, 24);
+    OFFSET(pd_discovery_sink_ops, end, 32);
+    OFFSET(pd_discovery_sink_ops, synced, 40);
+    OFFSET(pd_discovery_sink_ops, lost, 48);
+    OFFSET(pd_discovery_sink_ops, broken, 56);
+    SIZE(pd_discovery_ops, 48);
+    OFFSET(pd_discovery_ops, head, 0);
+    OFFSET(pd_discovery_ops, flags, 8);
+    OFFSET(pd_discovery_ops, create, 16);
+    OFFSET(pd_discovery_ops, start, 24);
+    OFFSET(pd_discovery_ops, refresh, 32);
+    OFFSET(pd_discovery_ops, destroy, 40);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_prefix),
     cmocka_unit_test(test_module),
@@ -583,6 +624,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_engine),
     cmocka_unit_test(test_transport),
     cmocka_unit_test(test_scheduler),
+    cmocka_unit_test(test_discovery),
 };
 
 PD_UNIT_MAIN(tests)

@@ -211,8 +211,10 @@ enum { PD_WATCH_READ = 1, PD_WATCH_WRITE = 2, PD_WATCH_ERROR = 4 };
 /* events: which of PD_WATCH_... happened; ERROR is always reported. */
 typedef void (*pd_watch_cb)(struct pd_watch *w, uint32_t events, void *arg);
 
+#define PD_RESOLVE_MAX 256      /* addresses that one lookup gives */
+
 struct pd_resolve;
-/* n addresses (at most 16), borrowed for the call; 0 unless status is PD_OK.
+/* n addresses (at most PD_RESOLVE_MAX), borrowed for the call; 0 unless status is PD_OK.
  * PD_ENOENT no such name, PD_ETIMEDOUT, PD_EIO the resolver failed. */
 typedef void (*pd_resolve_cb)(struct pd_resolve *r, pd_status status,
                               const struct pd_addr *addrs, size_t n, void *arg);

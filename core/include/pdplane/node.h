@@ -46,6 +46,7 @@ struct pd_node_endpoint {
     const struct pd_adapter_ops *ops;
     struct pd_adapter *adapter;
     struct pd_tls *tls;        /* for calls; NULL: plain */
+    uint64_t epoch;            /* another one is another server at the same place; 0 unknown */
 };
 
 /* Endpoints come and go while a node runs.  One that changes is added in its new
@@ -57,6 +58,8 @@ struct pd_node_endpoint_events {
     pd_status (*added)(const struct pd_node_endpoint *endpoint, void *arg);
     /* No new work for it; calls that run may go on. */
     void (*removed)(const struct pd_node_endpoint *endpoint, void *arg);
+    /* The same, but it may come back (false).  May be NULL. */
+    void (*rests)(const struct pd_node_endpoint *endpoint, bool is_resting, void *arg);
 };
 
 struct pd_node_endpoint_watch; /* a registration */

@@ -50,7 +50,8 @@ enum {
     PD_PEER_DRAINING = 1u << 1,    /* takes no new work */
     PD_PEER_SAME_HOST = 1u << 2,   /* runs on this machine: same host id, same boot */
     PD_PEER_CONFIGURED = 1u << 3,  /* its address stands in the configuration */
-    PD_PEER_INBOUND = 1u << 4      /* it opened the link */
+    PD_PEER_INBOUND = 1u << 4,     /* it opened the link */
+    PD_PEER_RESTING = 1u << 5      /* this node gives it no new work: discovery does not name it any more */
 };
 
 #define PD_PEER_MAX_ENGINES 16

@@ -187,11 +187,6 @@ struct pd_req_api {
 
     const char *(*stage_name)(uint32_t stage);      /* never NULL */
     const char *(*outcome_name)(uint32_t outcome);  /* never NULL */
-
-    /* One observer of all records, NULL for none: called at each begin, stage
-     * and tokens, behind the change and before the owner goes on.  It only
-     * looks. */
-    void (*watch)(struct pd_reqs *reqs, void (*on_step)(const struct pd_req *req, void *arg), void *arg);
 };
 
 #ifdef __cplusplus

@@ -61,6 +61,8 @@ struct target {
     size_t probe_body_n;
     bool is_resolved;
     bool is_resolving;
+    bool is_resting;           /* gets no new requests whatever its probe says */
+    uint32_t probed;           /* PD_ENDPOINT_UP, PD_ENDPOINT_DOWN */
 };
 
 struct router {

@@ -59,7 +59,7 @@ static struct target *target_of(struct router *r, pd_peer_ref peer, const char *
 
 static uint32_t state_of(const struct pd_peer_info *info)
 {
-    if (info->flags & PD_PEER_DRAINING)
+    if (info->flags & (PD_PEER_DRAINING | PD_PEER_RESTING))
         return PD_ENDPOINT_DRAINING;
     return info->state == PD_PEER_UP ? PD_ENDPOINT_UP
            : info->state == PD_PEER_SUSPECT ? PD_ENDPOINT_SUSPECT : PD_ENDPOINT_DOWN;
@@ -199,10 +199,15 @@ static void server_state(struct target *t, uint32_t state, const char *why)
 {
     struct router *r = t->router;
     struct pd_endpoint_status now = { .size = sizeof now };
+    t->probed = state;
+    if (t->is_resting && state == PD_ENDPOINT_UP)
+        state = PD_ENDPOINT_DRAINING;
     if (r->sched->endpoint_get(r->scheds, t->ref, pd_loop_now(r->loop), &now) == PD_OK &&
         now.view.state != state) {
         if (state == PD_ENDPOINT_UP)
             pd_log_notice(r->log, "endpoint \"%s\" is up", t->endpoint->name);
+        else if (state == PD_ENDPOINT_DRAINING)
+            pd_log_notice(r->log, "endpoint \"%s\" gets no new requests", t->endpoint->name);
         else
             pd_log_warn(r->log, "endpoint \"%s\" is down: %s", t->endpoint->name, why);
     }
@@ -211,7 +216,7 @@ static void server_state(struct target *t, uint32_t state, const char *why)
 }
 
 /* Puts the endpoint with the models that the configuration or the server names.
- * It is known by name and address: one whose options change keeps what is known
+ * It is known by name, address and epoch: one whose options change keeps what is known
  * of it, one that moves does not.  A new one takes nothing until its probe has
  * answered. */
 static pd_status server_put(struct target *t, const struct pd_str *models, uint32_t n)
@@ -223,7 +228,8 @@ static pd_status server_put(struct target *t, const struct pd_str *models, uint3
         .size = sizeof put, .roles = e->roles, .name = str_of(e->name), .models = models, .models_n = n,
         .weight = e->weight, .user = t,
     };
-    int key_n = snprintf(key, sizeof key, "%s %s%s", e->name, e->authority, e->tls != NULL ? " tls" : "");
+    int key_n = snprintf(key, sizeof key, e->epoch != 0 ? "%s %s%s %llx" : "%s %s%s", e->name, e->authority,
+                         e->tls != NULL ? " tls" : "", (unsigned long long)e->epoch);
     if (key_n < 0 || (size_t)key_n >= sizeof key)
         return PD_EINVAL;
     put.key = (struct pd_str){ key, (size_t)key_n };
@@ -401,6 +407,9 @@ static pd_status server_add(struct router *r, const struct pd_node_endpoint *e)
         target_free(t);
         return status;
     }
+    const struct target *twin = twin_of(t);
+    t->probed = twin != NULL ? twin->probed : PD_ENDPOINT_DOWN;
+    t->is_resting = twin != NULL && twin->is_resting;
     pd_timer_start(&t->probe_timer, 0);
     return PD_OK;
 }
@@ -444,6 +453,18 @@ static void endpoint_removed(const struct pd_node_endpoint *e, void *arg)
     readiness_tell(r);
 }
 
+static void endpoint_rests(const struct pd_node_endpoint *e, bool is_resting, void *arg)
+{
+    struct router *r = arg;
+    struct target *t = r->targets;
+    while (t != NULL && t->endpoint != e)
+        t = t->next;
+    if (t == NULL)
+        return;
+    t->is_resting = is_resting;
+    server_state(t, t->probed, "its last probe failed");
+}
+
 /* ---- life --------------------------------------------------------------------------- */
 
 static void on_peer(struct pd_peers *peers, pd_peer_ref peer, uint32_t what, void *arg)
@@ -457,6 +478,7 @@ pd_status router_targets_start(struct router *r)
     static const struct pd_peer_watch_events watch = { .size = sizeof watch, .on_peer = on_peer };
     static const struct pd_node_endpoint_events endpoint_events = {
         .size = sizeof endpoint_events, .added = endpoint_added, .removed = endpoint_removed,
+        .rests = endpoint_rests,
     };
     const struct pd_node_endpoint *e;
     pd_status status = r->peer->watch(r->peers, &watch, r, &r->watch);

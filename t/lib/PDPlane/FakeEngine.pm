@@ -35,7 +35,7 @@ sub chunk { return sprintf "%x\r\n%s\r\n", length $_[0], $_[0] }
 
 sub new {
     my ($class, $name, %o) = @_;
-    my $listen = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $o{port} // 0, Listen => 64,
+    my $listen = IO::Socket::INET->new(LocalAddr => $o{host} // '127.0.0.1', LocalPort => $o{port} // 0, Listen => 64,
         ReuseAddr => 1) or die "fake engine: $!";
     my $self = bless { name => $name, port => $listen->sockport, dir => folder() . "/engine-$name",
         models => $o{models} // ['m'] }, $class;
