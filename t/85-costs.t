@@ -21,9 +21,9 @@ use PDPlane::Test qw(builddir folder slurp spew run_program);
 
 my %budget = (
     # operation => { count per operation => most }
-    small => { instructions => 90_000, allocations => 5.3, moved => 1_100 },
-    event => { instructions => 9_000, allocations => 0.06, moved => 200 },
-    long  => { instructions => 1_050_000, allocations => 6.3, moved => 70_000 },
+    small => { instructions => 43_000, allocations => 0.05, moved => 1_000 },
+    event => { instructions => 3_600, allocations => 0.05, moved => 150 },
+    long  => { instructions => 850_000, allocations => 2.2, moved => 70_000 },
 );
 my %calls_budget = (1 => 6.1, 64 => 4.5);
 my $endpoints = 16;
@@ -54,6 +54,7 @@ listen = ( { address = "127.0.0.1:%%PORT_api%%"; api = "openai"; }, { address = 
 endpoints = ( $list, { name = "paced"; type = "openai"; url = "http://127.0.0.1:$paced"; models = [ "paced" ]; } );
 role = { router = { probe_interval = "10m"; }; };
 log = { level = "warn"; };
+requests = { finished = 16; };
 CONF
 
 # Runs a router under a program with loads, one after the other.

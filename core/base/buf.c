@@ -84,7 +84,7 @@ pd_status pd_buf_reserve(struct pd_buf *b, size_t more)
     return status == PD_OK ? PD_OK : fail(b, status);
 }
 
-pd_status pd_buf_append(struct pd_buf *b, const void *p, size_t n)
+pd_status pd_buf_append_grow(struct pd_buf *b, const void *p, size_t n)
 {
     pd_status status = pd_buf_reserve(b, n);
     if (status == PD_OK && n != 0) {
@@ -94,19 +94,14 @@ pd_status pd_buf_append(struct pd_buf *b, const void *p, size_t n)
     return status;
 }
 
-pd_status pd_buf_append_str(struct pd_buf *b, struct pd_str s)
+pd_status pd_buf_append_u64(struct pd_buf *b, uint64_t v)
 {
-    return pd_buf_append(b, s.p, s.n);
-}
-
-pd_status pd_buf_append_cstr(struct pd_buf *b, const char *s)
-{
-    return pd_buf_append(b, s, strlen(s));
-}
-
-pd_status pd_buf_append_char(struct pd_buf *b, char c)
-{
-    return pd_buf_append(b, &c, 1);
+    char digits[20];
+    size_t at = sizeof digits;
+    do
+        digits[--at] = (char)('0' + v % 10);
+    while ((v /= 10) != 0);
+    return pd_buf_append(b, digits + at, sizeof digits - at);
 }
 
 pd_status pd_buf_vappendf(struct pd_buf *b, const char *fmt, va_list ap)

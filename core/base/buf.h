@@ -10,6 +10,7 @@
 #define PD_BASE_BUF_H
 
 #include <stdarg.h>
+#include <string.h>
 
 #include <pdplane/types.h>
 
@@ -30,10 +31,30 @@ void pd_buf_clear(struct pd_buf *b);
 
 /* Room for `more` bytes behind the content: PD_OK, PD_ELIMIT, PD_ENOMEM. */
 pd_status pd_buf_reserve(struct pd_buf *b, size_t more);
-pd_status pd_buf_append(struct pd_buf *b, const void *p, size_t n);
-pd_status pd_buf_append_str(struct pd_buf *b, struct pd_str s);
-pd_status pd_buf_append_cstr(struct pd_buf *b, const char *s);
-pd_status pd_buf_append_char(struct pd_buf *b, char c);
+pd_status pd_buf_append_grow(struct pd_buf *b, const void *p, size_t n);
+static inline pd_status pd_buf_append(struct pd_buf *b, const void *p, size_t n)
+{
+    if (b->base == NULL || n > b->limit - b->n || n > b->cap - (size_t)(b->p - b->base) - b->n)
+        return pd_buf_append_grow(b, p, n);
+    if (n != 0)
+        memcpy(b->p + b->n, p, n);
+    b->n += n;
+    return PD_OK;
+}
+static inline pd_status pd_buf_append_str(struct pd_buf *b, struct pd_str s)
+{
+    return pd_buf_append(b, s.p, s.n);
+}
+static inline pd_status pd_buf_append_cstr(struct pd_buf *b, const char *s)
+{
+    return pd_buf_append(b, s, strlen(s));
+}
+static inline pd_status pd_buf_append_char(struct pd_buf *b, char c)
+{
+    return pd_buf_append(b, &c, 1);
+}
+/* Decimal digits, faster than formatted output. */
+pd_status pd_buf_append_u64(struct pd_buf *b, uint64_t v);
 pd_status pd_buf_appendf(struct pd_buf *b, const char *fmt, ...) PD_PRINTF(2, 3);
 pd_status pd_buf_vappendf(struct pd_buf *b, const char *fmt, va_list ap) PD_PRINTF(2, 0);
 

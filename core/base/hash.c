@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* xxHash behind our own names.  Digests cross machines, so they depend on the
- * library's stable formats only (XXH64 and XXH3 since 0.8). */
+ * library's stable formats only (XXH3 since 0.8). */
 #include "base/hash.h"
 
 #include "base/mem.h"
@@ -16,11 +16,6 @@ struct pd_hash128 pd_hash128(const void *p, size_t n, uint64_t seed)
 {
     XXH128_hash_t h = XXH3_128bits_withSeed(n == 0 ? "" : p, n, seed);
     return (struct pd_hash128){ h.low64, h.high64 };
-}
-
-uint64_t pd_hash_xxh64(const void *p, size_t n, uint64_t seed)
-{
-    return XXH64(n == 0 ? "" : p, n, seed);
 }
 
 /* The finisher of splitmix64 over the seeded value. */

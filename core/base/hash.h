@@ -14,8 +14,6 @@ struct pd_hash128 {
 /* XXH3, 64 and 128 bits. */
 uint64_t pd_hash64(const void *p, size_t n, uint64_t seed);
 struct pd_hash128 pd_hash128(const void *p, size_t n, uint64_t seed);
-/* XXH64, where a peer's protocol asks for it. */
-uint64_t pd_hash_xxh64(const void *p, size_t n, uint64_t seed);
 /* A well mixed 64-bit value from a 64-bit value; a bijection for each seed. */
 uint64_t pd_hash_u64(uint64_t v, uint64_t seed);
 

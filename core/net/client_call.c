@@ -4,6 +4,7 @@
  * Invariant: a call that has told its owner about its end is not touched again;
  * the request head is written by us alone, from checked parts. */
 #include "net/client_int.h"
+#include "net/http1_int.h"
 
 #include "base/compiler.h"
 #include "base/mem.h"
@@ -69,7 +70,7 @@ static bool is_target(struct pd_str s)
     if (s.n == 0 || s.n > PD_HTTP1_LINE - 64 || s.p[0] != '/')
         return false;
     for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] <= 0x20 || (unsigned char)s.p[i] >= 0x7f || s.p[i] == '#')
+        if (!pd_http1_is((unsigned char)s.p[i], PD_HTTP1_TARGET))
             return false;
     return true;
 }
@@ -80,33 +81,23 @@ static bool is_host(struct pd_str s)
         return false;
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-              c == '.' || c == '-' || c == '_' || c == ':' || c == '[' || c == ']' || c == '%'))
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == ':' || c == '-' ||
+              (c >= 'A' && c <= 'Z') || c == '_' || c == '[' || c == ']' || c == '%'))
             return false;
     }
     return true;
 }
 
-static bool is_name(struct pd_str s)
-{
-    for (size_t i = 0; i < s.n; i++) {
-        char c = s.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-              c == '-'))
-            return false;
-    }
-    return s.n > 0 && s.n <= PD_HTTP1_NAME;
-}
-
 static bool is_ours(struct pd_str name)
 {
-    static const char *const names[] = {
-        "host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade",
-        "te", "trailer", "expect", "proxy-connection", "proxy-authorization"
+    static const struct pd_str names[] = {
+        PD_STR("host"), PD_STR("content-length"), PD_STR("transfer-encoding"), PD_STR("connection"),
+        PD_STR("keep-alive"), PD_STR("upgrade"), PD_STR("te"), PD_STR("trailer"), PD_STR("expect"),
+        PD_STR("proxy-connection"), PD_STR("proxy-authorization"),
     };
 
     for (size_t i = 0; i < PD_ARRAY_LEN(names); i++)
-        if (pd_str_eq_nocase(name, pd_str_from(names[i])))
+        if (name.n == names[i].n && pd_str_eq_nocase(name, names[i]))
             return true;
     return false;
 }
@@ -126,7 +117,7 @@ static pd_status put_head(struct pd_http_call *call, const struct pd_http_call_o
     (void)pd_buf_append_str(b, o->host);
     (void)pd_buf_append(b, "\r\n", 2);
     for (size_t i = 0; i < o->n_headers; i++) {
-        if (!is_name(o->headers[i].name) || !pd_http_is_value(o->headers[i].value))
+        if (o->headers[i].name.n > PD_HTTP1_NAME || !pd_http1_is_name(o->headers[i].name) || !pd_http_is_value(o->headers[i].value))
             return PD_EINVAL;
         if (is_ours(o->headers[i].name))
             continue;
@@ -136,8 +127,11 @@ static pd_status put_head(struct pd_http_call *call, const struct pd_http_call_o
         (void)pd_buf_append(b, "\r\n", 2);
     }
     if (length > 0 || o->method == PD_HTTP_POST || o->method == PD_HTTP_PUT ||
-        o->method == PD_HTTP_PATCH)
-        (void)pd_buf_appendf(b, "content-length: %llu\r\n", (unsigned long long)length);
+        o->method == PD_HTTP_PATCH) {
+        (void)pd_buf_append_str(b, PD_STR("content-length: "));
+        (void)pd_buf_append_u64(b, length);
+        (void)pd_buf_append(b, "\r\n", 2);
+    }
     (void)pd_buf_append(b, "\r\n", 2);
     return b->status;
 }

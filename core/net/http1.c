@@ -20,7 +20,7 @@ void pd_http1_init(struct pd_http1 *p, bool is_response, uint64_t body_limit)
     p->is_response = is_response;
     p->body_limit = body_limit;
     /* The decoded path stands behind the head. */
-    pd_buf_init(&p->text, PD_HTTP1_HEAD + PD_HTTP1_LINE + 16);
+    pd_buf_init(&p->text, PD_HTTP1_HEAD + PD_HTTP1_LINE + PD_HTTP1_SLACK + 16);
 }
 
 void pd_http1_fini(struct pd_http1 *p)
@@ -41,7 +41,7 @@ void pd_http1_reset(struct pd_http1 *p)
 
     if (text.cap > KEEP_TEXT) {
         pd_buf_fini(&text);
-        pd_buf_init(&text, PD_HTTP1_HEAD + PD_HTTP1_LINE + 16);
+        pd_buf_init(&text, PD_HTTP1_HEAD + PD_HTTP1_LINE + PD_HTTP1_SLACK + 16);
     }
     pd_buf_clear(&text);
     if (cap > KEEP_HEADERS) {
@@ -151,7 +151,8 @@ static enum pd_http1_event next_head(struct pd_http1 *p, const char *data, size_
 
         if (p->text.n + take > PD_HTTP1_HEAD + 1)
             take = PD_HTTP1_HEAD + 1 - p->text.n;
-        if (pd_buf_append(&p->text, data + at, take) != PD_OK)
+        if (pd_buf_reserve(&p->text, take + PD_HTTP1_SLACK) != PD_OK ||
+            pd_buf_append(&p->text, data + at, take) != PD_OK)
             return pd_http1_refuse(p, PD_HTTP_REJECT_MEMORY);
         at += piece;
         *used = at;

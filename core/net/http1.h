@@ -2,7 +2,8 @@
 /* Strict HTTP/1.1 messages: the head of a request or response parsed at once,
  * the body as spans of the caller's bytes, and every refusal with its status.
  *
- * A message is accepted only when our own line rules and llhttp agree about it.
+ * A message is accepted only when our own line rules, which leave no room for two
+ * readings, accept it; llhttp must agree where it is sent in chunks.
  * One thread at a time; no I/O here. */
 #ifndef PD_NET_HTTP1_H
 #define PD_NET_HTTP1_H

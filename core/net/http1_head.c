@@ -2,8 +2,8 @@
 /* The rules that need a whole head: target, host, framing, expectation.
  *
  * Invariant: after pd_http1_finish_head says yes, all spans are pointers, body
- * framing is decided by exactly one header or by none, and llhttp has read the
- * same bytes the same way. */
+ * framing is decided by exactly one header or by none, and where that is more
+ * than a plain number llhttp has read the same bytes the same way. */
 #include "net/http1_int.h"
 
 #include "base/str.h"
@@ -297,7 +297,8 @@ enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p)
     if (reject != PD_HTTP_REJECT_NONE)
         return reject;
     h->keep_alive = !h->until_close && !f.close && (h->minor == 1 || f.keep);
-    return pd_http1_second_opinion(p);
+    return h->is_chunked || (!p->is_response && h->method == PD_HTTP_OTHER) ? pd_http1_second_opinion(p)
+                                                                           : PD_HTTP_REJECT_NONE;
 }
 
 struct pd_str pd_http_head_get(const struct pd_http_head *head, const char *name)
@@ -331,8 +332,5 @@ bool pd_http_head_has_token(const struct pd_http_head *head, const char *name, c
 
 bool pd_http_is_value(struct pd_str s)
 {
-    for (size_t i = 0; i < s.n; i++)
-        if (!pd_http1_is((unsigned char)s.p[i], PD_HTTP1_VALUE))
-            return false;
-    return true;
+    return pd_http1_is_value(s.p, s.n, 0);
 }

@@ -11,11 +11,32 @@ enum {
     PD_HTTP1_VALUE = 2,     /* HTAB, 0x20..0x7e, 0x80..0xff */
     PD_HTTP1_TARGET = 4,    /* 0x21..0x7e but '#' */
     PD_HTTP1_HEX = 8,
-    PD_HTTP1_HOSTNAME = 16  /* letters, digits, and what a host may hold besides */
+    PD_HTTP1_HOSTNAME = 16, /* letters, digits, and what a host may hold besides */
+    PD_HTTP1_NAME_BYTE = 32 /* letters, digits, '-' */
 };
 
+extern const unsigned char pd_http1_classes[256];
+/* Token bytes in lower case; 0: no token byte. */
+extern const unsigned char pd_http1_lower[256];
+
 /* Whether c is in any of the classes. */
-bool pd_http1_is(unsigned char c, unsigned classes);
+static inline bool pd_http1_is(unsigned char c, unsigned classes)
+{
+    return (pd_http1_classes[c] & classes) != 0;
+}
+/* Whether n bytes may stand in a value.  `slack`: that many bytes behind them may
+ * be read, with no meaning. */
+bool pd_http1_is_value(const char *p, size_t n, size_t slack);
+/* What pd_http1_is_value may look at behind a head's text. */
+#define PD_HTTP1_SLACK 16u
+/* Whether s is a name of letters, digits and dashes, as the names that we write are. */
+static inline bool pd_http1_is_name(struct pd_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (!pd_http1_is((unsigned char)s.p[i], PD_HTTP1_NAME_BYTE))
+            return false;
+    return s.n > 0;
+}
 /* Value of a hex digit; c must be one. */
 unsigned pd_http1_hex(unsigned char c);
 
@@ -27,7 +48,9 @@ enum pd_http_reject pd_http1_status_line(struct pd_http1 *p, size_t off, size_t 
 /* All lines are there: resolves spans, then the rules between headers. */
 enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p);
 
-/* What llhttp makes of the same head; PD_HTTP_REJECT_NONE when it agrees. */
+/* What llhttp makes of the same head; PD_HTTP_REJECT_NONE when it agrees.  Asked
+ * about heads whose framing is more than a number or nothing, and about methods
+ * that we do not know; t/fuzz/http1.c asks about every head. */
 enum pd_http_reject pd_http1_second_opinion(const struct pd_http1 *p);
 
 /* Chunked bodies.  States of struct pd_http1. */

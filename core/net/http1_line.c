@@ -9,31 +9,72 @@
 #include "base/str.h"
 
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
-bool pd_http1_is(unsigned char c, unsigned classes)
-{
-    static const unsigned char table[256] = {
-        ['\t'] = PD_HTTP1_VALUE, [' '] = PD_HTTP1_VALUE,
+const unsigned char pd_http1_classes[256] = {
+    ['\t'] = PD_HTTP1_VALUE, [' '] = PD_HTTP1_VALUE,
 #define V (PD_HTTP1_VALUE | PD_HTTP1_TARGET)
 #define T (V | PD_HTTP1_TOKEN)
 #define H (T | PD_HTTP1_HOSTNAME)
-#define X (H | PD_HTTP1_HEX)
-        ['!'] = H, ['"'] = V, ['#'] = PD_HTTP1_VALUE | PD_HTTP1_TOKEN, ['$'] = H, ['%'] = H,
-        ['&'] = H, ['\''] = H, ['('] = V | PD_HTTP1_HOSTNAME, [')'] = V | PD_HTTP1_HOSTNAME,
-        ['*'] = H, ['+'] = H, [','] = V, ['-'] = H, ['.'] = H, ['/'] = V,
-        ['0' ... '9'] = X, [':'] = V, [';'] = V | PD_HTTP1_HOSTNAME, ['<'] = V,
-        ['='] = V | PD_HTTP1_HOSTNAME, ['>'] = V, ['?'] = V, ['@'] = V,
-        ['A' ... 'F'] = X, ['G' ... 'Z'] = H, ['['] = V, ['\\'] = V, [']'] = V,
-        ['^'] = T, ['_'] = H, ['`'] = T, ['a' ... 'f'] = X, ['g' ... 'z'] = H,
-        ['{'] = V, ['|'] = T, ['}'] = V, ['~'] = H,
-        [0x80 ... 0xff] = PD_HTTP1_VALUE,
+#define N (H | PD_HTTP1_NAME_BYTE)
+#define X (N | PD_HTTP1_HEX)
+    ['!'] = H, ['"'] = V, ['#'] = PD_HTTP1_VALUE | PD_HTTP1_TOKEN, ['$'] = H, ['%'] = H,
+    ['&'] = H, ['\''] = H, ['('] = V | PD_HTTP1_HOSTNAME, [')'] = V | PD_HTTP1_HOSTNAME,
+    ['*'] = H, ['+'] = H, [','] = V, ['-'] = N, ['.'] = H, ['/'] = V,
+    ['0' ... '9'] = X, [':'] = V, [';'] = V | PD_HTTP1_HOSTNAME, ['<'] = V,
+    ['='] = V | PD_HTTP1_HOSTNAME, ['>'] = V, ['?'] = V, ['@'] = V,
+    ['A' ... 'F'] = X, ['G' ... 'Z'] = N, ['['] = V, ['\\'] = V, [']'] = V,
+    ['^'] = T, ['_'] = H, ['`'] = T, ['a' ... 'f'] = X, ['g' ... 'z'] = N,
+    ['{'] = V, ['|'] = T, ['}'] = V, ['~'] = H,
+    [0x80 ... 0xff] = PD_HTTP1_VALUE,
 #undef V
 #undef T
 #undef H
+#undef N
 #undef X
-    };
-    return (table[c] & classes) != 0;
+};
+
+#define L(lower, upper) [lower] = lower, [upper] = lower
+const unsigned char pd_http1_lower[256] = {
+    L('a', 'A'), L('b', 'B'), L('c', 'C'), L('d', 'D'), L('e', 'E'), L('f', 'F'), L('g', 'G'),
+    L('h', 'H'), L('i', 'I'), L('j', 'J'), L('k', 'K'), L('l', 'L'), L('m', 'M'), L('n', 'N'),
+    L('o', 'O'), L('p', 'P'), L('q', 'Q'), L('r', 'R'), L('s', 'S'), L('t', 'T'), L('u', 'U'),
+    L('v', 'V'), L('w', 'W'), L('x', 'X'), L('y', 'Y'), L('z', 'Z'),
+    ['0'] = '0', ['1'] = '1', ['2'] = '2', ['3'] = '3', ['4'] = '4', ['5'] = '5', ['6'] = '6',
+    ['7'] = '7', ['8'] = '8', ['9'] = '9', ['!'] = '!', ['#'] = '#', ['$'] = '$', ['%'] = '%',
+    ['&'] = '&', ['\''] = '\'', ['*'] = '*', ['+'] = '+', ['-'] = '-', ['.'] = '.', ['^'] = '^',
+    ['_'] = '_', ['`'] = '`', ['|'] = '|', ['~'] = '~',
+};
+#undef L
+
+bool pd_http1_is_value(const char *p, size_t n, size_t slack)
+{
+    size_t i = 0;
+#if defined(__SSE2__)
+    const __m128i control = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\t'), del = _mm_set1_epi8(0x7f);
+
+    for (; i < n && n - i + slack >= 16; i += 16) {
+        __m128i v;
+        memcpy(&v, p + i, sizeof v);
+        /* Not above 0x1f, as bytes without sign; HTAB is allowed. */
+        __m128i low = _mm_andnot_si128(_mm_cmpeq_epi8(v, tab), _mm_cmpeq_epi8(_mm_min_epu8(v, control), v));
+        unsigned bad = (unsigned)_mm_movemask_epi8(_mm_or_si128(low, _mm_cmpeq_epi8(v, del)));
+        if (n - i < 16)
+            bad &= (1u << (n - i)) - 1;
+        if (bad != 0)
+            return false;
+    }
+#else
+    (void)slack;
+#endif
+    for (; i < n; i++)
+        if (!pd_http1_is((unsigned char)p[i], PD_HTTP1_VALUE))
+            return false;
+    return true;
 }
+
 
 unsigned pd_http1_hex(unsigned char c)
 {
@@ -69,18 +110,20 @@ enum pd_http_reject pd_http1_header_line(struct pd_http1 *p, size_t off, size_t 
 
     if (line[0] == ' ' || line[0] == '\t')
         return p->n_headers == 0 ? PD_HTTP_REJECT_HEADER_NAME : PD_HTTP_REJECT_OBS_FOLD;
-    for (; colon < n && pd_http1_is((unsigned char)line[colon], PD_HTTP1_TOKEN); colon++) {
-        has_underscore |= line[colon] == '_';
-        if (line[colon] >= 'A' && line[colon] <= 'Z')
-            line[colon] = (char)(line[colon] | 0x20);
+    for (; colon < n; colon++) {
+        unsigned char c = pd_http1_lower[(unsigned char)line[colon]];
+        if (c == 0)
+            break;
+        has_underscore |= c == '_';
+        line[colon] = (char)c;
     }
     if (colon == n || line[colon] != ':' || colon == 0 || colon > PD_HTTP1_NAME)
         return PD_HTTP_REJECT_HEADER_NAME;
     for (from = colon + 1; from < n && (line[from] == ' ' || line[from] == '\t'); from++)
         ;
-    for (to = from; to < n; to++)
-        if (!pd_http1_is((unsigned char)line[to], PD_HTTP1_VALUE))
-            return PD_HTTP_REJECT_HEADER_VALUE;
+    if (!pd_http1_is_value(line + from, n - from, PD_HTTP1_SLACK))
+        return PD_HTTP_REJECT_HEADER_VALUE;
+    to = n;
     while (to > from && (line[to - 1] == ' ' || line[to - 1] == '\t'))
         to--;
     if (++p->trailers > PD_HTTP1_HEADERS)

@@ -4,6 +4,7 @@
  * Invariant: bytes leave in the order of req->out; a piece is written past the
  * queue only in one writev together with all of it.  The framing always tells
  * the truth: an answer that cannot be completed cuts the connection. */
+#include "net/http1_int.h"
 #include "net/server_int.h"
 
 #include "base/compiler.h"
@@ -123,30 +124,21 @@ static const char *date_text(struct pd_http_server *s)
 /* Headers that only the server may write. */
 static bool is_ours(struct pd_str name)
 {
-    static const char *const names[] = { "content-length", "transfer-encoding", "connection",
-                                         "date", "x-request-id", "keep-alive", "upgrade" };
+    static const struct pd_str names[] = {
+        PD_STR("content-length"), PD_STR("transfer-encoding"), PD_STR("connection"), PD_STR("date"),
+        PD_STR("x-request-id"), PD_STR("keep-alive"), PD_STR("upgrade"),
+    };
 
     for (size_t i = 0; i < PD_ARRAY_LEN(names); i++)
-        if (pd_str_eq_nocase(name, pd_str_from(names[i])))
+        if (name.n == names[i].n && pd_str_eq_nocase(name, names[i]))
             return true;
     return false;
-}
-
-static bool is_name(struct pd_str name)
-{
-    for (size_t i = 0; i < name.n; i++) {
-        char c = name.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-              c == '-'))
-            return false;
-    }
-    return name.n > 0;
 }
 
 static void put_headers(struct pd_buf *b, const struct pd_http_header *headers, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (!is_name(headers[i].name) || is_ours(headers[i].name) ||
+        if (!pd_http1_is_name(headers[i].name) || is_ours(headers[i].name) ||
             !pd_http_is_value(headers[i].value))
             continue;
         (void)pd_buf_append_str(b, headers[i].name);
@@ -171,18 +163,6 @@ static void decide_end(struct pd_http_req *req, uint64_t length)
     req->left = length;
 }
 
-/* Decimal digits; heads are made for every answer, formatted output is slow. */
-static void put_number(struct pd_buf *b, uint64_t v)
-{
-    char digits[20];
-    size_t at = sizeof digits;
-
-    do
-        digits[--at] = (char)('0' + v % 10);
-    while ((v /= 10) != 0);
-    (void)pd_buf_append(b, digits + at, sizeof digits - at);
-}
-
 /* Queues the head; framing and keep-alive are decided here. */
 static pd_status put_head(struct pd_http_req *req, uint32_t status,
                           const struct pd_http_header *headers, size_t n, uint64_t length)
@@ -203,7 +183,7 @@ static pd_status put_head(struct pd_http_req *req, uint32_t status,
     s->stats.responses[status / 100]++;
     pd_http_req_make_id(req);
     (void)pd_buf_append_str(b, PD_STR("HTTP/1.1 "));
-    put_number(b, status);
+    (void)pd_buf_append_u64(b, status);
     (void)pd_buf_append_char(b, ' ');
     (void)pd_buf_append_cstr(b, pd_http_status_text(status));
     (void)pd_buf_append_str(b, PD_STR("\r\ndate: "));
@@ -216,7 +196,7 @@ static pd_status put_head(struct pd_http_req *req, uint32_t status,
         (void)pd_buf_append_cstr(b, "transfer-encoding: chunked\r\n");
     else if (length != PD_HTTP_UNKNOWN_LENGTH && status != 204 && status != 304) {
         (void)pd_buf_append_str(b, PD_STR("content-length: "));
-        put_number(b, length);
+        (void)pd_buf_append_u64(b, length);
         (void)pd_buf_append(b, "\r\n", 2);
     }
     if (!req->keep)
@@ -302,6 +282,19 @@ pd_status pd_http_begin(struct pd_http_req *req, uint32_t status,
     return PD_OK;
 }
 
+/* "1f\r\n"; returns its length. */
+static size_t put_size(char out[24], size_t bytes)
+{
+    unsigned digits = 1;
+
+    while (digits < 16 && bytes >> (4 * digits) != 0)
+        digits++;
+    for (unsigned i = 0; i < digits; i++)
+        out[i] = "0123456789abcdef"[bytes >> (4 * (digits - 1 - i)) & 15];
+    memcpy(out + digits, "\r\n", 2);
+    return digits + 2;
+}
+
 /* Frames the runs; out has room for 2 more than n.  Returns the count. */
 static size_t frame(const struct pd_http_req *req, const struct pd_iov *iov, size_t n,
                     size_t bytes, char size_line[24], struct pd_iov *out)
@@ -309,10 +302,9 @@ static size_t frame(const struct pd_http_req *req, const struct pd_iov *iov, siz
     size_t count = 0;
 
     if (req->is_chunked)
-        out[count++] = (struct pd_iov){ size_line,
-                                        (size_t)snprintf(size_line, 24, "%zx\r\n", bytes) };
-    memcpy(out + count, iov, n * sizeof(*iov));
-    count += n;
+        out[count++] = (struct pd_iov){ size_line, put_size(size_line, bytes) };
+    for (size_t i = 0; i < n; i++)
+        out[count++] = iov[i];
     if (req->is_chunked)
         out[count++] = (struct pd_iov){ (void *)(uintptr_t)"\r\n", 2 };
     return count;

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Explanation lines.  Each is a head of fixed size with three short strings
  * behind it, one after the other in the record's memory; a line is there whole
- * or not at all, and scores never follow a candidate that is not theirs. */
+ * or not at all, and scores never follow a candidate that is not theirs.
+ *
+ * Candidates usually come as a table: a head, the columns (weight, plugin), the
+ * rows (total, match, scores, name).  Reading makes lines of it again; reading is
+ * rare, so it walks from the start for each line. */
 #include "req/explain.h"
 
 #include <string.h>
@@ -16,6 +20,7 @@ struct packed {
 };
 
 #define HEAD 20u
+#define TABLE 0xffu             /* kind of a table; subject, plugin: columns and rows, extra: bytes */
 
 static uint8_t cut(struct pd_str s)
 {
@@ -77,23 +82,133 @@ void pd_explain_add(struct pd_explain *e, const struct pd_explain_line *line)
     e->used += need;
 }
 
+static uint8_t *put_number(uint8_t *at, double v)
+{
+    return put(at, &v, sizeof v);
+}
+
+static uint8_t *put_text(uint8_t *at, struct pd_str s)
+{
+    uint8_t n = cut(s);
+    return put(put(at, &n, 1), s.p, n);
+}
+
+/* Bytes of the first rows that fit, and how many these are. */
+static uint32_t measure(const struct pd_explain *e, const struct pd_explain_table *t, uint32_t *rows)
+{
+    uint32_t room = e->cap - e->used < PD_EXPLAIN_RESERVE ? 0 : e->cap - e->used - PD_EXPLAIN_RESERVE;
+    uint32_t need = HEAD;
+
+    *rows = 0;
+    for (uint32_t k = 0; k < t->columns; k++)
+        need += 9u + cut(t->column[k].plugin);
+    for (uint32_t i = 0; i < t->rows && i < PD_EXPLAIN_ROWS; i++) {
+        uint32_t more = 8u * (2 + t->columns) + 1u + cut(t->row[i].subject);
+        if (need + more > room)
+            break;
+        need += more;
+        ++*rows;
+    }
+    return need;
+}
+
+void pd_explain_add_table(struct pd_explain *e, const struct pd_explain_table *t)
+{
+    uint32_t rows, need = measure(e, t, &rows);
+
+    e->lost += (t->rows - rows) * (1 + t->columns);
+    e->skip_scores = rows < t->rows;
+    if (rows == 0)
+        return;
+    struct packed head = { .extra = need, .kind = TABLE, .subject = (uint8_t)t->columns,
+                           .plugin = (uint8_t)rows };
+    uint8_t *at = put(e->bytes + e->used, &head, HEAD);
+    for (uint32_t k = 0; k < t->columns; k++)
+        at = put_text(put_number(at, t->column[k].weight), t->column[k].plugin);
+    for (uint32_t i = 0; i < rows; i++) {
+        at = put_number(put_number(at, t->row[i].total), t->row[i].match);
+        at = put(at, t->score + (size_t)i * t->columns, 8u * t->columns);
+        at = put_text(at, t->row[i].subject);
+    }
+    e->used += need;
+}
+
+static double get_number(const uint8_t **at)
+{
+    double v;
+    memcpy(&v, *at, sizeof v);
+    *at += sizeof v;
+    return v;
+}
+
+static struct pd_str get_text(const uint8_t **at)
+{
+    struct pd_str s = { (const char *)*at + 1, **at };
+    *at += 1u + s.n;
+    return s;
+}
+
+/* Line number `want` of the table whose head is given and whose rest is at `at`. */
+static void table_line(const struct packed *head, const uint8_t *at, uint32_t want,
+                       struct pd_explain_line *out)
+{
+    uint32_t columns = head->subject, row = want / (1 + columns), column = want % (1 + columns);
+
+    for (uint32_t k = 0; k < columns; k++) {
+        double weight = get_number(&at);
+        struct pd_str plugin = get_text(&at);
+        if (k + 1 == column) {
+            out->extra = weight;
+            out->plugin = plugin;
+        }
+    }
+    for (uint32_t i = 0; i < row; i++) {
+        at += 8u * (2 + columns);
+        (void)get_text(&at);
+    }
+    out->kind = column == 0 ? PD_EXPLAIN_CANDIDATE : PD_EXPLAIN_SCORE;
+    if (column > 0) {
+        at += 8u * (1 + column);
+        out->value = get_number(&at);
+        return;
+    }
+    out->value = get_number(&at);
+    out->extra = get_number(&at);
+    at += 8u * columns;
+    out->subject = get_text(&at);
+}
+
+/* The cursor is the number of the line. */
 bool pd_explain_next(const struct pd_explain *e, uint32_t *cursor, struct pd_explain_line *out)
 {
-    struct packed head;
+    uint32_t skip = *cursor;
 
-    if (*cursor >= e->used)
-        return false;
-    const uint8_t *at = e->bytes + *cursor;
-    memset(&head, 0, sizeof head);
-    memcpy(&head, at, HEAD);
-    at += HEAD;
-    memset(out, 0, sizeof *out);
-    out->kind = head.kind;
-    out->value = head.value;
-    out->extra = head.extra;
-    out->subject = (struct pd_str){ (const char *)at, head.subject };
-    out->plugin = (struct pd_str){ (const char *)at + head.subject, head.plugin };
-    out->text = (struct pd_str){ (const char *)at + head.subject + head.plugin, head.text };
-    *cursor += HEAD + head.subject + head.plugin + head.text;
-    return true;
+    for (uint32_t from = 0; from < e->used;) {
+        struct packed head;
+        const uint8_t *at = e->bytes + from;
+        memset(&head, 0, sizeof head);
+        memcpy(&head, at, HEAD);
+        at += HEAD;
+        uint32_t lines = head.kind == TABLE ? head.plugin * (1u + head.subject) : 1u;
+        from += head.kind == TABLE ? (uint32_t)head.extra
+                                   : HEAD + (uint32_t)head.subject + head.plugin + head.text;
+        if (skip >= lines) {
+            skip -= lines;
+            continue;
+        }
+        memset(out, 0, sizeof *out);
+        ++*cursor;
+        if (head.kind == TABLE) {
+            table_line(&head, at, skip, out);
+            return true;
+        }
+        out->kind = head.kind;
+        out->value = head.value;
+        out->extra = head.extra;
+        out->subject = (struct pd_str){ (const char *)at, head.subject };
+        out->plugin = (struct pd_str){ (const char *)at + head.subject, head.plugin };
+        out->text = (struct pd_str){ (const char *)at + head.subject + head.plugin, head.text };
+        return true;
+    }
+    return false;
 }

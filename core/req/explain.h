@@ -23,6 +23,9 @@ void pd_explain_init(struct pd_explain *e, uint8_t *bytes, uint32_t cap);
 void pd_explain_reset(struct pd_explain *e);
 /* Packs a copy; a line without room is counted in `lost`. */
 void pd_explain_add(struct pd_explain *e, const struct pd_explain_line *line);
+/* The same for the lines that a table stands for; rows without room are counted
+ * line by line. */
+void pd_explain_add_table(struct pd_explain *e, const struct pd_explain_table *table);
 /* *cursor = 0 first; false at the end.  Strings are borrowed until reset. */
 bool pd_explain_next(const struct pd_explain *e, uint32_t *cursor, struct pd_explain_line *out);
 

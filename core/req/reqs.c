@@ -141,6 +141,7 @@ const struct pd_req_api *pd_reqs_api(void)
         .counts = pd_reqs_counts,
         .stage_name = pd_req_stage_name,
         .outcome_name = pd_req_outcome_name,
+        .explain_table = pd_req_explain_table,
     };
     return &api;
 }
@@ -243,6 +244,11 @@ void pd_req_finish(struct pd_reqs *reqs, struct pd_req *req, uint32_t outcome, u
 void pd_req_explain(void *req, const struct pd_explain_line *line)
 {
     pd_explain_add(&record_of(req)->explain, line);
+}
+
+void pd_req_explain_table(void *req, const struct pd_explain_table *table)
+{
+    pd_explain_add_table(&record_of(req)->explain, table);
 }
 
 void pd_req_note(struct pd_req *req, const char *fmt, ...)

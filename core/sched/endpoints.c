@@ -36,7 +36,7 @@ pd_status pd_endpoints_init(struct pd_endpoints *t, uint32_t max, uint32_t failu
 static void endpoint_free(struct pd_endpoint *e)
 {
     pd_free(e->models);
-    pd_free(e->model_hashes);
+    pd_free(e->known);
     pd_free(e->key);
     pd_free(e);
 }
@@ -71,17 +71,18 @@ static bool info_is_legal(const struct pd_endpoint_info *info)
 }
 
 /* Pointers and texts of the models in one piece. */
-static pd_status copy_models(const struct pd_endpoint_info *info, char ***models, uint64_t **hashes)
+static pd_status copy_models(const struct pd_endpoint_info *info, char ***models,
+                             struct pd_endpoint_model **known)
 {
     size_t bytes = ((size_t)info->models_n + 1) * sizeof(char *);
 
     for (uint32_t i = 0; i < info->models_n; i++)
         bytes += info->models[i].n + 1;
     *models = pd_alloc(bytes);
-    *hashes = pd_calloc((size_t)info->models_n + 1, sizeof **hashes);
-    if (*models == NULL || *hashes == NULL) {
+    *known = pd_calloc((size_t)info->models_n + 1, sizeof **known);
+    if (*models == NULL || *known == NULL) {
         pd_free(*models);
-        pd_free(*hashes);
+        pd_free(*known);
         return PD_ENOMEM;
     }
     char *text = (char *)(*models + info->models_n + 1);
@@ -90,7 +91,8 @@ static pd_status copy_models(const struct pd_endpoint_info *info, char ***models
         memcpy(text, info->models[i].p, info->models[i].n);
         text[info->models[i].n] = '\0';
         text += info->models[i].n + 1;
-        (*hashes)[i] = pd_endpoint_model_hash(info->models[i]);
+        (*known)[i] = (struct pd_endpoint_model){ pd_endpoint_model_hash(info->models[i]),
+                                                  info->models[i].n };
     }
     (*models)[info->models_n] = NULL;
     return PD_OK;
@@ -126,11 +128,11 @@ pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info
                            struct pd_endpoint **out, bool *is_new)
 {
     char **models = NULL;
-    uint64_t *hashes = NULL;
+    struct pd_endpoint_model *known = NULL;
 
     if (!info_is_legal(info))
         return PD_EINVAL;
-    pd_status st = copy_models(info, &models, &hashes);
+    pd_status st = copy_models(info, &models, &known);
     if (st != PD_OK)
         return st;
     struct pd_endpoint *e = pd_strmap_get(&t->by_key, info->key);
@@ -139,13 +141,13 @@ pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info
         st = add(t, info->key, &e);
     if (st != PD_OK) {
         pd_free(models);
-        pd_free(hashes);
+        pd_free(known);
         return st;
     }
     pd_free(e->models);
-    pd_free(e->model_hashes);
+    pd_free(e->known);
     e->models = models;
-    e->model_hashes = hashes;
+    e->known = known;
     e->models_n = info->models_n;
     (void)pd_str_copy(info->name.n > 0 ? info->name : info->key, e->name, sizeof e->name);
     e->view.roles = info->roles;
@@ -161,6 +163,7 @@ pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info
         e->view.blocks_total = info->blocks_total;
     }
     e->block_tokens = info->block_tokens;
+    e->flags = info->flags;
     e->user = info->user;
     *out = e;
     return PD_OK;
@@ -207,7 +210,8 @@ bool pd_endpoint_serves(const struct pd_endpoint *e, struct pd_str model, uint64
     if (e->models_n == 0 || model.n == 0)
         return true;
     for (uint32_t i = 0; i < e->models_n; i++) {
-        if (e->model_hashes[i] == model_hash && pd_str_is(model, e->models[i]))
+        if (e->known[i].hash == model_hash && e->known[i].n == model.n &&
+            memcmp(e->models[i], model.p, model.n) == 0)
             return true;
     }
     return false;

@@ -7,16 +7,22 @@
 
 #include <pdplane/sched.h>
 
+struct pd_endpoint_model {
+    uint64_t hash;
+    size_t n;
+};
+
 struct pd_endpoint {
     struct pd_endpoint_view view;   /* counters; ages and matches are filled when asked for */
     char name[PD_ENDPOINT_NAME_MAX + 1];
     char *key;
     char **models;                  /* ended by NULL, one allocation with the texts */
-    uint64_t *model_hashes;
+    struct pd_endpoint_model *known;    /* the same, to compare with */
     uint32_t models_n;
     uint32_t failures;              /* in a row */
     uint32_t report;                /* number of the last load report */
     uint32_t block_tokens;
+    uint32_t flags;                 /* PD_ENDPOINT_WHOLE */
     uint32_t state_before;          /* is_leaving: to go back to */
     bool is_leaving;                /* goes with its last dispatch */
     pd_time reported;               /* PD_TIME_NEVER: nothing yet */

@@ -89,6 +89,8 @@ static uint32_t compact(struct pd_pipeline_scratch *s, const struct pd_pipeline_
 {
     uint32_t left = 0;
 
+    if (memchr(s->keep, 0, n) == NULL)
+        return n;
     for (uint32_t i = 0; i < n; i++) {
         if (s->keep[i] != 0) {
             if (left != i)
@@ -194,39 +196,81 @@ static uint32_t pick(struct pd_pipeline_scratch *s, const struct pd_pipeline_run
     return legal;
 }
 
-static void explain_candidate(const struct pd_pipeline_scratch *s,
-                              const struct pd_pipeline_run *run, uint32_t i)
-{
-    const struct pd_profile *p = run->profile;
+/* Rows on their way to the sink. */
+struct rows {
+    const struct pd_pipeline_scratch *s;
+    const struct pd_pipeline_run *run;
+    struct pd_explain_table table;
+    struct pd_explain_row row[PD_EXPLAIN_ROWS];
+    struct pd_explain_column column[PD_EXPLAIN_COLUMNS];
+    double score[PD_EXPLAIN_ROWS * PD_EXPLAIN_COLUMNS];
+};
 
-    pd_explain_emit(&run->explain, PD_EXPLAIN_CANDIDATE, s->views[i].name, "", "", s->total[i],
-                    s->views[i].match_blocks);
-    for (uint32_t k = 0; k < p->scorers_n; k++)
-        pd_explain_emit(&run->explain, PD_EXPLAIN_SCORE, "", p->scorers[k].name, "",
-                        s->scores[(size_t)k * s->cap + i], p->scorers[k].weight);
+_Static_assert(PD_PROFILE_SCORERS_MAX <= PD_EXPLAIN_COLUMNS, "a row must have room for all scorers");
+
+static void rows_flush(struct rows *r)
+{
+    const struct pd_explain_sink *sink = &r->run->explain;
+    const struct pd_explain_table *t = &r->table;
+
+    if (sink->table != NULL && t->rows > 0)
+        sink->table(sink->arg, t);
+    for (uint32_t i = 0; i < t->rows && sink->table == NULL; i++) {
+        struct pd_explain_line line = { .kind = PD_EXPLAIN_CANDIDATE, .subject = t->row[i].subject,
+                                        .value = t->row[i].total, .extra = t->row[i].match };
+        sink->line(sink->arg, &line);
+        for (uint32_t k = 0; k < t->columns; k++) {
+            line = (struct pd_explain_line){ .kind = PD_EXPLAIN_SCORE, .plugin = t->column[k].plugin,
+                                             .value = t->score[i * t->columns + k],
+                                             .extra = t->column[k].weight };
+            sink->line(sink->arg, &line);
+        }
+    }
+    r->table.rows = 0;
+}
+
+static void rows_add(struct rows *r, uint32_t candidate)
+{
+    uint32_t at = r->table.rows++;
+    const struct pd_endpoint_view *view = &r->s->views[candidate];
+
+    r->row[at] = (struct pd_explain_row){ pd_str_from(view->name), r->s->total[candidate],
+                                          view->match_blocks };
+    for (uint32_t k = 0; k < r->table.columns; k++)
+        r->score[at * r->table.columns + k] = r->s->scores[(size_t)k * r->s->cap + candidate];
+    if (r->table.rows == PD_EXPLAIN_ROWS)
+        rows_flush(r);
 }
 
 /* The picked ones first, so that room for lines never hides them. */
 static void explain(const struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run)
 {
+    const struct pd_profile *p = run->profile;
     uint32_t shown = 0;
+    struct rows r;
 
     if (run->explain.line == NULL)
         return;
+    r.s = s;
+    r.run = run;
+    r.table = (struct pd_explain_table){ 0, p->scorers_n, r.row, r.column, r.score };
+    for (uint32_t k = 0; k < p->scorers_n; k++)
+        r.column[k] = (struct pd_explain_column){ pd_str_from(p->scorers[k].name), p->scorers[k].weight };
     for (uint32_t k = 0; k < run->picks; k++, shown++)
-        explain_candidate(s, run, s->index[k]);
+        rows_add(&r, s->index[k]);
     for (uint32_t i = 0; i < run->left && shown < run->explain_max; i++) {
         bool picked = false;
         for (uint32_t k = 0; k < run->picks && !picked; k++)
             picked = s->index[k] == i;
         if (picked)
             continue;
-        explain_candidate(s, run, i);
+        rows_add(&r, i);
         shown++;
     }
+    rows_flush(&r);
     for (uint32_t k = 0; k < run->picks; k++)
         pd_explain_emit(&run->explain, PD_EXPLAIN_PICKED, s->views[s->index[k]].name,
-                        run->profile->picker_name, "", s->total[s->index[k]], 0);
+                        p->picker_name, "", s->total[s->index[k]], 0);
 }
 
 void pd_pipeline_run(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run)

@@ -97,69 +97,31 @@ void pd_prefix_destroy(struct pd_prefix *index)
 
 /* ---- prompts ---- */
 
-uint32_t pd_prefix_room(const struct pd_prefix *index)
+uint32_t pd_prefix_room(const struct pd_prefix *index, uint64_t bytes)
 {
-    return index->conf.max_blocks;
+    uint64_t blocks = (bytes + index->conf.block_bytes - 1) / index->conf.block_bytes;
+    return (uint32_t)PD_MIN(blocks, (uint64_t)index->conf.max_blocks);
 }
 
-void pd_prefix_prompt_init(const struct pd_prefix *index, struct pd_prompt *prompt,
-                           struct pd_str model, struct pd_str salt, uint64_t *hashes,
-                           uint32_t room)
-{
-    prompt->hashes = hashes;
-    prompt->max = PD_MIN(room, index->conf.max_blocks);
-    prompt->n = 0;
-    prompt->bytes = 0;
-    prompt->block_bytes = index->conf.block_bytes;
-    prompt->fill = 0;
-    /* The length of the model keeps ("ab", "c") and ("a", "bc") apart. */
-    prompt->chain = pd_hash_xxh64(salt.p == NULL ? "" : salt.p, salt.n,
-                                  pd_hash_xxh64(model.p == NULL ? "" : model.p, model.n, model.n));
-}
-
-/* h_i = XXH64(LE64(XXH64(block)) followed by LE64(h_{i-1})) */
-static void hash_block(struct pd_prompt *prompt, const uint8_t *block, size_t n)
-{
-    uint64_t words[2] = { pd_hash_xxh64(block, n, 0), prompt->chain };
-    uint8_t both[16];
-
-    if (prompt->n == prompt->max)
-        return;
-    for (size_t i = 0; i < sizeof both; i++)
-        both[i] = (uint8_t)(words[i / 8] >> (8 * (i % 8)));
-    prompt->chain = pd_hash_xxh64(both, sizeof both, 0);
-    prompt->hashes[prompt->n++] = prompt->chain;
-}
-
-void pd_prefix_prompt_add(struct pd_prompt *prompt, const void *bytes, size_t n)
+/* h_i = mix(XXH3(block) + h_{i-1}); h_{-1} covers salt and model. */
+void pd_prefix_prompt(const struct pd_prefix *index, struct pd_prompt *prompt, struct pd_str model,
+                      struct pd_str salt, const void *bytes, size_t n, uint64_t *hashes, uint32_t room)
 {
     const uint8_t *p = bytes;
+    uint32_t blocks = PD_MIN(pd_prefix_room(index, n), room);
+    /* The length of the model keeps ("ab", "c") and ("a", "bc") apart. */
+    uint64_t chain = pd_hash64(salt.p, salt.n, pd_hash64(model.p, model.n, model.n));
 
-    prompt->bytes += n;
-    while (n > 0 && prompt->n < prompt->max) {
-        if (prompt->fill == 0 && n >= prompt->block_bytes) {
-            hash_block(prompt, p, prompt->block_bytes);
-            p += prompt->block_bytes;
-            n -= prompt->block_bytes;
-            continue;
-        }
-        size_t take = PD_MIN(n, (size_t)(prompt->block_bytes - prompt->fill));
-        memcpy(prompt->part + prompt->fill, p, take);
-        prompt->fill += (uint32_t)take;
+    for (uint32_t i = 0; i < blocks; i++) {
+        size_t take = PD_MIN(n, (size_t)index->conf.block_bytes);
+        chain = pd_hash_u64(pd_hash64(p, take, 0), chain);
+        hashes[i] = chain;
         p += take;
         n -= take;
-        if (prompt->fill == prompt->block_bytes) {
-            hash_block(prompt, prompt->part, prompt->block_bytes);
-            prompt->fill = 0;
-        }
     }
-}
-
-void pd_prefix_prompt_end(struct pd_prompt *prompt)
-{
-    if (prompt->fill > 0)
-        hash_block(prompt, prompt->part, prompt->fill);
-    prompt->fill = 0;
+    prompt->hashes = hashes;
+    prompt->n = blocks;
+    prompt->bytes = (uint64_t)(p - (const uint8_t *)bytes) + n;
 }
 
 /* ---- entries ---- */

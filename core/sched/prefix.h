@@ -30,12 +30,9 @@ pd_status pd_prefix_create(const struct pd_prefix_conf *conf, struct pd_prefix *
 void pd_prefix_destroy(struct pd_prefix *index);
 
 /* Prompts: see struct pd_sched_api. */
-uint32_t pd_prefix_room(const struct pd_prefix *index);
-void pd_prefix_prompt_init(const struct pd_prefix *index, struct pd_prompt *prompt,
-                           struct pd_str model, struct pd_str salt, uint64_t *hashes,
-                           uint32_t room);
-void pd_prefix_prompt_add(struct pd_prompt *prompt, const void *bytes, size_t n);
-void pd_prefix_prompt_end(struct pd_prompt *prompt);
+uint32_t pd_prefix_room(const struct pd_prefix *index, uint64_t bytes);
+void pd_prefix_prompt(const struct pd_prefix *index, struct pd_prompt *prompt, struct pd_str model,
+                      struct pd_str salt, const void *bytes, size_t n, uint64_t *hashes, uint32_t room);
 
 /* Most entries of a slot, e.g. what its cache holds; 0: the configured number,
  * which is also the limit.  Evicts what is too much. */

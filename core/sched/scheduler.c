@@ -285,15 +285,16 @@ static bool model_known(const struct pd_sched *sched, struct pd_str model)
 
 /* ---- prompts ---- */
 
-static uint32_t prompt_room(const struct pd_sched *sched)
+static uint32_t prompt_room(const struct pd_sched *sched, uint64_t bytes)
 {
-    return pd_prefix_room(sched->prefix);
+    return pd_prefix_room(sched->prefix, bytes);
 }
 
-static void prompt_init(const struct pd_sched *sched, struct pd_prompt *prompt, struct pd_str model,
-                        struct pd_str salt, uint64_t *hashes, uint32_t room)
+static void prompt_hash(const struct pd_sched *sched, struct pd_prompt *prompt, struct pd_str model,
+                        struct pd_str salt, const void *bytes, size_t n, uint64_t *hashes,
+                        uint32_t room)
 {
-    pd_prefix_prompt_init(sched->prefix, prompt, model, salt, hashes, room);
+    pd_prefix_prompt(sched->prefix, prompt, model, salt, bytes, n, hashes, room);
 }
 
 /* ---- decisions ---- */
@@ -346,6 +347,11 @@ static bool is_avoided(const struct pd_sched_ask *ask, const struct pd_endpoint_
     return false;
 }
 
+static bool is_whole(const struct pd_sched *sched, const struct pd_endpoint_view *view)
+{
+    return (sched->endpoints.slots[view->slot]->flags & PD_ENDPOINT_WHOLE) != 0;
+}
+
 /* Runs a profile over the gathered endpoints but `without` and those to avoid,
  * or with these when with_avoided. */
 static void run_profile(struct pd_sched *sched, const struct pd_sched_ask *ask,
@@ -362,6 +368,8 @@ static void run_profile(struct pd_sched *sched, const struct pd_sched_ask *ask,
     run->explain = ask->explain;
     for (uint32_t i = 0; i < sched->views_n; i++) {
         const struct pd_endpoint_view *view = &sched->views[i];
+        if (request->roles == PD_ROLE_PREFILL && is_whole(sched, view))
+            continue;
         if (view->serial != without && (with_avoided || !is_avoided(ask, view)))
             sched->scratch.views[run->candidates++] = *view;
     }
@@ -423,7 +431,8 @@ static uint32_t prefill_nodes(const struct pd_sched *sched, uint64_t without)
 
     for (uint32_t i = 0; i < sched->views_n; i++) {
         const struct pd_endpoint_view *view = &sched->views[i];
-        n += view->serial != without && (view->roles & PD_ROLE_PREFILL) != 0 && is_alive(view);
+        n += view->serial != without && (view->roles & PD_ROLE_PREFILL) != 0 && is_alive(view) &&
+             !is_whole(sched, view);
     }
     return n;
 }
@@ -441,9 +450,12 @@ static void decide(struct pd_sched *sched, const struct pd_sched_ask *ask,
 
     memset(out, 0, sizeof *out);
     out->size = sizeof *out;
-    if (ask->prefill_max == 0) {
+    bool is_asked = ask->prefill_max > 0 && !is_whole(sched, decode);
+    if (!is_asked) {
         out->mode = PD_DECIDE_LOCAL;
-        snprintf(out->reason, sizeof out->reason, "prefill elsewhere is not wanted");
+        (void)pd_str_copy(is_whole(sched, decode) ? PD_STR("the server computes the prompt itself")
+                                                  : PD_STR("prefill elsewhere is not wanted"),
+                          out->reason, sizeof out->reason);
     } else {
         pl->decider_ops->decide(pl->decider, request, decode, prefill_nodes(sched, decode->serial),
                                 out);
@@ -452,7 +464,7 @@ static void decide(struct pd_sched *sched, const struct pd_sched_ask *ask,
             out->mode = PD_DECIDE_LOCAL;
     }
     pd_explain_emit(&ask->explain, PD_EXPLAIN_DECISION, mode_name(out->mode),
-                    ask->prefill_max == 0 ? "" : pl->decider_name, out->reason, 0, 0);
+                    is_asked ? pl->decider_name : "", out->reason, 0, 0);
 }
 
 static pd_status schedule(struct pd_sched *sched, const struct pd_sched_ask *ask,
@@ -580,9 +592,7 @@ const struct pd_sched_api *pd_sched_api(void)
         .endpoint_count = endpoint_count,
         .model_known = model_known,
         .prompt_room = prompt_room,
-        .prompt_init = prompt_init,
-        .prompt_add = pd_prefix_prompt_add,
-        .prompt_end = pd_prefix_prompt_end,
+        .prompt_hash = prompt_hash,
         .schedule = schedule,
         .schedule_prefill = schedule_prefill,
         .dispatch = dispatch,

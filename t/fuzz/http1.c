@@ -7,7 +7,7 @@
 #include "fuzz.h"
 
 #include "base/buf.h"
-#include "net/http1.h"
+#include "net/http1_int.h"
 
 enum { RESPONSE = 1, NO_BODY = 2, SMALL = 4 };
 enum { WHOLE, BYTES, CUTS, CUTS_DIRECT, BYTES_DIRECT, WAYS };
@@ -42,6 +42,8 @@ static void on_head(struct run *r)
     put(r, h->reason);
     FUZZ_CHECK(h->minor <= 1 && h->n_headers <= PD_HTTP1_HEADERS);
     FUZZ_CHECK(!(h->is_chunked && h->has_length));
+    /* Another reader sees the same message. */
+    FUZZ_CHECK(pd_http1_second_opinion(&r->parser) == PD_HTTP_REJECT_NONE);
     if (!(r->flags & RESPONSE)) {
         FUZZ_CHECK(h->method_text.n > 0 && h->target.n > 0 && !h->until_close);
         FUZZ_CHECK(h->path.n > 0 && (h->path.p[0] == '/' || h->path.p[0] == '*'));

@@ -252,6 +252,56 @@ static void scores_stay_with_their_candidate(void **state)
     assert_false(pd_explain_next(&e, &cursor, &got));
 }
 
+/* A table reads as the lines it stands for, between lines that came alone; rows
+ * without room are counted line by line. */
+static void tables_read_as_lines(void **state)
+{
+    static const struct pd_explain_column columns[] = { { PD_STR("one"), 2 }, { PD_STR("three"), 0.5 } };
+    static const struct pd_explain_row rows[] = { { PD_STR("d0"), 2.5, 7 }, { PD_STR("a longer name"), 1, 0 } };
+    static const double scores[] = { 1, 0.25, 0.5, 0.125 };
+    static const struct pd_explain_table table = { 2, 2, rows, columns, scores };
+    static const struct { uint32_t kind; const char *subject, *plugin; double value, extra; } want[] = {
+        { PD_EXPLAIN_PROFILE, "decode", "", 2, 0 },
+        { PD_EXPLAIN_CANDIDATE, "d0", "", 2.5, 7 },
+        { PD_EXPLAIN_SCORE, "", "one", 1, 2 },
+        { PD_EXPLAIN_SCORE, "", "three", 0.25, 0.5 },
+        { PD_EXPLAIN_CANDIDATE, "a longer name", "", 1, 0 },
+        { PD_EXPLAIN_SCORE, "", "one", 0.5, 2 },
+        { PD_EXPLAIN_SCORE, "", "three", 0.125, 0.5 },
+        { PD_EXPLAIN_PICKED, "d0", "", 2.5, 0 },
+    };
+    uint8_t room[PD_EXPLAIN_MIN];
+    struct pd_explain e;
+    struct pd_explain_line got;
+    uint32_t cursor = 0;
+    (void)state;
+    pd_explain_init(&e, room, sizeof room);
+    struct pd_explain_line first = { .kind = PD_EXPLAIN_PROFILE, .subject = PD_STR("decode"), .value = 2 };
+    struct pd_explain_line last = { .kind = PD_EXPLAIN_PICKED, .subject = PD_STR("d0"), .value = 2.5 };
+    pd_explain_add(&e, &first);
+    pd_explain_add_table(&e, &table);
+    pd_explain_add(&e, &last);
+    for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        assert_true(pd_explain_next(&e, &cursor, &got));
+        assert_int_equal(got.kind, want[i].kind);
+        assert_true(pd_str_is(got.subject, want[i].subject) && pd_str_is(got.plugin, want[i].plugin));
+        assert_true(got.value == want[i].value && got.extra == want[i].extra);
+    }
+    assert_false(pd_explain_next(&e, &cursor, &got));
+    assert_int_equal(e.lost, 0);
+    uint32_t n = 0;
+    for (; n < 100 && e.lost == 0; n++)
+        pd_explain_add_table(&e, &table);
+    assert_true(n > 1 && n < 100);
+    assert_true(e.lost == 3 || e.lost == 6);
+    pd_explain_add(&e, &last);
+    uint32_t lines = 0;
+    for (cursor = 0; pd_explain_next(&e, &cursor, &got); lines++)
+        ;
+    assert_int_equal(lines + e.lost, 9 + 6 * n);
+    assert_int_equal(got.kind, PD_EXPLAIN_PICKED);
+}
+
 static void metrics(void **state)
 {
     (void)state;
@@ -328,7 +378,8 @@ static void metrics(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(life_of_a_request),
+    cmocka_unit_test(tables_read_as_lines),
+        cmocka_unit_test(life_of_a_request),
     cmocka_unit_test(ids),
     cmocka_unit_test(limits_shed),
     cmocka_unit_test(walk),

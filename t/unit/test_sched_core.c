@@ -227,15 +227,13 @@ static struct pd_sched_ask ask_of(struct bench *b, pd_time now)
     b->lines[0] = '\0';
     return (struct pd_sched_ask){
         .size = sizeof(struct pd_sched_ask), .prefill_max = 3, .model = PD_STR("m"),
-        .prompt_bytes = 100, .random = 1, .now = now, .explain = { write_line, b },
+        .prompt_bytes = 100, .random = 1, .now = now, .explain = { write_line, b, NULL },
     };
 }
 
 static void hash(struct bench *b, struct pd_prompt *p, uint64_t *room, const char *text)
 {
-    b->api->prompt_init(b->sched, p, PD_STR("m"), PD_STR(""), room, 64);
-    b->api->prompt_add(p, text, strlen(text));
-    b->api->prompt_end(p);
+    b->api->prompt_hash(b->sched, p, PD_STR("m"), PD_STR(""), text, strlen(text), room, 64);
 }
 
 static void worked_numbers(void **state)
@@ -351,6 +349,41 @@ static void without_prefill_it_runs_aggregated(void **state)
     assert_true(b.api->model_known(b.sched, PD_STR("m")));
     assert_int_equal(b.api->endpoint_count(b.sched, PD_ROLE_DECODE, PD_STR("m")), 0);
     assert_int_equal(b.api->endpoint_count(b.sched, PD_ROLE_PREFILL, PD_STR("m")), 1);
+    pd_sched_destroy(b.sched);
+}
+
+/* A server that takes requests as a whole is neither given a prompt that was
+ * computed elsewhere nor asked to compute one. */
+static void whole_servers_take_no_part_in_a_handover(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct pd_sched_plan plan;
+    bench_open(&b, 8);
+    struct pd_str model = PD_STR("m");
+    struct pd_endpoint_info info = {
+        .size = sizeof info, .roles = PD_ROLE_DECODE | PD_ROLE_PREFILL, .key = PD_STR("w"),
+        .models = &model, .models_n = 1, .flags = PD_ENDPOINT_WHOLE,
+    };
+    struct pd_endpoint_ref whole;
+    assert_int_equal(b.api->endpoint_put(b.sched, &info, &whole), PD_OK);
+    put(&b, "p", PD_ROLE_PREFILL, "m");
+    struct pd_sched_ask ask = ask_of(&b, 4);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    assert_string_equal(plan.decode.name, "w");
+    assert_int_equal(plan.decision.mode, PD_DECIDE_LOCAL);
+    assert_int_equal(plan.prefill_n, 0);
+    assert_string_equal(plan.decision.reason, "the server computes the prompt itself");
+    assert_null(strstr(b.lines, "profile prefill"));
+    /* With an engine that decodes, only what can hand over is a candidate. */
+    put(&b, "d", PD_ROLE_DECODE, "m");
+    ask = ask_of(&b, 4);
+    ask.avoid = &whole;
+    ask.avoid_n = 1;
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    assert_string_equal(plan.decode.name, "d");
+    assert_int_equal(plan.prefill_n, 1);
+    assert_string_equal(plan.prefill[0].name, "p");
     pd_sched_destroy(b.sched);
 }
 
@@ -810,6 +843,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_failed_prefill_leaves_no_trace_in_the_index),
     cmocka_unit_test(the_index_believes_no_more_than_the_cache_holds),
     cmocka_unit_test(table_limits),
+    cmocka_unit_test(whole_servers_take_no_part_in_a_handover),
     cmocka_unit_test(leaving_endpoints_go_with_their_last_dispatch),
     cmocka_unit_test(ten_thousand_endpoints),
 };

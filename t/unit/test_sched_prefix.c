@@ -124,9 +124,7 @@ static uint32_t random_prompt(struct pd_prefix *index, uint64_t *random, uint64_
         memset(text + b * 16, 'a' + (int)(splitmix(random) % (b < 3 ? 2 : 3)), 16);
     uint32_t tail = (uint32_t)(splitmix(random) % 16);
     memset(text + blocks * 16, 'z', tail);
-    pd_prefix_prompt_init(index, &prompt, PD_STR("m"), PD_STR(""), hashes, room);
-    pd_prefix_prompt_add(&prompt, text, blocks * 16 + tail);
-    pd_prefix_prompt_end(&prompt);
+    pd_prefix_prompt(index, &prompt, PD_STR("m"), PD_STR(""), text, blocks * 16 + tail, hashes, room);
     return prompt.n;
 }
 
@@ -202,69 +200,54 @@ static void equals_the_model(void **state)
     run_against_model(5, 16, 200, 1);
 }
 
-static void hashing_does_not_depend_on_chunks(void **state)
+static void prompts_are_cut_into_blocks(void **state)
 {
     (void)state;
     struct pd_prefix *index = make(1, 64, 64, 64);
-    uint64_t whole[64];
-    uint64_t parts[64];
+    uint64_t whole[64], other[64];
     uint8_t text[1000];
     uint64_t random = 7;
-    struct pd_prompt a;
-    struct pd_prompt b;
+    struct pd_prompt a, b;
     for (size_t i = 0; i < sizeof text; i++)
         text[i] = (uint8_t)splitmix(&random);
-    pd_prefix_prompt_init(index, &a, PD_STR("model"), PD_STR("salt"), whole, 64);
-    pd_prefix_prompt_add(&a, text, sizeof text);
-    pd_prefix_prompt_end(&a);
+    assert_int_equal(pd_prefix_room(index, 0), 0);
+    assert_int_equal(pd_prefix_room(index, 16), 1);
+    assert_int_equal(pd_prefix_room(index, 17), 2);
+    assert_int_equal(pd_prefix_room(index, 1 << 20), 64);
+    pd_prefix_prompt(index, &a, PD_STR("model"), PD_STR("salt"), text, sizeof text, whole, 64);
     assert_int_equal(a.n, 63);
     assert_int_equal(a.bytes, 1000);
-    for (int round = 0; round < 200; round++) {
-        size_t at = 0;
-        pd_prefix_prompt_init(index, &b, PD_STR("model"), PD_STR("salt"), parts, 64);
-        while (at < sizeof text) {
-            size_t n = 1 + splitmix(&random) % 50;
-            n = n < sizeof text - at ? n : sizeof text - at;
-            pd_prefix_prompt_add(&b, text + at, n);
-            at += n;
-        }
-        pd_prefix_prompt_end(&b);
-        assert_int_equal(b.n, a.n);
-        assert_memory_equal(whole, parts, a.n * sizeof whole[0]);
-    }
+    /* The same up to the block that differs, never behind it. */
+    text[500] ^= 1;
+    pd_prefix_prompt(index, &b, PD_STR("model"), PD_STR("salt"), text, sizeof text, other, 64);
+    assert_memory_equal(whole, other, 500 / 16 * sizeof whole[0]);
+    for (uint32_t i = 500 / 16; i < 63; i++)
+        assert_true(whole[i] != other[i]);
     /* Model and salt separate; room cuts. */
-    pd_prefix_prompt_init(index, &b, PD_STR("model"), PD_STR("other"), parts, 2);
-    pd_prefix_prompt_add(&b, text, sizeof text);
-    pd_prefix_prompt_end(&b);
+    pd_prefix_prompt(index, &b, PD_STR("model"), PD_STR("other"), text, sizeof text, other, 2);
     assert_int_equal(b.n, 2);
     assert_int_equal(b.bytes, 1000);
-    assert_true(parts[0] != whole[0]);
-    pd_prefix_prompt_init(index, &b, PD_STR("models"), PD_STR("alt"), parts, 2);
-    pd_prefix_prompt_add(&b, text, 16);
-    pd_prefix_prompt_end(&b);
-    assert_true(parts[0] != whole[0]);
-    pd_prefix_prompt_init(index, &b, PD_STR("model"), PD_STR("salt"), parts, 2);
-    pd_prefix_prompt_end(&b);
+    assert_true(other[0] != whole[0]);
+    pd_prefix_prompt(index, &b, PD_STR("models"), PD_STR("alt"), text, 16, other, 2);
+    assert_true(other[0] != whole[0]);
+    pd_prefix_prompt(index, &b, PD_STR("model"), PD_STR("salt"), "", 0, other, 2);
     assert_int_equal(b.n, 0);
     pd_prefix_destroy(index);
 }
 
-/* The chain as the notes define it, computed step by step. */
+/* The chain as prefix.c defines it, computed step by step. */
 static void the_chain_is_the_documented_one(void **state)
 {
     (void)state;
     struct pd_prefix *index = make(1, 64, 64, 64);
     const char *text = "0123456789abcdef" "tail";
     uint64_t hashes[4];
-    uint64_t chain = pd_hash_xxh64("s", 1, pd_hash_xxh64("m", 1, 1));
+    uint64_t chain = pd_hash64("s", 1, pd_hash64("m", 1, 1));
     struct pd_prompt p;
-    pd_prefix_prompt_init(index, &p, PD_STR("m"), PD_STR("s"), hashes, 4);
-    pd_prefix_prompt_add(&p, text, strlen(text));
-    pd_prefix_prompt_end(&p);
+    pd_prefix_prompt(index, &p, PD_STR("m"), PD_STR("s"), text, strlen(text), hashes, 4);
     assert_int_equal(p.n, 2);
     for (int b = 0; b < 2; b++) {
-        uint64_t pair[2] = { pd_hash_xxh64(text + 16 * b, b == 0 ? 16 : 4, 0), chain };
-        chain = pd_hash_xxh64(pair, sizeof pair, 0); /* on a little-endian machine */
+        chain = pd_hash_u64(pd_hash64(text + 16 * b, b == 0 ? 16 : 4, 0), chain);
         assert_true(hashes[b] == chain);
     }
     pd_prefix_destroy(index);
@@ -334,7 +317,7 @@ static void refuses_nonsense(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(equals_the_model),
-    cmocka_unit_test(hashing_does_not_depend_on_chunks),
+    cmocka_unit_test(prompts_are_cut_into_blocks),
     cmocka_unit_test(the_chain_is_the_documented_one),
     cmocka_unit_test(rollback_keeps_what_others_confirmed),
     cmocka_unit_test(cost_is_bounded_and_nothing_is_allocated),

@@ -131,11 +131,33 @@ struct pd_explain_line {
     double extra;
 };
 
+/* Many candidates with their scores at once; it stands for a PD_EXPLAIN_CANDIDATE
+ * line for each row with a PD_EXPLAIN_SCORE line for each column behind it. */
+struct pd_explain_column {
+    struct pd_str plugin;
+    double weight;
+};
+struct pd_explain_row {
+    struct pd_str subject;
+    double total;
+    double match;              /* blocks */
+};
+struct pd_explain_table {
+    uint32_t rows;             /* at most PD_EXPLAIN_ROWS */
+    uint32_t columns;          /* at most PD_EXPLAIN_COLUMNS */
+    const struct pd_explain_row *row;
+    const struct pd_explain_column *column;
+    const double *score;       /* rows x columns */
+};
+#define PD_EXPLAIN_ROWS 16u
+#define PD_EXPLAIN_COLUMNS 16u
+
 /* Where lines go; line == NULL: nobody wants them.  Strings are borrowed for
  * the call. */
 struct pd_explain_sink {
     void (*line)(void *arg, const struct pd_explain_line *line);
     void *arg;
+    void (*table)(void *arg, const struct pd_explain_table *table); /* NULL: as lines */
 };
 
 struct pd_req_counts {
@@ -187,6 +209,9 @@ struct pd_req_api {
 
     const char *(*stage_name)(uint32_t stage);      /* never NULL */
     const char *(*outcome_name)(uint32_t outcome);  /* never NULL */
+
+    /* The `table` of a sink; struct pd_explain_sink sink = { r->explain, req, r->explain_table }; */
+    void (*explain_table)(void *req, const struct pd_explain_table *table);
 };
 
 #ifdef __cplusplus

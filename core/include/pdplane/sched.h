@@ -6,10 +6,8 @@
  *     const struct pd_sched_api *s = pd_host()->table(host, PD_SCHED_TABLE, PD_SCHED_VERSION);
  *     struct pd_sched *sched = pd_host()->object(host, PD_SCHED_TABLE);
  *
- *     struct pd_prompt prompt;                        // hashed while the body arrives
- *     s->prompt_init(sched, &prompt, model, salt, hashes, room);
- *     s->prompt_add(&prompt, bytes, n);
- *     s->prompt_end(&prompt);
+ *     struct pd_prompt prompt;
+ *     s->prompt_hash(sched, &prompt, model, salt, bytes, n, hashes, room);
  *     st = s->schedule(sched, &ask, &plan);        // decode, local or remote, prefill
  *     s->dispatch(sched, plan.decode.ref, PD_ROLE_DECODE, &prompt, tokens, now, &d);
  *     s->computed(sched, &d);                      // its prompt is done
@@ -45,6 +43,11 @@ struct pd_endpoint_ref {
     uint64_t serial;
 };
 
+enum {
+    PD_ENDPOINT_WHOLE = 1u << 0    /* takes a request as a whole: it computes the prompt of what it
+                                      decodes, and no prompt of others */
+};
+
 /* What an endpoint is; strings are copied. */
 struct pd_endpoint_info {
     uint32_t size;
@@ -57,7 +60,7 @@ struct pd_endpoint_info {
     uint32_t state;            /* PD_ENDPOINT_*; 0 leaves it as it is, UP for a new one */
     uint32_t blocks_total;     /* KV blocks; 0 unknown */
     uint32_t block_tokens;     /* tokens of one of these blocks; 0 unknown */
-    uint32_t reserved;
+    uint32_t flags;            /* PD_ENDPOINT_WHOLE */
     void *user;                /* the owner's; comes back in plans */
 };
 
@@ -84,17 +87,12 @@ struct pd_endpoint_status {
     void *user;
 };
 
-/* A prompt as the prefix index knows it; caller's memory.  Only `n`, `bytes`
- * and `hashes` are for reading. */
+/* A prompt as the prefix index knows it: read-only. */
 struct pd_prompt {
-    uint64_t *hashes;          /* caller's array, borrowed until the last call with this prompt */
-    uint32_t max;              /* room in hashes; further blocks are not hashed */
+    const uint64_t *hashes;    /* caller's array, borrowed until the last call with this prompt */
     uint32_t n;                /* blocks hashed */
-    uint64_t bytes;            /* fed so far */
-    uint64_t chain;
-    uint32_t block_bytes;
-    uint32_t fill;
-    uint8_t part[PD_PROMPT_BLOCK_MAX];
+    uint32_t reserved;
+    uint64_t bytes;            /* of the whole prompt */
 };
 
 struct pd_sched_ask {
@@ -102,7 +100,7 @@ struct pd_sched_ask {
     uint32_t prefill_max;      /* candidates wanted, 0 to 3; 0: do not look for any */
     struct pd_str model;
     struct pd_str session;     /* may be empty */
-    const struct pd_prompt *prompt;    /* ended; NULL: nothing is known */
+    const struct pd_prompt *prompt;    /* NULL: nothing is known */
     uint64_t prompt_bytes;     /* of the text; 0 with a prompt: prompt->bytes */
     uint64_t prompt_tokens;    /* 0: estimated from prompt_bytes */
     uint32_t tokens_exact;     /* 1: prompt_tokens is exact */
@@ -187,14 +185,13 @@ struct pd_sched_api {
     /* Whether any endpoint, in whatever state, serves the model: else 404. */
     bool (*model_known)(const struct pd_sched *sched, struct pd_str model);
 
-    /* Most blocks worth hashing: room that `hashes` needs at most. */
-    uint32_t (*prompt_room)(const struct pd_sched *sched);
-    /* Starts a prompt.  salt: the request's cache_salt, may be empty. */
-    void (*prompt_init)(const struct pd_sched *sched, struct pd_prompt *prompt, struct pd_str model,
-                        struct pd_str salt, uint64_t *hashes, uint32_t room);
-    void (*prompt_add)(struct pd_prompt *prompt, const void *bytes, size_t n);
-    /* Hashes the tail; once, before the prompt is used. */
-    void (*prompt_end)(struct pd_prompt *prompt);
+    /* Places in `hashes` that a prompt of so many bytes can use. */
+    uint32_t (*prompt_room)(const struct pd_sched *sched, uint64_t bytes);
+    /* Hashes a prompt, block by block, the tail too; blocks without room are left
+     * out.  salt: the request's cache_salt, may be empty. */
+    void (*prompt_hash)(const struct pd_sched *sched, struct pd_prompt *prompt, struct pd_str model,
+                        struct pd_str salt, const void *bytes, size_t n, uint64_t *hashes,
+                        uint32_t room);
 
     /* Chooses a decode endpoint, decides local or remote, chooses prefill
      * endpoints.  Counts nothing as sent.  PD_OK; PD_ENOENT: no endpoint

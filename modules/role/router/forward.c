@@ -143,11 +143,6 @@ static void on_error(struct pd_http_call *call, enum pd_http_fail fail, pd_statu
                           "no server answered this request");
         return;
     }
-    if (!q->forward_sse) {
-        /* A body that was announced cannot be completed: the cut connection says so. */
-        q->router->api->answer_destroy(q->router->apis, q->answer);
-        q->answer = NULL;
-    }
     request_failf(q, 502, "server_error", "engine_protocol", "the server broke off its answer");
 }
 

@@ -11,10 +11,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SPARE_MAX 64u
+
 static const struct pd_http_header sse_headers[] = {
     { { "content-type", 12 }, { "text/event-stream; charset=utf-8", 32 } },
     { { "cache-control", 13 }, { "no-cache", 8 } },
 };
+
+/* A text cut to its place, ended by a zero byte. */
+static void copy_text(char *out, size_t size, struct pd_str s)
+{
+    size_t n = s.n < size ? s.n : size - 1;
+    if (n > 0)
+        memcpy(out, s.p, n);
+    out[n] = '\0';
+}
 
 static pd_time now_of(const struct request *q)
 {
@@ -49,9 +60,15 @@ static void request_free(struct request *q)
     r->api->request_free(r->apis, q->api);
     free(q->forward_body);
     relay_reset(q);
-    free(q->prompts);
-    free(q->hashes);
-    free(q);
+    if (q->prompts != &q->prompt)
+        free(q->prompts);
+    if (q->n_legs == 1 && r->n_spare < SPARE_MAX) {
+        q->next = r->spare;
+        r->spare = q;
+        r->n_spare++;
+    } else {
+        free(q);
+    }
     router_settle(r);
 }
 
@@ -73,10 +90,31 @@ static void http_error(struct router *r, struct pd_http_req *http, const struct 
     r->net->error(http, &error);
 }
 
-void request_fail(struct request *q, const struct pd_api_error *error)
+/* Ends an answer that has begun with an error event, if it can hold one. */
+static bool error_event(struct request *q, const struct pd_api_error *error)
 {
     struct router *r = q->router;
     struct pd_str event;
+    if (q->answer != NULL) {
+        if (r->api->answer_error(q->answer, error, &event) != PD_OK)
+            return false;
+        r->net->write(q->http, event);
+    } else {
+        /* A body that a server announced cannot be completed. */
+        if (!q->forward_sse || r->api->error_write(r->apis, error, &event) != PD_OK)
+            return false;
+        r->net->write(q->http, PD_STR("data: "));
+        r->net->write(q->http, event);
+        r->net->write(q->http, PD_STR("\n\n"));
+    }
+    r->net->close_after(q->http);
+    r->net->end(q->http);
+    return true;
+}
+
+void request_fail(struct request *q, const struct pd_api_error *error)
+{
+    struct router *r = q->router;
     uint32_t outcome = error->http == 429                        ? PD_REQ_SHED
                        : error->http >= 500 || q->is_begun       ? PD_REQ_UPSTREAM_ERROR
                                                                  : PD_REQ_CLIENT_ERROR;
@@ -86,15 +124,10 @@ void request_fail(struct request *q, const struct pd_api_error *error)
     else
         pd_log_req(r->log, PD_LOG_INFO, r->net->req_id(q->http), "request refused with status %u: %s",
                    error->http, error->message);
-    if (!q->is_begun) {
+    if (!q->is_begun)
         http_error(r, q->http, error);
-    } else if (q->answer != NULL && r->api->answer_error(q->answer, error, &event) == PD_OK) {
-        r->net->write(q->http, event);
-        r->net->close_after(q->http);
-        r->net->end(q->http);
-    } else {
+    else if (!error_event(q, error))
         r->net->abort(q->http);
-    }
     record_finish(q, outcome, error->http, error->code != NULL ? error->code : "");
     request_free(q);
 }
@@ -465,7 +498,7 @@ static pd_status leg_schedule(struct leg *leg, struct pd_sched_plan *plan)
         .size = sizeof ask, .prefill_max = PD_SCHED_PREFILL_MAX, .model = q->api->model,
         .session = q->api->session, .prompt = prompt, .max_output = q->api->max_output,
         .random = pd_loop_random_u64(r->loop), .now = now_of(q), .avoid = leg->avoid,
-        .avoid_n = leg->n_avoid, .explain = { r->req->explain, q->record },
+        .avoid_n = leg->n_avoid, .explain = { r->req->explain, q->record, r->req->explain_table },
     };
     if (q->kind == PD_API_COMPLETIONS && q->api->prompts[leg->index / q->api->n_choices].tokens != NULL) {
         ask.prompt_tokens = q->api->prompts[leg->index / q->api->n_choices].n_tokens;
@@ -473,6 +506,17 @@ static pd_status leg_schedule(struct leg *leg, struct pd_sched_plan *plan)
     }
     plan->size = sizeof *plan;
     return r->sched->schedule(r->scheds, &ask, plan);
+}
+
+static bool answer_create(struct request *q)
+{
+    struct router *r = q->router;
+    char id[96];
+    if (q->answer != NULL)
+        return true;
+    int n = snprintf(id, sizeof id, "%s-%s", q->kind == PD_API_CHAT ? "chatcmpl" : "cmpl", q->record->id);
+    return r->api->answer_create(r->apis, q->api, (struct pd_str){ id, (size_t)n }, q->api->model,
+                                 pd_loop_wall(r->loop) / PD_SEC, &q->answer) == PD_OK;
 }
 
 /* Sends the leg to a node.  False: it could not be sent anywhere and the
@@ -493,7 +537,8 @@ static bool leg_send(struct leg *leg)
         leg->ref = plan.decode.ref;
         leg->attempts++;
         q->record->attempts++;
-        snprintf(q->record->decode, sizeof q->record->decode, "%s", plan.decode.name);
+        copy_text(q->record->decode, sizeof q->record->decode,
+                  (struct pd_str){ plan.decode.name, strlen(plan.decode.name) });
         if (t->endpoint != NULL && q->is_native) {
             /* A server takes a request as a whole, and parts of this one are elsewhere. */
             if (leg->n_avoid == ROUTER_AVOID_MAX) {
@@ -507,7 +552,7 @@ static bool leg_send(struct leg *leg)
             forward_start(q, leg, t);
             return false;
         }
-        if (r->api->request_texts(r->apis, q->api) != PD_OK) {
+        if (r->api->request_texts(r->apis, q->api) != PD_OK || !answer_create(q)) {
             request_failf(q, 503, "server_error", "overloaded", "out of memory");
             return false;
         }
@@ -580,38 +625,41 @@ bool leg_again(struct leg *leg, const char *why)
 
 /* ---- start ------------------------------------------------------------------------------------ */
 
+/* What the prefix index knows a prompt by. */
+static struct pd_str prompt_bytes(const struct request *q, uint32_t i)
+{
+    const struct pd_api_request *a = q->api;
+    if (q->kind == PD_API_CHAT)
+        return a->prompt_json;
+    if (a->prompts[i].tokens != NULL)
+        return (struct pd_str){ (const char *)a->prompts[i].tokens,
+                                (size_t)a->prompts[i].n_tokens * sizeof(int32_t) };
+    return a->prompts[i].json;
+}
+
 /* Hashes the prompts for the prefix index. */
 static bool prompts_hash(struct request *q)
 {
     struct router *r = q->router;
     const struct pd_api_request *a = q->api;
-    uint32_t room = r->sched->prompt_room(r->scheds);
-    q->prompts = calloc(a->n_prompts, sizeof *q->prompts);
-    q->hashes = malloc((size_t)a->n_prompts * room * sizeof *q->hashes + 1);
-    if (q->prompts == NULL || q->hashes == NULL)
-        return false;
+    uint64_t *hashes = q->hashes;
+    size_t room = 0;
+    for (uint32_t i = 0; i < a->n_prompts; i++)
+        room += r->sched->prompt_room(r->scheds, prompt_bytes(q, i).n);
+    q->prompts = &q->prompt;
+    if (a->n_prompts > 1 || room > ROUTER_HASHES) {
+        q->prompts = malloc((size_t)a->n_prompts * sizeof *q->prompts + room * sizeof(uint64_t));
+        if (q->prompts == NULL)
+            return false;
+        hashes = (uint64_t *)(void *)(q->prompts + a->n_prompts);
+    }
     for (uint32_t i = 0; i < a->n_prompts; i++) {
-        struct pd_str bytes = a->prompt_json;
-        if (q->kind == PD_API_COMPLETIONS && a->prompts[i].tokens != NULL)
-            bytes = (struct pd_str){ (const char *)a->prompts[i].tokens,
-                                     (size_t)a->prompts[i].n_tokens * sizeof(int32_t) };
-        else if (q->kind == PD_API_COMPLETIONS)
-            bytes = a->prompts[i].json;
-        r->sched->prompt_init(r->scheds, &q->prompts[i], a->model, a->cache_salt,
-                              q->hashes + (size_t)i * room, room);
-        r->sched->prompt_add(&q->prompts[i], bytes.p, bytes.n);
-        r->sched->prompt_end(&q->prompts[i]);
+        struct pd_str bytes = prompt_bytes(q, i);
+        uint32_t n = r->sched->prompt_room(r->scheds, bytes.n);
+        r->sched->prompt_hash(r->scheds, &q->prompts[i], a->model, a->cache_salt, bytes.p, bytes.n, hashes, n);
+        hashes += n;
     }
     return true;
-}
-
-static bool answer_create(struct request *q)
-{
-    struct router *r = q->router;
-    char id[96];
-    int n = snprintf(id, sizeof id, "%s-%s", q->kind == PD_API_CHAT ? "chatcmpl" : "cmpl", q->record->id);
-    return r->api->answer_create(r->apis, q->api, (struct pd_str){ id, (size_t)n }, q->api->model,
-                                 pd_loop_wall(r->loop) / PD_SEC, &q->answer) == PD_OK;
 }
 
 static void refuse(struct router *r, struct pd_http_req *http, struct pd_req *record,
@@ -622,6 +670,33 @@ static void refuse(struct router *r, struct pd_http_req *http, struct pd_req *re
         r->req->finish(r->reqs, record,
                        e->http == 429 || e->http == 503 ? PD_REQ_SHED : PD_REQ_CLIENT_ERROR, e->http,
                        (struct pd_str){ e->code, strlen(e->code) }, pd_loop_now(r->loop));
+}
+
+/* A request with everything zero. */
+static struct request *request_new(struct router *r, uint32_t n_legs)
+{
+    size_t bytes = sizeof(struct request) + n_legs * sizeof(struct leg);
+    struct request *q = n_legs == 1 ? r->spare : NULL;
+    if (q != NULL) {
+        r->spare = q->next;
+        r->n_spare--;
+    } else {
+        q = malloc(bytes);
+    }
+    if (q != NULL)
+        memset(q, 0, bytes);
+    return q;
+}
+
+void router_requests_fini(struct router *r)
+{
+    struct request *next;
+    for (struct request *q = r->spare; q != NULL; q = next) {
+        next = q->next;
+        free(q);
+    }
+    r->spare = NULL;
+    r->n_spare = 0;
 }
 
 void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
@@ -641,7 +716,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         return;
     }
     record->api = kind == PD_API_CHAT ? PD_REQ_API_CHAT : PD_REQ_API_COMPLETIONS;
-    snprintf(record->key, sizeof record->key, "%.*s", PD_STR_ARG(r->net->req_label(http)));
+    copy_text(record->key, sizeof record->key, r->net->req_label(http));
     if (r->is_draining || r->is_closing) {
         r->api->error_set(&e, 503, "server_error", "draining", "this server takes no new requests");
         e.retry_after_ms = 1000;
@@ -652,7 +727,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         refuse(r, http, record, &e);
         return;
     }
-    snprintf(record->model, sizeof record->model, "%.*s", PD_STR_ARG(api->model));
+    copy_text(record->model, sizeof record->model, api->model);
     record->stream = api->stream;
     if (!r->sched->model_known(r->scheds, api->model)) {
         /* Before the first node has come, or after the last one of a model has gone
@@ -670,7 +745,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         refuse(r, http, record, &e);
         return;
     }
-    struct request *q = calloc(1, sizeof *q + api->n_legs * sizeof q->legs[0]);
+    struct request *q = request_new(r, api->n_legs);
     if (q == NULL) {
         r->api->error_set(&e, 503, "server_error", "overloaded", "out of memory");
         r->api->request_free(r->apis, api);
@@ -697,7 +772,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
     r->n_requests++;
     r->net->req_set_events(http, &http_events, q);
     r->net->req_set_deadline(http, r->conf->deadline);
-    if (!prompts_hash(q) || !answer_create(q)) {
+    if (!prompts_hash(q)) {
         request_failf(q, 503, "server_error", "overloaded", "out of memory");
         return;
     }

@@ -7,6 +7,8 @@
 #include "router.h"
 
 #define ROUTER_AVOID_MAX PD_SCHED_AVOID_MAX
+/* Hashes of a prompt for which nothing is allocated. */
+#define ROUTER_HASHES 16u
 
 /* One sequence of the request on its way through a decode node. */
 struct leg {
@@ -48,9 +50,11 @@ struct request {
     uint32_t kind;
     struct pd_api_request *api;
     struct pd_req *record;
-    struct pd_answer *answer;
-    struct pd_prompt *prompts;         /* one per prompt */
-    uint64_t *hashes;
+    struct pd_answer *answer;          /* of our own nodes; NULL: a server writes it */
+    struct pd_prompt *prompts;         /* one per prompt, then their hashes; `prompt` when that is
+                                          enough */
+    struct pd_prompt prompt;
+    uint64_t hashes[ROUTER_HASHES];
     uint64_t seed;
     uint32_t n_done;
     bool is_begun;                     /* the answer's head was given */

@@ -21,6 +21,7 @@ void router_settle(struct router *r)
         void (*closed)(void *) = r->closed;
         void *closed_arg = r->closed_arg;
         router_targets_stop(r);
+        router_requests_fini(r);
         free(r);
         closed(closed_arg);
     }

@@ -87,6 +87,8 @@ struct router {
     struct target *targets;
     struct request *requests;
     uint32_t n_requests;
+    struct request *spare;     /* requests with one leg, for the next ones */
+    uint32_t n_spare;
     uint64_t start_s;          /* unix seconds, "created" of models */
     /* Models whose /v1/models/ID route is registered. */
     char models[ROUTER_MODELS_MAX][ROUTER_MODEL_NAME];
@@ -118,6 +120,8 @@ bool router_model_seen(const struct router *r, struct pd_str model);
 void router_request(struct pd_http_req *http, uint32_t kind, struct router *r);
 /* Ends every request with an error. */
 void router_requests_end(struct router *r);
+/* Frees what is kept for further requests. */
+void router_requests_fini(struct router *r);
 /* The last steps of drain and destroy, once no request is left (router.c). */
 void router_settle(struct router *r);
 

@@ -226,7 +226,7 @@ static pd_status server_put(struct target *t, const struct pd_str *models, uint3
     char key[PD_ENDPOINT_KEY_MAX + 1];
     struct pd_endpoint_info put = {
         .size = sizeof put, .roles = e->roles, .name = str_of(e->name), .models = models, .models_n = n,
-        .weight = e->weight, .user = t,
+        .weight = e->weight, .flags = PD_ENDPOINT_WHOLE, .user = t,
     };
     int key_n = snprintf(key, sizeof key, e->epoch != 0 ? "%s %s%s %llx" : "%s %s%s", e->name, e->authority,
                          e->tls != NULL ? " tls" : "", (unsigned long long)e->epoch);

@@ -1,10 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Picks the candidates with the highest totals.  Equal ones are equally likely:
- * among the m best of the same total seen so far, the m-th replaces the one
- * held with the chance 1/m. */
+/* Picks the candidates with the highest totals.  Equal ones are equally likely: one
+ * pass counts the best, chance says which of them, a second pass finds it. */
 #include <pdplane/scheduler.h>
 
 #include "picker.h"
+
+/* One of those with the highest total that are not taken yet. */
+static uint32_t pick_one(const double *total, uint32_t n, const uint32_t *index, uint32_t picked,
+                         uint64_t *random)
+{
+    uint32_t best = n, equal = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (best < n && total[i] < total[best])
+            continue;
+        if (picked > 0 && is_taken(index, picked, i))
+            continue;
+        equal = best < n && total[i] == total[best] ? equal + 1 : 1;
+        if (equal == 1)
+            best = i;
+    }
+    if (equal == 1)
+        return best;
+    uint64_t skip = next_random(random) % equal;
+    for (uint32_t i = best; i < n; i++) {
+        if (total[i] == total[best] && !(picked > 0 && is_taken(index, picked, i)) && skip-- == 0)
+            return i;
+    }
+    return best;
+}
 
 static uint32_t ms_pick(struct pd_picker *picker, const struct pd_sched_request *request,
                         const struct pd_endpoint_view *candidates, const double *total, uint32_t n,
@@ -15,18 +39,8 @@ static uint32_t ms_pick(struct pd_picker *picker, const struct pd_sched_request 
 
     (void)picker;
     (void)candidates;
-    for (; picked < k && picked < n; picked++) {
-        uint32_t best = n;
-        uint64_t equal = 0;
-        for (uint32_t i = 0; i < n; i++) {
-            if ((best < n && total[i] < total[best]) || is_taken(index, picked, i))
-                continue;
-            equal = best < n && total[i] == total[best] ? equal + 1 : 1;
-            if (equal == 1 || next_random(&random) % equal == 0)
-                best = i;
-        }
-        index[picked] = best;
-    }
+    for (; picked < k && picked < n; picked++)
+        index[picked] = pick_one(total, n, index, picked, &random);
     return picked;
 }
 
