@@ -41,7 +41,7 @@ my ($rc, $out, $err) = run_program($kit, '-l');
 is $rc, 0, '-l';
 my @cases = split /\n/, $out;
 cmp_ok scalar(grep { /^transport / } @cases), '>', 40, 'lists the cases of transports';
-for my $kind (qw(engine filter scorer picker decider adapter role)) {
+for my $kind (qw(engine filter scorer picker decider adapter codec role)) {
     cmp_ok scalar(grep { /^$kind / } @cases), '>=', 4, "lists the cases of kind $kind";
 }
 ($rc, $out) = run_program($kit, '-l', '-k', 'adapter');
@@ -101,6 +101,16 @@ my @broken = (
     [ broken_engine => broken_engine => twice => 'life', qr/on_finish comes twice/ ],
     [ broken_engine => broken_engine => random => 'batched', qr/tokens differ/ ],
     [ broken_engine => broken_engine => utf8 => 'bad_text', qr/is taken/ ],
+    [ broken_codec => broken_codec => leak => 'cycles', qr/bytes are lost/ ],
+    [ broken_codec => broken_codec => format => 'info', qr/format is 0/ ],
+    [ broken_codec => broken_codec => lossy => 'sizes', qr/LOSSLESS is claimed/ ],
+    [ broken_codec => broken_codec => bound => 'sizes', qr/room that bound names/ ],
+    [ broken_codec => broken_codec => align => 'unaligned', qr/decode of what encode made/ ],
+    [ broken_codec => broken_codec => behind => 'room', qr/writes behind its room/ ],
+    [ broken_codec => broken_codec => unstable => 'stable', qr/encoded differently/ ],
+    [ broken_codec => broken_codec => trust => 'foreign', qr/writes behind its room|are decoded to/ ],
+    [ broken_codec => broken_codec => growth => 'growth', qr/bytes are kept/ ],
+    [ broken_codec => broken_codec => shared => 'threads', qr/while other states are used/ ],
     [ broken_transport => broken_transport => leak => 'cycles', qr/bytes are lost/ ],
     [ broken_transport => broken_transport => twice => 'sizes', qr/dones is 1, expected 0/ ],
     [ broken_transport => broken_transport => outside => 'sizes', qr/is_guard/ ],
@@ -116,8 +126,8 @@ for my $b (@broken) {
     is $rc, 1, "$kind $fault: fails";
     like $out, qr/^not ok \d+ - $kind $unit: $case\n(?:# .*\n)*# .*$message/m, "$kind $fault: found by $case" or diag $out;
 }
-for my $kind (qw(filter scorer picker decider adapter engine)) {
-    my $module = $kind =~ /adapter|engine/ ? "broken_$kind" : 'broken_sched';
+for my $kind (qw(filter scorer picker decider adapter engine codec)) {
+    my $module = $kind =~ /adapter|engine|codec/ ? "broken_$kind" : 'broken_sched';
     ($rc, $out) = conform($module, "broken_$kind = { };", undef, '-k', $kind);
     is $rc, 0, "$kind without a fault passes" or diag $out =~ /^(not ok.*\n(?:#.*\n)*)/mg;
 }

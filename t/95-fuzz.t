@@ -9,7 +9,7 @@ use Test::More;
 use PDPlane::Test;
 
 my @names = map { m{([^/]+)$} } sort glob srcdir() . '/t/fuzz/corpus/*';
-cmp_ok scalar @names, '>=', 13, 'corpora are there';
+cmp_ok scalar @names, '>=', 14, 'corpora are there';
 $ENV{PD_SRCDIR} = srcdir();
 for my $name (@names) {
     my $program = builddir() . "/t/fuzz/$name";

@@ -13,7 +13,7 @@
 #define MAX_HEAD_DIM 65536u
 #define MAX_TOKEN_BYTES (UINT64_C(1) << 32)
 
-static uint32_t dtype_bytes(uint32_t dtype)
+uint32_t pd_kv_dtype_bytes(uint32_t dtype)
 {
     switch (dtype) {
     case PD_DTYPE_F32:
@@ -30,7 +30,7 @@ static uint32_t dtype_bytes(uint32_t dtype)
 
 uint64_t pd_kv_layout_row_bytes(const struct pd_layout *l)
 {
-    return (uint64_t)l->kv_heads * l->head_dim * dtype_bytes(l->dtype);
+    return (uint64_t)l->kv_heads * l->head_dim * pd_kv_dtype_bytes(l->dtype);
 }
 
 uint64_t pd_kv_layout_token_bytes(const struct pd_layout *l)
@@ -42,7 +42,7 @@ pd_status pd_kv_layout_check(const struct pd_layout *l, struct pd_err *err)
 {
     if (l->order != PD_KV_BLOCK_LAYER && l->order != PD_KV_LAYER_BLOCK)
         return pd_err_set(err, PD_EINVAL, "order %u of the layout is not known", l->order);
-    if (dtype_bytes(l->dtype) == 0)
+    if (pd_kv_dtype_bytes(l->dtype) == 0)
         return pd_err_set(err, PD_EINVAL, "dtype %u of the layout is not known", l->dtype);
     if (l->layers == 0 || l->layers > MAX_LAYERS || l->kv_heads == 0 || l->kv_heads > MAX_HEADS ||
         l->head_dim == 0 || l->head_dim > MAX_HEAD_DIM || l->block_tokens == 0 ||

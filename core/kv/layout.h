@@ -11,6 +11,8 @@
 #define PD_KV_LAYOUT_BYTES 48
 #define PD_KV_MAX_BLOCK_TOKENS 65536u
 
+/* Bytes of one element; 0 when dtype is not known. */
+uint32_t pd_kv_dtype_bytes(uint32_t dtype);
 /* PD_OK, or PD_EINVAL with err (may be NULL) filled: a member is out of range
  * or block_bytes is not what the others say. */
 pd_status pd_kv_layout_check(const struct pd_layout *l, struct pd_err *err);

@@ -315,7 +315,8 @@ pd_status pd_kv_region_add(struct pd_kv *kv, const char *engine, const struct pd
     r->base = (uint8_t *)info->region;
     r->bytes = info->region_bytes;
     struct pd_memory_desc desc = { .size = sizeof desc, .fd = info->region_fd, .base = info->region,
-                                   .bytes = info->region_bytes };
+                                   .bytes = info->region_bytes, .dtype = info->layout.dtype,
+                                   .element_bytes = pd_kv_dtype_bytes(info->layout.dtype) };
     for (uint32_t i = 0; i < kv->n_transports; i++) {
         struct pd_kv_transport *t = &kv->transports[i];
         struct pd_err why = { 0 };

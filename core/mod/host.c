@@ -55,6 +55,30 @@ static void *host_object(struct pd_host *host, const char *name)
     return entry != NULL ? entry->object : NULL;
 }
 
+pd_status pd_host_codec_add(struct pd_host *host, const char *name, const struct pd_codec_ops *ops,
+                            struct pd_codec *codec)
+{
+    for (uint32_t i = 0; i < host->n_codecs; i++) {
+        if (strcmp(host->codecs[i].name, name) == 0)
+            return PD_EEXIST;
+    }
+    if (host->n_codecs == PD_HOST_CODECS_MAX)
+        return PD_ELIMIT;
+    host->codecs[host->n_codecs++] = (struct pd_host_codec){ name, ops, codec };
+    return PD_OK;
+}
+
+static const struct pd_codec_ops *host_codec(struct pd_host *host, const char *name, struct pd_codec **out)
+{
+    for (uint32_t i = 0; i < host->n_codecs; i++) {
+        if (strcmp(host->codecs[i].name, name) != 0)
+            continue;
+        *out = host->codecs[i].codec;
+        return host->codecs[i].ops;
+    }
+    return NULL;
+}
+
 /* Pages are touched by their user, not here; the seals keep other processes
  * that map the memory safe from its size changing. */
 static pd_status host_memory_alloc(struct pd_host *host, const char *name, uint64_t bytes,
@@ -110,6 +134,7 @@ const struct pd_host_api *pd_host_api_table(void)
         .memory_free = host_memory_free,
         .table = host_table,
         .object = host_object,
+        .codec = host_codec,
     };
     return &table;
 }

@@ -9,6 +9,7 @@
 
 #define PD_HOST_TABLES_MAX 16u
 #define PD_HOST_MEMORIES_MAX 64u
+#define PD_HOST_CODECS_MAX 16u
 
 struct pd_host_entry {
     const char *name;          /* literal */
@@ -18,16 +19,28 @@ struct pd_host_entry {
     void *object;              /* borrowed, may be NULL */
 };
 
+struct pd_host_codec {
+    const char *name;          /* borrowed */
+    const struct pd_codec_ops *ops;
+    struct pd_codec *codec;
+};
+
 struct pd_host {
     struct pd_host_entry entries[PD_HOST_TABLES_MAX];
     uint32_t n_entries;
     uint32_t n_memories;       /* allocated and not freed */
+    struct pd_host_codec codecs[PD_HOST_CODECS_MAX];
+    uint32_t n_codecs;
 };
 
 void pd_host_init(struct pd_host *host);
 /* PD_OK, PD_EEXIST, PD_ELIMIT. */
 pd_status pd_host_register(struct pd_host *host, const char *name, uint32_t version, const void *table,
                            void *object);
+
+/* Offers a codec to the modules of this node; borrowed.  PD_OK, PD_EEXIST, PD_ELIMIT. */
+pd_status pd_host_codec_add(struct pd_host *host, const char *name, const struct pd_codec_ops *ops,
+                            struct pd_codec *codec);
 
 /* The one table of this process, constant. */
 const struct pd_host_api *pd_host_api_table(void);

@@ -7,6 +7,7 @@
 
 #include <pdplane/adapter.h>
 #include <pdplane/discovery.h>
+#include <pdplane/codec.h>
 #include <pdplane/engine.h>
 #include <pdplane/role.h>
 #include <pdplane/scheduler.h>
@@ -90,6 +91,17 @@ static const struct pd_kind_member discovery_needs[] = {
     NEED(pd_discovery_ops, destroy),
 };
 
+static const struct pd_kind_member codec_needs[] = {
+    NEED(pd_codec_ops, create),
+    NEED(pd_codec_ops, destroy),
+    NEED(pd_codec_ops, info),
+    NEED(pd_codec_ops, bound),
+    NEED(pd_codec_ops, state_open),
+    NEED(pd_codec_ops, state_close),
+    NEED(pd_codec_ops, encode),
+    NEED(pd_codec_ops, decode),
+};
+
 /* A module must bring the struct of version 1, which is what we have now. */
 #define KIND(kind_, type, version, needs) \
     { (kind_), (version), (version), (uint32_t)sizeof(struct type), (uint32_t)sizeof(struct type), \
@@ -105,6 +117,7 @@ static const struct pd_kind_spec kinds[] = {
     KIND(PD_KIND_DECIDER, pd_decider_ops, PD_DECIDER_V1, decider_needs),
     KIND(PD_KIND_ADAPTER, pd_adapter_ops, PD_ADAPTER_V1, adapter_needs),
     KIND(PD_KIND_DISCOVERY, pd_discovery_ops, PD_DISCOVERY_V1, discovery_needs),
+    KIND(PD_KIND_CODEC, pd_codec_ops, PD_CODEC_V1, codec_needs),
     { 0, 0, 0, 0, 0, 0, NULL },
 };
 

@@ -79,6 +79,30 @@ static pd_status identity_get(struct pd_node *node, struct pd_err *err)
 
 /* ---- transports and engines ----------------------------------------------------------------- */
 
+/* Before the transports, which use them. */
+static pd_status codecs_build(struct pd_node *node, struct pd_err *err)
+{
+    const struct pd_conf_list *list = &node->root->codecs;
+    for (uint64_t i = 0; i < list->count; i++) {
+        const struct pd_conf_unit *u = PD_CONF_ITEM(list, struct pd_conf_unit, i);
+        struct pd_node_codec *c = &node->codecs[node->n_codecs];
+        if (node->n_codecs == PD_HOST_CODECS_MAX)
+            return at_place(err, &u->place, pd_err_set(err, PD_ELIMIT, "a node can have %u codecs",
+                                                       PD_HOST_CODECS_MAX));
+        c->ops = (const struct pd_codec_ops *)(const void *)unit_of(u)->ops;
+        c->log = pd_log_child(node->log, u->name);
+        struct pd_instance_ctx ctx = ctx_of(node, u->name, c->log);
+        pd_status status = c->ops->create(&ctx, u->conf, &c->codec, err);
+        if (status == PD_OK) {
+            node->n_codecs++;
+            status = pd_host_codec_add(&node->host, u->name, c->ops, c->codec);
+        }
+        if (status != PD_OK)
+            return at_place(err, &u->place, status);
+    }
+    return PD_OK;
+}
+
 static pd_status transports_build(struct pd_node *node, struct pd_err *err)
 {
     const struct pd_conf_list *list = &node->root->transports;
@@ -362,6 +386,7 @@ pd_status pd_node_build(struct pd_node *node, struct pd_err *err)
         (status = pd_node_tls_build(node, err)) != PD_OK ||
         (status = table_register(node, PD_NET_TABLE, PD_NET_VERSION, pd_net_functions(), &node->net,
                                  err)) != PD_OK ||
+        (status = codecs_build(node, err)) != PD_OK ||
         (status = transports_build(node, err)) != PD_OK ||
         (status = engines_build(node, err)) != PD_OK ||
         (status = peers_build(node, err)) != PD_OK ||

@@ -266,6 +266,16 @@ static bool close_engine(struct pd_node *node)
     return true;
 }
 
+static void codecs_free(struct pd_node *node)
+{
+    while (node->n_codecs > 0) {
+        struct pd_node_codec *c = &node->codecs[--node->n_codecs];
+        c->ops->destroy(c->codec);
+    }
+    for (uint32_t i = 0; i < PD_HOST_CODECS_MAX; i++)
+        pd_log_child_free(node->codecs[i].log);
+}
+
 static void node_free(struct pd_node *node)
 {
     void (*closed)(void *) = node->closed;
@@ -276,6 +286,7 @@ static void node_free(struct pd_node *node)
         pd_log_child_free(node->transports[i].log);
     for (uint32_t i = 0; i < PD_NODE_ENGINES_MAX; i++)
         pd_log_child_free(node->engine_logs[i]);
+    codecs_free(node);
     pd_node_endpoints_free(node);
     pd_node_tls_free(node);
     pd_node_metrics_free(node);

@@ -12,6 +12,7 @@
 #ifndef PD_NODE_NODE_H
 #define PD_NODE_NODE_H
 
+#include <pdplane/codec.h>
 #include <pdplane/node.h>
 
 #include "api/api.h"
@@ -61,6 +62,12 @@ struct pd_node_door {
     struct pd_keys *keys;      /* NULL: none needed */
 };
 
+struct pd_node_codec {
+    const struct pd_codec_ops *ops;
+    struct pd_codec *codec;
+    struct pd_log *log;
+};
+
 struct pd_node_role {
     const char *name;
     const struct pd_role_ops *ops;
@@ -106,6 +113,8 @@ struct pd_node {
     uint32_t n_transports;
     struct pd_node_servers servers;
     struct pd_node_discovery *discovery; /* NULL: no sources; see discovery.c */
+    struct pd_node_codec codecs[PD_HOST_CODECS_MAX];
+    uint32_t n_codecs;
     struct pd_node_role roles[PD_NODE_ROLES_MAX];
     uint32_t n_roles;
     struct pd_node_part parts[PD_NODE_PARTS_MAX];

@@ -302,6 +302,9 @@ static const struct pd_option sections[] = {
     PD_OPT_UNIT_MAP("transport", struct pd_node_conf, transports, PD_KIND_BIT(PD_KIND_TRANSPORT),
                     .help = "Options of the loaded transports, each in a group of its own: transport = { tcp "
                             "= { }; };"),
+    PD_OPT_UNIT_MAP("codec", struct pd_node_conf, codecs, PD_KIND_BIT(PD_KIND_CODEC),
+                    .help = "Options of the loaded codecs, each in a group of its own. A transport uses the "
+                            "one that its own option codec names."),
     PD_OPT_GROUP("kv", struct pd_node_conf, kv, kv_rows, struct pd_node_kv_conf,
                  .help = "How KV moves between nodes."),
     PD_OPT_GROUP("scheduler", struct pd_node_conf, scheduler, pd_sched_options, struct pd_sched_conf,

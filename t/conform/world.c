@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <pdplane/adapter.h>
+#include <pdplane/codec.h>
 
 #include "log/log.h"
 #include "loop/uv.h"
@@ -194,6 +195,7 @@ pd_status cf_create(struct cf_world *w, struct cf_inst *i, uint32_t number, stru
         CREATE(PICKER, picker)
         CREATE(DECIDER, decider)
         CREATE(ADAPTER, adapter)
+        CREATE(CODEC, codec)
     }
 #undef CREATE
     return st;
@@ -235,6 +237,7 @@ void cf_destroy(struct cf_world *w, struct cf_inst *i)
         DESTROY(PICKER, picker)
         DESTROY(DECIDER, decider)
         DESTROY(ADAPTER, adapter)
+        DESTROY(CODEC, codec)
     case PD_KIND_ENGINE:
         ((const struct pd_engine_ops *)ops)->destroy(i->p, on_closed, i);
         break;

@@ -129,9 +129,18 @@ seed 'peer', 'heartbeat', "\x04" . pack('Q<Q<Q<VV', 1, 2, 3, 0, 0);
 # xport: which, bytes
 my $head = pack('vCCvvQ<Q<Q<VVVV', 0x5850, 1, 4, 1, 0, 9, 3, 0, 16, 0, 1, 0) . ('t' x 16);
 seed 'xport', 'head', "\x01$head";
-seed 'xport', 'hello', "\x02" . $node . $node . ('k' x 16) . pack('Q<VVvvvx10', 5, 65536, 1000, 0, 2, 1);
+seed 'xport', 'hello', "\x02" . $node . $node . ('k' x 16) . pack('Q<VVvvvx2Vx4a32', 5, 65536, 1000, 0, 2, 1, 1, 'planes');
 seed 'xport', 'address', "\x03" . pack('VCCvvv', 0x41585044, 1, 1, 2, 9000, 5) . ("\0" x 16) . ('k' x 16) . pack('V', 1) . '/sock';
 seed 'xport', 'grant', "\x04" . pack('VCCv', 0x47585044, 1, 1, 1) . $node . $node . pack('Q<Q<Q<', 9, 3, 8192) . ('t' x 16);
+
+# codec: kind, number of plain bytes, what planes makes of them
+sub plane { my ($bytes) = @_; return pack 'V/a*', $bytes }
+my $rle = "\x28\xb5\x2f\xfd\x20\x40" . substr(pack('V', 64 << 3 | 3), 0, 3) . "\x07";
+seed 'codec', 'plain', "\x00" . pack('v', 0) . join '', map { chr($_ % 5) } 0 .. 299;
+seed 'codec', 'floats', "\x08" . pack('v', 0) . pack 'f<*', map { sin $_ } 0 .. 199;
+seed 'codec', 'as-it-is', "\x01" . pack('v', 5) . "P\x01\x02\x00" . (pack('V', 0x80000003) . 'abc') x 2;
+seed 'codec', 'zstd', "\x01" . pack('v', 128) . "P\x01\x02\x00" . pack('V', 0x80000040) . ('m' x 64) . plane($rle) . 'z';
+seed 'codec', 'four', "\x01" . pack('v', 255) . "P\x01\x04\x00" . plane($rle) x 4;
 seed 'xport', 'crc', "\x05" . join '', map { chr($_ * 7 % 256) } 0 .. 600;
 seed 'xport', 'ranges', "\x06\x05" . pack('C*', 1, 0, 10, 1, 20, 30, 1, 10, 20, 0, 5, 25, 1, 200, 255, 0, 0, 255);
 seed 'xport', 'segs', "\x07\x03" . pack('(vCC)3', 0, 16, 0, 16, 16, 0, 100, 50, 0) . pack('vvvv', 0, 82, 20, 30);

@@ -5,6 +5,7 @@
 #include "unit.h"
 
 #include <pdplane/discovery.h>
+#include <pdplane/codec.h>
 #include <pdplane/engine.h>
 #include <pdplane/host.h>
 #include <pdplane/log.h>
@@ -316,7 +317,7 @@ static void test_host(void **state)
     OFFSET(pd_host_memory, fd, 4);
     OFFSET(pd_host_memory, base, 8);
     OFFSET(pd_host_memory, bytes, 16);
-    SIZE(pd_host_api, 56);
+    SIZE(pd_host_api, 64);
     OFFSET(pd_host_api, size, 0);
     OFFSET(pd_host_api, abi_major, 4);
     OFFSET(pd_host_api, abi_minor, 6);
@@ -326,6 +327,7 @@ static void test_host(void **state)
     OFFSET(pd_host_api, memory_free, 32);
     OFFSET(pd_host_api, table, 40);
     OFFSET(pd_host_api, object, 48);
+    OFFSET(pd_host_api, codec, 56);
 }
 
 /* <pdplane/engine.h> */
@@ -427,12 +429,14 @@ static void test_transport(void **state)
     OFFSET(pd_transport_info, max_bytes, 16);
     OFFSET(pd_transport_info, bandwidth, 24);
     OFFSET(pd_transport_info, latency_ns, 32);
-    SIZE(pd_memory_desc, 32);
+    SIZE(pd_memory_desc, 40);
     OFFSET(pd_memory_desc, size, 0);
     OFFSET(pd_memory_desc, fd, 4);
     OFFSET(pd_memory_desc, base, 8);
     OFFSET(pd_memory_desc, bytes, 16);
     OFFSET(pd_memory_desc, fd_offset, 24);
+    OFFSET(pd_memory_desc, dtype, 32);
+    OFFSET(pd_memory_desc, element_bytes, 36);
     SIZE(pd_segment, 16);
     OFFSET(pd_segment, offset, 0);
     OFFSET(pd_segment, bytes, 8);
@@ -610,6 +614,34 @@ static void test_discovery(void **state)
     OFFSET(pd_discovery_ops, destroy, 40);
 }
 
+/* <pdplane/codec.h> */
+static void test_codec(void **state)
+{
+    (void)state;
+    SIZE(pd_codec_info, 40);
+    OFFSET(pd_codec_info, size, 0);
+    OFFSET(pd_codec_info, flags, 4);
+    OFFSET(pd_codec_info, format, 8);
+    OFFSET(pd_codec_info, align, 12);
+    OFFSET(pd_codec_info, max_bytes, 16);
+    OFFSET(pd_codec_info, encode_rate, 24);
+    OFFSET(pd_codec_info, decode_rate, 32);
+    SIZE(pd_codec_hint, 16);
+    OFFSET(pd_codec_hint, size, 0);
+    OFFSET(pd_codec_hint, dtype, 4);
+    OFFSET(pd_codec_hint, element_bytes, 8);
+    SIZE(pd_codec_ops, 72);
+    OFFSET(pd_codec_ops, head, 0);
+    OFFSET(pd_codec_ops, create, 8);
+    OFFSET(pd_codec_ops, destroy, 16);
+    OFFSET(pd_codec_ops, info, 24);
+    OFFSET(pd_codec_ops, bound, 32);
+    OFFSET(pd_codec_ops, state_open, 40);
+    OFFSET(pd_codec_ops, state_close, 48);
+    OFFSET(pd_codec_ops, encode, 56);
+    OFFSET(pd_codec_ops, decode, 64);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_prefix),
     cmocka_unit_test(test_module),
@@ -625,6 +657,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_transport),
     cmocka_unit_test(test_scheduler),
     cmocka_unit_test(test_discovery),
+    cmocka_unit_test(test_codec),
 };
 
 PD_UNIT_MAIN(tests)

@@ -113,6 +113,9 @@ pd_status tr_post(struct tr_node *n, struct pd_transport_target *t, struct tr_po
 void tr_wait_post(struct tr_env *e, struct tr_post *p);
 struct pd_transport_stats tr_stats(struct tr_node *n);
 uint64_t tr_random(uint64_t *state);
+/* Noise; with tr_fill_smooth every second byte has few values, so that a codec
+ * makes it shorter. */
+extern bool tr_fill_smooth;
 void tr_fill(uint8_t *p, uint64_t n, uint64_t seed);
 
 #endif

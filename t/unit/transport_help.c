@@ -14,14 +14,21 @@ uint64_t tr_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
+bool tr_fill_smooth;
+
 void tr_fill(uint8_t *p, uint64_t n, uint64_t seed)
 {
+    uint8_t *begin = p;
+    uint64_t bytes = n;
+
     for (; n >= 8; n -= 8, p += 8) {
         uint64_t v = tr_random(&seed);
         memcpy(p, &v, 8);
     }
     for (; n > 0; n--)
         *p++ = (uint8_t)tr_random(&seed);
+    for (uint64_t i = 1; tr_fill_smooth && i < bytes; i += 2)
+        begin[i] &= 7;
 }
 
 static void on_node_closed(void *arg)

@@ -52,7 +52,7 @@ static struct pd_loop *uv_new_loop(void)
 }
 
 /* The unit of a module in the build tree. */
-static const struct pd_unit *uv_unit(const char *file)
+static inline const struct pd_unit *uv_unit(const char *file)
 {
     const char *dir = getenv("PD_BUILDDIR");
     const struct pd_module *module;

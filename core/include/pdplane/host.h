@@ -24,6 +24,9 @@ struct pd_host_memory {
     uint64_t bytes;
 };
 
+struct pd_codec_ops;           /* codec.h */
+struct pd_codec;
+
 struct pd_host_api {
     uint32_t size;             /* of this table, as the running core has it */
     uint16_t abi_major;
@@ -46,6 +49,10 @@ struct pd_host_api {
     /* The node's own object that goes with such a table; NULL when the node
      * has none.  Loop thread. */
     void *(*object)(struct pd_host *host, const char *name);
+
+    /* The node's codec of this name and its instance (codec.h), which lives
+     * longer than any transport; NULL when none is loaded.  Loop thread. */
+    const struct pd_codec_ops *(*codec)(struct pd_host *host, const char *name, struct pd_codec **out);
 };
 
 #ifdef __cplusplus

@@ -67,6 +67,8 @@ struct pd_memory_desc {
     void *base;
     uint64_t bytes;
     uint64_t fd_offset;        /* of base within fd */
+    uint32_t dtype;            /* PD_DTYPE_* of its elements (layout.h), 0 unknown; a hint for codecs */
+    uint32_t element_bytes;    /* of one element, 0 unknown; base and segments begin at elements */
 };
 
 /* A run of registered memory. */

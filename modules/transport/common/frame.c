@@ -113,6 +113,8 @@ void pd_xp_hello_encode(const struct pd_xp_hello *h, uint8_t *buf)
     put16(buf + 80, h->lane);
     put16(buf + 82, h->lanes);
     put16(buf + 84, h->kind);
+    put32(buf + 88, h->codec_format);
+    memcpy(buf + 96, h->codec, PD_XP_CODEC_BYTES);
 }
 
 void pd_xp_hello_decode(const uint8_t *buf, struct pd_xp_hello *h)
@@ -126,6 +128,8 @@ void pd_xp_hello_decode(const uint8_t *buf, struct pd_xp_hello *h)
     h->lane = get16(buf + 80);
     h->lanes = get16(buf + 82);
     h->kind = get16(buf + 84);
+    h->codec_format = get32(buf + 88);
+    memcpy(h->codec, buf + 96, PD_XP_CODEC_BYTES);
 }
 
 pd_status pd_xp_address_encode(const struct pd_xp_address *a, void *buf, size_t cap, size_t *len)

@@ -22,7 +22,8 @@
 
 #define PD_XP_HEAD_BYTES 64u
 #define PD_XP_TOKEN_BYTES 16u
-#define PD_XP_HELLO_BYTES 96u
+#define PD_XP_HELLO_BYTES 128u
+#define PD_XP_CODEC_BYTES 32u       /* of a codec's name, with zeros behind it */
 #define PD_XP_WINDOW_BLOB_BYTES 96u
 #define PD_XP_ADDRESS_BYTES 48u     /* and the path behind it */
 #define PD_XP_PATH_MAX 107u
@@ -47,7 +48,10 @@ enum {
     PD_XP_TYPES = 15
 };
 
-enum { PD_XP_CHECKED = 1u }; /* flag: crc holds the payload's checksum */
+enum {
+    PD_XP_CHECKED = 1u,     /* flag: crc holds the payload's checksum */
+    PD_XP_ENCODED = 2u      /* flag, WRITE and DATA: the payload is a codec's, see pack.c */
+};
 
 struct pd_xp_head {
     uint8_t type;
@@ -71,6 +75,8 @@ struct pd_xp_hello {
     uint32_t keepalive_ms;          /* the connector is never silent for longer; 0: may be */
     uint16_t lane, lanes;
     uint16_t kind;                  /* PD_XP_TCP, PD_XP_SHM */
+    uint32_t codec_format;
+    char codec[PD_XP_CODEC_BYTES];  /* what the sender has; empty: none */
 };
 
 void pd_xp_hello_encode(const struct pd_xp_hello *h, uint8_t *buf);

@@ -88,6 +88,8 @@ static void hello_done(struct pd_xp_lane *lane)
     answer.lane = hello.lane;
     answer.lanes = hello.lanes;
     answer.kind = tp->conf.kind;
+    lane->packs = pd_xp_pack_agrees(tp, &hello);
+    pd_xp_pack_offer(tp, &answer);
     pd_xp_hello_encode(&answer, buf);
     pd_xp_lane_control(lane, &h, buf, sizeof(buf));
 }
@@ -135,6 +137,41 @@ static void write_done(struct pd_xp_lane *lane)
         stored(lane, w, lane->in.head.length);
     else
         reply(lane, PD_XP_NACK, lane->in.verdict);
+}
+
+static void packed_write_begins(struct pd_xp_lane *lane)
+{
+    pd_status st = pd_xp_pack_begins(lane);
+
+    if (st != PD_OK)
+        pd_xp_lane_fail(lane, st);
+}
+
+/* As write_begins and write_done, once the whole payload is there. */
+static void packed_write_done(struct pd_xp_lane *lane)
+{
+    const struct pd_xp_head *h = &lane->in.head;
+    uint32_t len = pd_xp_pack_plain(lane);
+    struct pd_transport_window *w = NULL;
+    pd_status st;
+
+    if (!payload_is_good(lane)) {
+        reply(lane, PD_XP_NACK, PD_EINTEGRITY);
+        return;
+    }
+    if (len == 0) {
+        pd_xp_lane_fail(lane, PD_EPROTO);
+        return;
+    }
+    st = pd_xp_window_find(lane, h, PD_TRANSPORT_WRITE, len, &w);
+    if (st == PD_OK)
+        st = pd_xp_window_touch(w, h->offset, len);
+    if (st == PD_OK)
+        st = pd_xp_pack_decode(lane, w->segs, h->offset);
+    if (st == PD_OK)
+        stored(lane, w, len);
+    else
+        reply(lane, PD_XP_NACK, st);
 }
 
 static void copy_done(struct pd_xp_lane *lane)
@@ -202,6 +239,7 @@ static void greeted(struct pd_xp_lane *lane)
         return;
     }
     lane->remote = hello.from;
+    lane->packs = pd_xp_pack_agrees(lane->tp, &hello);
     lane->state = PD_XP_LANE_UP;
     pd_xp_peer_lane_up(lane, &hello);
 }
@@ -225,14 +263,22 @@ static void answered(struct pd_xp_lane *lane, pd_status status)
 static void data_begins(struct pd_xp_lane *lane)
 {
     const struct pd_xp_sent *s = &lane->reads[lane->reads_head];
+    bool packed = (lane->in.head.flags & PD_XP_ENCODED) != 0;
 
-    if (lane->reads_n == 0 || s->id != lane->in.head.id || s->len != lane->in.head.length) {
+    if (lane->reads_n == 0 || s->id != lane->in.head.id ||
+        (!packed && s->len != lane->in.head.length)) {
         pd_xp_lane_fail(lane, PD_EPROTO);
         return;
     }
     if (s->transfer == NULL)
         return;
     lane->in.transfer = s->transfer;
+    if (packed) {
+        pd_status st = pd_xp_pack_begins(lane);
+        if (st != PD_OK)
+            pd_xp_lane_fail(lane, st);
+        return;
+    }
     lane->in.sink = PD_XP_SINK_SEGS;
     lane->in.segs = s->transfer->segs;
     lane->in.base = s->from;
@@ -254,6 +300,23 @@ static void read_answered(struct pd_xp_lane *lane, pd_status status)
     pd_xp_lane_kick(lane);
 }
 
+static void data_done(struct pd_xp_lane *lane)
+{
+    const struct pd_xp_sent *s = &lane->reads[lane->reads_head];
+    pd_status st = PD_OK;
+
+    if (lane->in.transfer != NULL && !payload_is_good(lane)) {
+        st = PD_EINTEGRITY;
+    } else if (lane->in.transfer != NULL && (lane->in.head.flags & PD_XP_ENCODED) != 0) {
+        if (pd_xp_pack_plain(lane) != s->len) {
+            pd_xp_lane_fail(lane, PD_EPROTO);
+            return;
+        }
+        st = pd_xp_pack_decode(lane, s->transfer->segs, s->from);
+    }
+    read_answered(lane, st);
+}
+
 /* ---- frames */
 
 static bool is_allowed(const struct pd_xp_lane *lane, const struct pd_xp_head *h)
@@ -262,6 +325,8 @@ static bool is_allowed(const struct pd_xp_lane *lane, const struct pd_xp_head *h
     bool shm = conf->kind == PD_XP_SHM;
     bool up = lane->state == PD_XP_LANE_UP;
 
+    if ((h->flags & PD_XP_ENCODED) != 0 && !pd_xp_pack_allows(lane, h))
+        return false;
     switch (h->type) {
     case PD_XP_HELLO:
         return lane->accepted && !up && h->length == PD_XP_HELLO_BYTES;
@@ -309,7 +374,10 @@ static void frame_done(struct pd_xp_lane *lane)
         pd_xp_lane_fail(lane, status_of(h));
         break;
     case PD_XP_WRITE:
-        write_done(lane);
+        if ((h->flags & PD_XP_ENCODED) != 0)
+            packed_write_done(lane);
+        else
+            write_done(lane);
         break;
     case PD_XP_COPY:
         copy_done(lane);
@@ -336,8 +404,7 @@ static void frame_done(struct pd_xp_lane *lane)
         answered(lane, status_of(h));
         break;
     case PD_XP_DATA:
-        read_answered(lane, lane->in.transfer == NULL || payload_is_good(lane) ? PD_OK
-                                                                               : PD_EINTEGRITY);
+        data_done(lane);
         break;
     case PD_XP_READ_NACK:
         read_answered(lane, status_of(h));
@@ -372,6 +439,8 @@ static void head_done(struct pd_xp_lane *lane)
     lane->in_body = h->length > 0;
     if (!lane->in_body)
         frame_done(lane);
+    else if (h->type == PD_XP_WRITE && (h->flags & PD_XP_ENCODED) != 0)
+        packed_write_begins(lane);
     else if (h->type == PD_XP_WRITE)
         write_begins(lane);
     else if (h->type == PD_XP_DATA)
@@ -392,6 +461,10 @@ static size_t make_room(struct pd_xp_lane *lane, struct pd_iov *iov, uint64_t *b
         case PD_XP_SINK_SEGS:
             n = pd_xp_segs_iov(lane->in.segs, lane->in.base + lane->in.done, left, iov,
                                PD_XP_IOV - 1, body);
+            break;
+        case PD_XP_SINK_PACK:
+            iov[n++] = (struct pd_iov){ lane->pack_in + lane->in.done, left };
+            *body = left;
             break;
         case PD_XP_SINK_SMALL:
             iov[n++] = (struct pd_iov){ lane->small_in + lane->in.done, left };

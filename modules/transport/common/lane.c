@@ -59,6 +59,8 @@ static void lane_free(struct pd_xp_lane *lane)
     free(lane->small_in);
     free(lane->small_out);
     free(lane->maps);
+    free(lane->pack_out);
+    free(lane->pack_in);
     free(lane->ctl);
     free(lane);
 }
@@ -140,6 +142,7 @@ static void greet(struct pd_xp_lane *lane)
     hello.lane = lane->index;
     hello.lanes = (uint16_t)peer->n_lanes;
     hello.kind = tp->conf.kind;
+    pd_xp_pack_offer(tp, &hello);
     pd_xp_hello_encode(&hello, buf);
     memcpy(h.token, peer->grant.token, sizeof(h.token));
     pd_xp_lane_control(lane, &h, buf, sizeof(buf));

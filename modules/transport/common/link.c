@@ -87,7 +87,9 @@ pd_status pd_xp_create(const struct pd_instance_ctx *ctx, const struct pd_xp_con
         TAILQ_INIT(&tp->buckets[i]);
     pd_timer_init(&tp->tick, tp->loop, "transport", on_tick, tp);
     pd_task_init(&tp->task, "transport", on_task, tp);
-    st = listen_here(tp, err);
+    st = pd_xp_pack_open(tp, ctx, err);
+    if (st == PD_OK && (st = listen_here(tp, err)) != PD_OK)
+        pd_xp_pack_close(tp);
     if (st != PD_OK) {
         free(tp->scratch);
         free(tp);
@@ -203,6 +205,10 @@ pd_status pd_xp_memory_add(struct pd_transport *tp, const struct pd_memory_desc 
     m->base = desc->base;
     m->bytes = desc->bytes;
     m->fd_offset = desc->fd_offset;
+    if (desc->size >= sizeof(*desc)) {
+        m->dtype = desc->dtype;
+        m->element_bytes = desc->element_bytes;
+    }
     m->fd = shm ? fcntl(desc->fd, F_DUPFD_CLOEXEC, 0) : -1;
     if (shm && m->fd < 0) {
         free(m);
@@ -291,6 +297,7 @@ static void on_task(struct pd_task *task, void *arg)
         void *closed_arg = tp->on_closed_arg;
         pd_timer_stop(&tp->tick);
         pd_task_cancel(tp->loop, &tp->task);
+        pd_xp_pack_close(tp);
         free(tp->scratch);
         free(tp);
         if (on_closed != NULL)

@@ -18,8 +18,11 @@
 #ifndef PD_XP_LINK_H
 #define PD_XP_LINK_H
 
+#include <pdplane/codec.h>
+#include <pdplane/host.h>
 #include <pdplane/log.h>
 #include <pdplane/loop.h>
+#include <pdplane/metric.h>
 #include <pdplane/net.h>
 #include <pdplane/transport.h>
 
@@ -85,6 +88,18 @@ struct pd_xp_conf {
     struct pd_addr advertise;     /* PD_AF_NONE: none */
     const struct pd_xp_hooks *hooks;
     struct pd_xp_tls tls;
+    const char *codec;            /* NULL: bytes go plain */
+};
+
+/* The codec of an instance; ops is NULL without one. */
+struct pd_xp_pack {
+    const struct pd_codec_ops *ops;
+    struct pd_codec *codec;
+    struct pd_codec_state *state;
+    struct pd_codec_info info;
+    char name[PD_XP_CODEC_BYTES];
+    uint8_t *plain;               /* frame_bytes, to gather and to scatter */
+    struct pd_counter *shrunk_from, *shrunk_to, *skipped, *decoded, *failed;
 };
 
 TAILQ_HEAD(pd_xp_lanes, pd_xp_lane);
@@ -101,6 +116,7 @@ struct pd_transport {
     struct pd_xp_conf conf;
     struct pd_xp_crc crc;
     struct pd_transport_stats stats;
+    struct pd_xp_pack pack;
     struct pd_listener *listener;
     struct pd_addr bound;         /* where the listener really is */
     uint8_t key[PD_XP_TOKEN_BYTES];
@@ -136,6 +152,8 @@ struct pd_transport_memory {
     uint32_t id;
     uint32_t refs;                /* windows and transfers */
     int fd;                       /* shm: our own, else -1 */
+    uint32_t dtype;
+    uint32_t element_bytes;
 };
 
 struct pd_transport_window {
@@ -184,7 +202,7 @@ struct pd_xp_map {
 enum { PD_XP_LANE_CONNECTING, PD_XP_LANE_GREETING, PD_XP_LANE_UP, PD_XP_LANE_LEAVING,
        PD_XP_LANE_CLOSED };
 
-enum { PD_XP_SINK_DRAIN, PD_XP_SINK_SEGS, PD_XP_SINK_SMALL };
+enum { PD_XP_SINK_DRAIN, PD_XP_SINK_SEGS, PD_XP_SINK_SMALL, PD_XP_SINK_PACK };
 
 struct pd_xp_lane {
     struct pd_transport *tp;
@@ -221,6 +239,7 @@ struct pd_xp_lane {
         uint64_t again_from;
         uint32_t again_len;
         int fd;                   /* goes with the first byte, -1: none */
+        uint64_t cost;            /* bytes encoded and not yet charged to a turn */
     } out;
     uint8_t *small_out;
 
@@ -250,6 +269,10 @@ struct pd_xp_lane {
         pd_status verdict;        /* what the answer will be */
     } in;
     uint8_t *small_in;
+    /* Encoded payloads, frame_bytes each, made when the first one comes. */
+    bool packs;                   /* the other side has the same codec */
+    uint32_t pack_misses, pack_skip;
+    uint8_t *pack_out, *pack_in;
     int fds[PD_XP_MAX_FDS];
     uint32_t n_fds;
     struct pd_xp_map *maps;       /* PD_XP_MAX_MAPS, or NULL */
@@ -402,6 +425,25 @@ void pd_xp_lane_kick(struct pd_xp_lane *lane);
  * checksums.  Fails the lane when memory is short. */
 void pd_xp_lane_control(struct pd_xp_lane *lane, struct pd_xp_head *h, const void *payload,
                         uint32_t len);
+
+/* pack.c */
+/* PD_OK, also without a codec; else err says why not. */
+pd_status pd_xp_pack_open(struct pd_transport *tp, const struct pd_instance_ctx *ctx, struct pd_err *err);
+void pd_xp_pack_close(struct pd_transport *tp);
+void pd_xp_pack_offer(const struct pd_transport *tp, struct pd_xp_hello *hello);
+bool pd_xp_pack_agrees(const struct pd_transport *tp, const struct pd_xp_hello *hello);
+/* Puts a payload for [from, from + len) of segs into lane->pack_out and returns
+ * its bytes; 0: they go plain. */
+uint32_t pd_xp_pack_encode(struct pd_xp_lane *lane, const struct pd_transport_memory *memory,
+                           const struct pd_xp_segs *segs, uint64_t from, uint32_t len);
+/* May this header, with PD_XP_ENCODED, come on this lane? */
+bool pd_xp_pack_allows(const struct pd_xp_lane *lane, const struct pd_xp_head *h);
+/* The payload goes to lane->pack_in.  PD_OK, PD_ENOMEM. */
+pd_status pd_xp_pack_begins(struct pd_xp_lane *lane);
+/* The plain bytes that a payload claims to stand for; 0: not a number for a frame. */
+uint32_t pd_xp_pack_plain(const struct pd_xp_lane *lane);
+/* Decodes them to `to` of segs, where they must have room.  PD_OK, PD_EINTEGRITY. */
+pd_status pd_xp_pack_decode(struct pd_xp_lane *lane, const struct pd_xp_segs *segs, uint64_t to);
 
 /* in.c */
 void pd_xp_lane_readable(struct pd_stream *s, void *arg);

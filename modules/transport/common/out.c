@@ -85,6 +85,7 @@ static void begin(struct pd_xp_lane *lane, struct pd_xp_head *h, const struct pd
                   uint64_t from, uint32_t len)
 {
     struct pd_transport *tp = lane->tp;
+    const uint8_t *small = (h->flags & PD_XP_ENCODED) != 0 ? lane->pack_out : lane->small_out;
 
     h->seq = lane->seq_out++;
     h->length = len;
@@ -93,7 +94,7 @@ static void begin(struct pd_xp_lane *lane, struct pd_xp_head *h, const struct pd
         h->crc = crc_of(tp, segs, from, len);
     } else if (segs == NULL && len > 0) {
         h->flags |= PD_XP_CHECKED;
-        h->crc = pd_xp_crc(&tp->crc, 0, lane->small_out, len);
+        h->crc = pd_xp_crc(&tp->crc, 0, small, len);
     }
     pd_xp_head_encode(&tp->crc, h, lane->out.head);
     lane->out.active = true;
@@ -101,10 +102,25 @@ static void begin(struct pd_xp_lane *lane, struct pd_xp_head *h, const struct pd
     lane->out.id = h->id;
     lane->out.head_sent = 0;
     lane->out.segs = segs;
-    lane->out.small = segs == NULL ? lane->small_out : NULL;
+    lane->out.small = segs == NULL ? small : NULL;
     lane->out.from = segs == NULL ? 0 : from;
     lane->out.left = len;
     lane->out.ctl_before = lane->ctl_len;
+}
+
+/* As begin, for bytes of registered memory; encoded when that makes them fewer. */
+static void begin_bytes(struct pd_xp_lane *lane, struct pd_xp_head *h,
+                        const struct pd_transport_memory *memory, const struct pd_xp_segs *segs,
+                        uint64_t from, uint32_t len)
+{
+    uint32_t packed = pd_xp_pack_encode(lane, memory, segs, from, len);
+
+    if (packed == 0) {
+        begin(lane, h, segs, from, len);
+        return;
+    }
+    h->flags |= PD_XP_ENCODED;
+    begin(lane, h, NULL, 0, packed);
 }
 
 /* Answers to READ: the next one that has bytes. */
@@ -120,7 +136,7 @@ static bool next_answer(struct pd_xp_lane *lane)
             lane->out.window = a.window;
             a.window->sending++;
             lane->tp->stats.bytes_out += a.len;
-            begin(lane, &h, a.window->segs, a.offset, a.len);
+            begin_bytes(lane, &h, a.window->memory, a.window->segs, a.offset, a.len);
             return true;
         }
         h.type = PD_XP_READ_NACK;
@@ -176,7 +192,7 @@ static void send_write(struct pd_xp_lane *lane, struct pd_transfer *t, uint64_t 
         begin(lane, &h, NULL, 0, n);
     } else {
         head_for(t, PD_XP_WRITE, from, s.id, &h);
-        begin(lane, &h, t->segs, from, *len);
+        begin_bytes(lane, &h, t->memory, t->segs, from, *len);
     }
     lane->out.is_post = true;
     s.len = is_copy ? 0 : *len;
@@ -277,7 +293,8 @@ static pd_status write_some(struct pd_xp_lane *lane, uint64_t *sent_out)
             n += pd_xp_segs_iov(lane->out.segs, lane->out.from, lane->out.left, iov + n,
                                 PD_XP_IOV - n, &covered);
         } else if (lane->out.left > 0) {
-            iov[n++] = (struct pd_iov){ lane->small_out + lane->out.from, lane->out.left };
+            iov[n++] = (struct pd_iov){ (void *)(uintptr_t)(lane->out.small + lane->out.from),
+                                        lane->out.left };
             covered = lane->out.left;
         }
         want += covered;
@@ -355,6 +372,8 @@ void pd_xp_lane_flush(struct pd_xp_lane *lane)
         }
         if (lane->out.active && lane->out.head_sent == PD_XP_HEAD_BYTES && lane->out.left == 0)
             frame_sent(lane);
+        sent += lane->out.cost;
+        lane->out.cost = 0;
         if (sent >= budget) {
             pd_xp_lane_kick(lane);
             break;

@@ -132,5 +132,6 @@ pd_status pd_tcp_create(const struct pd_instance_ctx *ctx, const struct pd_tcp_c
     c.connect_timeout = conf->connect_timeout;
     c.keepalive = conf->keepalive;
     c.hooks = hooks;
+    c.codec = conf->codec;
     return pd_xp_create(ctx, &c, out, err);
 }
