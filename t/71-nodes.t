@@ -61,7 +61,8 @@ sub free_within {
         $s->blocks_free(@nodes) && !grep { $_->metric('pdplane_kv_leases') } grep { defined $_->pid } @{ $s->{decode} }
     });
 }
-my @lost = (qr/peer /, qr/ kv: .*kv (?:from|to) peer/, qr/hand-over ended/, qr/request failed with status/);
+my @lost = (qr/peer /, qr/ kv: .*kv (?:from|to) peer/, qr/hand-over ended/, qr/request failed with status/,
+    qr/refused a peer's greeting/);
 
 # ---- a prefill node: absent, added, killed, restarted, hanging, drained
 {
@@ -166,6 +167,8 @@ my @lost = (qr/peer /, qr/ kv: .*kv (?:from|to) peer/, qr/hand-over ended/, qr/r
 # ---- clients that leave
 {
     my $s = topology('1p1d', all => $link, engine => "$slow ms_per_token = 2;");
+    # The grant may have ended before the way to the decode node was there.
+    $s->expect_log(qr/refused a peer's greeting/);
     for my $after (0, 0.02, 0.05, 0.1, 0.3) {
         my @streams = map { open_stream($s->port, @{ ask("left $after $_", max_tokens => 2000, stream => JSON::PP::true) }) } 1 .. 6;
         sleep $after;

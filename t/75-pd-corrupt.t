@@ -10,7 +10,8 @@ use Test::More;
 
 use PDPlane::Daemon qw(topology);
 use PDPlane::Golden qw(golden greedy seeded);
-use PDPlane::Http qw(parallel choices_of);
+use PDPlane::Http qw(parallel post choices_of json_of);
+use PDPlane::Test qw(builddir folder run_program);
 
 my @asks = (greedy(), seeded());
 my $one = topology('one');
@@ -41,6 +42,24 @@ for my $case (['1p1d', 'full'], ['2p2d', 'full'], ['1p1d', 'n-1'], ['all', 'full
     cmp_ok $m->('pdplane_decode_local_total'), '>=', scalar(@greedy), "$name: the prompts were computed again";
     like join('', map { $_->log_text } @{ $s->{decode} }), qr/is corrupt: \S/, "$name: the log names it";
     ok $s->blocks_free, "$name: all blocks are free";
+    $s->stop;
+}
+
+# What pdctl tells of a request whose prompt was computed elsewhere than was
+# decided at first.
+{
+    my $control = folder() . '/why.sock';
+    my $s = topology('2p2d', transport => 'tcp_fault', decode => sprintf($flip, 1, 3), router => qq(control = "$control";));
+    $s->expect_log(qr/corrupt/, qr/digest/);
+    my $r = post($s->port, @{ (greedy())[0] });
+    my ($rc, $out) = run_program(builddir() . '/pdctl', '-s', $control, '--json', 'explain', $r->{headers}{'x-request-id'});
+    my $why = json_of($out);
+    is $why->{request}{decision}, 'local', 'explain: both prefill nodes failed, the prompt was computed on the decode node';
+    is $why->{request}{prefill}, '', 'explain: no prefill node is named';
+    like $why->{request}{reason}, qr/^prefill on prefill[12] failed: tokens \d+ to \d+ do not match their digest/, 'explain: it says why';
+    my ($text) = (run_program(builddir() . '/pdctl', '-s', $control, 'explain', $r->{headers}{'x-request-id'}))[1];
+    my @told = $text =~ /^decision (remote|local) by decode node/mg;
+    is "@told", 'remote remote local', 'explain: each step is there' or diag $text;
     $s->stop;
 }
 

@@ -95,6 +95,12 @@ static pd_status make_counters(struct pd_req_meter *m, struct pd_err *err)
         .help = "Requests and legs that have ended, by the role they had here.",
         .labels = outcome_labels, .n_labels = PD_ARRAY_LEN(outcome_labels),
     };
+    const struct pd_metric_desc accepted = {
+        .size = sizeof accepted, .name = "pdplane_request_accepted_total",
+        .help = "Requests and legs that began, refused ones included: at any time the sum of those "
+                "that are live and of all outcomes.",
+        .labels = outcome_labels, .n_labels = 1,
+    };
     const struct pd_metric_desc running = {
         .size = sizeof running, .name = "pdplane_requests_running",
         .help = "Requests and legs that are live.", .labels = outcome_labels, .n_labels = 1,
@@ -106,6 +112,8 @@ static pd_status make_counters(struct pd_req_meter *m, struct pd_err *err)
     pd_status st = pd_metrics_family(m->metrics, PD_METRIC_COUNTER, &requests, err, &m->requests);
     if (st == PD_OK)
         st = pd_metrics_family(m->metrics, PD_METRIC_COUNTER, &outcomes, err, &m->outcomes);
+    if (st == PD_OK)
+        st = pd_metrics_family(m->metrics, PD_METRIC_COUNTER, &accepted, err, &m->accepted);
     if (st == PD_OK)
         st = pd_metrics_family(m->metrics, PD_METRIC_GAUGE, &running, err, &m->running);
     if (st == PD_OK)
@@ -126,6 +134,7 @@ pd_status pd_req_meter_init(struct pd_req_meter *m, struct pd_metrics *metrics, 
         return st;
     for (uint32_t r = 0; r < 3; r++) {
         const char *values[2] = { pd_req_role_name(role_of[r]), NULL };
+        m->begun[r] = pd_metrics_counter(metrics, m->accepted, values);
         m->live[r] = pd_metrics_gauge(metrics, m->running, values);
         for (uint32_t o = 1; o < PD_REQ_OUTCOMES; o++) {
             values[1] = pd_req_outcome_name(o);
@@ -164,11 +173,13 @@ static const char *label_of(const struct pd_req *req)
 
 void pd_req_meter_begin(struct pd_req_meter *m, uint32_t role)
 {
+    pd_counter_inc(m->begun[role_index(role)]);
     pd_gauge_add(m->live[role_index(role)], 1);
 }
 
 void pd_req_meter_refused(struct pd_req_meter *m, uint32_t role)
 {
+    pd_counter_inc(m->begun[role_index(role)]);
     pd_counter_inc(m->outcome[role_index(role)][PD_REQ_SHED]);
 }
 

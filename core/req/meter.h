@@ -18,9 +18,10 @@ struct pd_req_meter_model {
 
 struct pd_req_meter {
     struct pd_metrics *metrics;
-    struct pd_metric_family *requests, *outcomes, *running, *kv_bytes;
+    struct pd_metric_family *requests, *accepted, *outcomes, *running, *kv_bytes;
     struct pd_metric_family *duration, *ttft, *itl, *tpot, *queue, *prefill, *transfer, *first;
     struct pd_metric_family *input, *output, *cached;
+    struct pd_counter *begun[3];
     struct pd_counter *outcome[3][PD_REQ_OUTCOMES];
     struct pd_gauge *live[3];
     struct pd_counter *retry;

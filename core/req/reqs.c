@@ -40,6 +40,8 @@ struct pd_reqs {
     struct pd_req_counts counts;
     struct slab *slabs;
     uint64_t bytes;
+    void (*on_step)(const struct pd_req *req, void *arg); /* NULL: nobody looks */
+    void *on_step_arg;
 };
 
 const struct pd_option pd_reqs_options[] = {
@@ -142,6 +144,7 @@ const struct pd_req_api *pd_reqs_api(void)
         .stage_name = pd_req_stage_name,
         .outcome_name = pd_req_outcome_name,
         .explain_table = pd_req_explain_table,
+        .watch = pd_reqs_watch,
     };
     return &api;
 }
@@ -160,6 +163,18 @@ static void copy_id(struct pd_req *req, struct pd_str id)
         req->id[i] = c > ' ' && c < 0x7f && c != '"' && c != '\\' ? c : '_';
     }
     req->id[n] = '\0';
+}
+
+void pd_reqs_watch(struct pd_reqs *reqs, void (*on_step)(const struct pd_req *req, void *arg), void *arg)
+{
+    reqs->on_step = on_step;
+    reqs->on_step_arg = arg;
+}
+
+static void tell(const struct pd_reqs *reqs, const struct pd_req *req)
+{
+    if (reqs->on_step != NULL)
+        reqs->on_step(req, reqs->on_step_arg);
 }
 
 static pd_status refuse(struct pd_reqs *reqs, uint32_t role, pd_status st)
@@ -192,15 +207,16 @@ pd_status pd_req_begin(struct pd_reqs *reqs, struct pd_str id, uint32_t role, pd
     reqs->counts.outcome[PD_REQ_LIVE]++;
     pd_req_meter_begin(&reqs->meter, role);
     *out = &record->req;
+    tell(reqs, &record->req);
     return PD_OK;
 }
 
 void pd_req_stage(struct pd_reqs *reqs, struct pd_req *req, uint32_t stage, pd_time now)
 {
-    (void)reqs;
     pd_assert(req->outcome == PD_REQ_LIVE && stage < PD_REQ_ENDED);
     req->stage = stage;
     req->at[stage] = now;
+    tell(reqs, req);
 }
 
 void pd_req_tokens(struct pd_reqs *reqs, struct pd_req *req, uint32_t n, pd_time now)
@@ -214,6 +230,7 @@ void pd_req_tokens(struct pd_reqs *reqs, struct pd_req *req, uint32_t n, pd_time
         pd_req_meter_gap(&reqs->meter, req, n, now - req->last_token);
     req->output_tokens = n > UINT32_MAX - req->output_tokens ? UINT32_MAX : req->output_tokens + n;
     req->last_token = now;
+    tell(reqs, req);
 }
 
 void pd_req_finish(struct pd_reqs *reqs, struct pd_req *req, uint32_t outcome, uint32_t http_status,

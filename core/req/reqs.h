@@ -38,6 +38,7 @@ void pd_req_explain_table(void *req, const struct pd_explain_table *table);
 void pd_req_note(struct pd_req *req, const char *fmt, ...) PD_PRINTF(2, 3);
 bool pd_req_explain_next(const struct pd_req *req, uint32_t *cursor, struct pd_explain_line *out);
 uint32_t pd_req_explain_lost(const struct pd_req *req);
+void pd_reqs_watch(struct pd_reqs *reqs, void (*on_step)(const struct pd_req *req, void *arg), void *arg);
 const struct pd_req *pd_reqs_find(const struct pd_reqs *reqs, struct pd_str id);
 bool pd_reqs_next(const struct pd_reqs *reqs, uint64_t *cursor, const struct pd_req **out);
 void pd_reqs_counts(const struct pd_reqs *reqs, struct pd_req_counts *out);

@@ -6,11 +6,17 @@
  * right: flip_every and truncate_every change it where only end-to-end digests
  * can notice; drop_every gives no answer, so the poster's patience ends the
  * link.  On the poster's side: delay holds posts back, duplicate_every sends
- * frames twice.  0 switches a fault off. */
+ * frames twice.  0 switches a fault off.
+ *
+ * With `probe` (see probe.h) the process stops at "kv post", before the first
+ * byte of a transfer is posted, or at "kv stored N", when the frame with the
+ * Nth byte of a window was stored and is not yet confirmed. */
 #include "tcp.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "probe.h"
 
 struct fault_conf {
     struct pd_tcp_conf tcp;
@@ -20,6 +26,7 @@ struct fault_conf {
     uint32_t duplicate_every;
     uint64_t delay;
     uint64_t seed;
+    const char *probe;
 };
 
 struct fault {
@@ -45,12 +52,33 @@ static bool is_turn(uint64_t count, uint32_t every)
     return every != 0 && count % every == 0;
 }
 
+static void probe_stored(const char *dir, uint64_t from, uint64_t to)
+{
+    char path[256], armed[64];
+    unsigned long long at;
+
+    if (dir == NULL || !probe_armed(dir, path, sizeof(path), armed, sizeof(armed)))
+        return;
+    if (sscanf(armed, "kv stored %llu", &at) == 1 && at > from && at <= to)
+        probe_wait(dir, path, armed, "");
+}
+
+static void probe_post(const char *dir)
+{
+    char path[256], armed[64];
+
+    if (dir != NULL && probe_armed(dir, path, sizeof(path), armed, sizeof(armed)) &&
+        strcmp(armed, "kv post") == 0)
+        probe_wait(dir, path, armed, "");
+}
+
 static bool fault_stored(void *arg, struct pd_transport_window *window, uint64_t offset,
                          uint32_t len, uint32_t *count)
 {
     struct fault *f = arg;
 
     f->stored++;
+    probe_stored(f->conf.probe, offset, offset + len);
     if (is_turn(f->stored, f->conf.flip_every)) {
         uint8_t *p = pd_xp_window_at(window, offset + next_random(f) % len);
         *p ^= (uint8_t)(1u << next_random(f) % 8);
@@ -74,6 +102,7 @@ static pd_time fault_delay(void *arg)
 {
     struct fault *f = arg;
 
+    probe_post(f->conf.probe);
     return f->conf.delay == 0 ? 0 : next_random(f) % (2 * f->conf.delay);
 }
 
@@ -131,6 +160,8 @@ static const struct pd_option fault_options[] = {
                     .help = "Hold each post back for so long on average."),
     PD_OPT_INT("seed", struct fault_conf, seed, "1",
                .help = "Where in a frame, and how long a delay."),
+    PD_OPT_STRING("probe", struct fault_conf, probe, NULL, .flags = PD_OPT_NONEMPTY,
+                  .help = "Folder with the test's file and socket."),
     PD_OPT_END
 };
 

@@ -373,13 +373,51 @@ static void metrics(void **state)
     assert_int_equal(pd_metrics_read(registry, "pdplane_requests_running",
                                      (const char *const[]){ "router" }, &v), PD_OK);
     assert_true(v > -0.5 && v < 0.5);
+    assert_int_equal(pd_metrics_read(registry, "pdplane_request_accepted_total",
+                                     (const char *const[]){ "router" }, &v), PD_OK);
+    assert_true(v > 20.5 && v < 21.5);
     pd_reqs_destroy(reqs);
     pd_metrics_destroy(registry);
 }
 
+struct seen {
+    uint32_t n;
+    uint32_t stage[8];
+    uint32_t tokens[8];
+};
+
+static void on_step(const struct pd_req *req, void *arg)
+{
+    struct seen *s = arg;
+    assert_true(s->n < 8);
+    s->stage[s->n] = req->stage;
+    s->tokens[s->n++] = req->output_tokens;
+}
+
+static void an_observer_sees_each_step(void **state)
+{
+    (void)state;
+    struct pd_reqs *reqs = make(4, 4);
+    struct seen s = { 0 };
+    pd_reqs_watch(reqs, on_step, &s);
+    struct pd_req *req = begin(reqs, "a");
+    pd_req_stage(reqs, req, PD_REQ_DECODE_SENT, 10);
+    pd_req_tokens(reqs, req, 2, 20);
+    pd_reqs_watch(reqs, NULL, NULL);
+    pd_req_stage(reqs, req, PD_REQ_FINISHING, 30);
+    pd_req_finish(reqs, req, PD_REQ_OK, 200, PD_STR(""), 40);
+    assert_int_equal(s.n, 3);
+    assert_int_equal(s.stage[0], PD_REQ_ACCEPTED);
+    assert_int_equal(s.stage[1], PD_REQ_DECODE_SENT);
+    assert_int_equal(s.tokens[1], 0);
+    assert_int_equal(s.tokens[2], 2);
+    pd_reqs_destroy(reqs);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(tables_read_as_lines),
-        cmocka_unit_test(life_of_a_request),
+    cmocka_unit_test(an_observer_sees_each_step),
+    cmocka_unit_test(life_of_a_request),
     cmocka_unit_test(ids),
     cmocka_unit_test(limits_shed),
     cmocka_unit_test(walk),

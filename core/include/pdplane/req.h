@@ -212,6 +212,11 @@ struct pd_req_api {
 
     /* The `table` of a sink; struct pd_explain_sink sink = { r->explain, req, r->explain_table }; */
     void (*explain_table)(void *req, const struct pd_explain_table *table);
+
+    /* One observer of all records, NULL for none: called at each begin, stage
+     * and tokens, behind the change and before the owner goes on.  It only
+     * looks. */
+    void (*watch)(struct pd_reqs *reqs, void (*on_step)(const struct pd_req *req, void *arg), void *arg);
 };
 
 #ifdef __cplusplus

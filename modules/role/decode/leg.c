@@ -19,6 +19,11 @@
 
 enum state { WAITING, REACHING, MOVING, RUNNING, CLOSING };
 
+/* A prefill node whose failure was noticed only by silence has cost the request
+ * this much already; what silenced it may well be on our side, so no other one is
+ * tried, and the prompt is computed here. */
+#define SILENCE (2 * PD_SEC)
+
 struct leg {
     struct decode *role;
     struct leg *next, **link;          /* in role->legs */
@@ -43,7 +48,8 @@ struct leg {
     pd_peer_ref peer;
     struct pd_call *order;             /* PREFILL call; NULL when over */
     struct pd_kv_dest *dest;
-    pd_time order_at;
+    pd_time order_at;                  /* this one was asked, or is being reached since */
+    bool is_hopeless;                  /* no other one is to be tried */
     bool has_first;                    /* the first token came */
     bool is_valid;                     /* the hand-over was verified */
     bool ends_at_once;                 /* prefill: the text ends before any token */
@@ -63,6 +69,7 @@ static void leg_next_prefill(struct leg *leg, const char *why);
 static void leg_run(struct leg *leg, bool with_first);
 static void leg_close(struct leg *leg);
 static void leg_stop(struct leg *leg, bool peer_gone);
+static bool send_started(struct leg *leg, const struct pd_leg_prefill *prefill, const char *reason);
 
 static pd_time now_of(const struct leg *leg)
 {
@@ -427,6 +434,8 @@ static void dest_end(struct pd_kv_dest *dest, const struct pd_kv_result *result,
     if (!send_handover(leg) || leg->state != MOVING)
         return;
     if (result->verdict != PD_KV_VALID) {
+        if (result->verdict == PD_KV_FAILED || result->verdict == PD_KV_TIMEOUT)
+            leg->is_hopeless |= now_of(leg) - leg->order_at >= SILENCE;
         leg_next_prefill(leg, result->reason);
         return;
     }
@@ -474,11 +483,21 @@ static void order_message(struct pd_call *call, uint32_t type, struct pd_str byt
     }
 }
 
+/* Whether the peer had said nothing for long when its link went. */
+static bool was_silent(const struct leg *leg)
+{
+    struct decode *d = leg->role;
+    struct pd_peer_info info;
+    return d->peer->info(d->peers, leg->peer, &info) == PD_OK && now_of(leg) - info.seen_at >= SILENCE;
+}
+
 static void order_end(struct pd_call *call, pd_status status, struct pd_str bytes, void *arg)
 {
     struct leg *leg = arg;
     (void)call;
     leg->order = NULL;
+    if (status == PD_EPEER)
+        leg->is_hopeless = was_silent(leg);
     if (status != PD_OK)
         pd_log_req(leg->role->log, PD_LOG_INFO, leg->ask->request_id,
                    "prefill on \"%.*s\" ended: %s%s%.*s",
@@ -556,10 +575,27 @@ static bool order_open(struct leg *leg)
     return true;
 }
 
-/* Tries candidates in order; without one left the prompt is computed here. */
+/* Asks this candidate, or reaches for it first.  False: it is not possible. */
+static bool candidate_try(struct leg *leg, const struct pd_leg_prefill *p)
+{
+    struct decode *d = leg->role;
+    pd_status status = d->peer->reach(d->peers, &p->node, p->address, &leg->peer);
+    leg->order_at = now_of(leg);
+    if (status == PD_PENDING) {
+        leg->state = REACHING;
+        pd_timer_start(&leg->order_timer, d->conf->prefill_timeout);
+        return true;
+    }
+    return status == PD_OK && order_open(leg);
+}
+
+/* Tries candidates in order; without one left the prompt is computed here.  The
+ * router is told, because it was told something else before. */
 static void leg_next_prefill(struct leg *leg, const char *why)
 {
     struct decode *d = leg->role;
+    char reason[96] = "no prefill node could be used";
+    bool is_told = why == NULL; /* that the next candidate is asked */
     if (leg->order != NULL) {
         d->peer->call_cancel(leg->order);
         leg->order = NULL;
@@ -567,26 +603,25 @@ static void leg_next_prefill(struct leg *leg, const char *why)
     pd_timer_stop(&leg->order_timer);
     leg->has_first = leg->is_valid = leg->ends_at_once = false;
     if (why != NULL) {
+        const struct pd_leg_prefill *p = &leg->ask->prefills[leg->candidate - 1];
         pd_counter_inc(d->fallbacks);
-        pd_log_req(d->log, PD_LOG_INFO, leg->ask->request_id, "prefill on \"%.*s\" failed: %s",
-                   PD_STR_ARG(leg->ask->prefills[leg->candidate - 1].name), why);
-        d->req->note(leg->record, "prefill on %.*s failed: %s",
-                     PD_STR_ARG(leg->ask->prefills[leg->candidate - 1].name), why);
+        snprintf(reason, sizeof reason, "prefill on %.*s failed: %s", PD_STR_ARG(p->name), why);
+        pd_log_req(d->log, PD_LOG_INFO, leg->ask->request_id, "%s", reason);
+        d->req->note(leg->record, "%s", reason);
     }
-    while (leg->candidate < leg->ask->n_prefills) {
+    while (leg->candidate < leg->ask->n_prefills && !leg->is_hopeless) {
         const struct pd_leg_prefill *p = &leg->ask->prefills[leg->candidate++];
-        pd_status status = d->peer->reach(d->peers, &p->node, p->address, &leg->peer);
-        if (status == PD_PENDING) {
-            leg->state = REACHING;
-            pd_timer_start(&leg->order_timer, d->conf->prefill_timeout);
+        if (!is_told && !send_started(leg, p, reason))
             return;
-        }
-        if (status == PD_OK && order_open(leg))
+        if (candidate_try(leg, p))
             return;
-        d->req->note(leg->record, "prefill on %.*s is not possible", PD_STR_ARG(p->name));
+        is_told = false;
+        snprintf(reason, sizeof reason, "prefill on %.*s is not possible", PD_STR_ARG(p->name));
+        d->req->note(leg->record, "%s", reason);
     }
     pd_counter_inc(d->local);
-    leg_run(leg, false);
+    if (send_started(leg, NULL, reason))
+        leg_run(leg, false);
 }
 
 void decode_legs_peer(struct decode *d, pd_peer_ref peer, uint32_t what)
@@ -601,6 +636,7 @@ void decode_legs_peer(struct decode *d, pd_peer_ref peer, uint32_t what)
             if (!order_open(leg))
                 leg_next_prefill(leg, "no transport or no engine in common");
         } else if (what == PD_PEER_ON_DOWN || what == PD_PEER_ON_GONE) {
+            leg->is_hopeless = now_of(leg) - leg->order_at >= SILENCE;
             leg_next_prefill(leg, "it could not be reached");
         }
     }
@@ -640,22 +676,24 @@ static void leg_run(struct leg *leg, bool with_first)
     }
 }
 
-/* False: the leg was ended. */
-static bool send_started(struct leg *leg, bool is_remote, const char *reason)
+/* Tells where the prompt is computed (prefill NULL: here) and why.  False: the leg
+ * was ended. */
+static bool send_started(struct leg *leg, const struct pd_leg_prefill *prefill, const char *reason)
 {
     struct decode *d = leg->role;
     struct pd_str bytes;
     struct pd_leg_started m = {
         .prompt_tokens = leg->n_tokens - leg->ask->n_output, .cached_tokens = leg->cached,
-        .remote = is_remote,
+        .remote = prefill != NULL,
         .reason = { reason, strlen(reason) },
     };
-    if (is_remote)
-        m.prefill = leg->ask->prefills[0].name;
-    leg->record->remote = is_remote;
+    if (prefill != NULL)
+        m.prefill = prefill->name;
+    leg->record->remote = m.remote;
     leg->record->prompt_tokens = m.prompt_tokens;
     leg->record->cached_tokens = m.cached_tokens;
     snprintf(leg->record->reason, sizeof leg->record->reason, "%s", reason);
+    snprintf(leg->record->prefill, sizeof leg->record->prefill, "%.*s", PD_STR_ARG(m.prefill));
     return d->api->started_encode(d->apis, &m, &bytes) != PD_OK || leg_send(leg, PD_LEG_STARTED, bytes);
 }
 
@@ -690,7 +728,7 @@ static void leg_decide(struct leg *leg)
         else
             snprintf(reason, sizeof reason, "%.*s", PD_STR_ARG(ask->decide_reason));
     }
-    if (!send_started(leg, is_remote, reason))
+    if (!send_started(leg, is_remote ? &ask->prefills[0] : NULL, reason))
         return;
     if (is_remote) {
         leg_next_prefill(leg, NULL);

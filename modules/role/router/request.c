@@ -259,6 +259,19 @@ static void answer_finish(struct request *q)
 
 /* ---- messages of a decode node ---------------------------------------------------------- */
 
+/* The prefill endpoint of the leg's plan with this name; it may be gone by now. */
+static const struct pd_endpoint_ref *prefill_named(const struct leg *leg, struct pd_str name)
+{
+    struct router *r = leg->request->router;
+    for (uint32_t i = 0; i < leg->n_prefills; i++) {
+        struct pd_endpoint_status s = { .size = sizeof s };
+        if (r->sched->endpoint_get(r->scheds, leg->prefills[i].ref, now_of(leg->request), &s) == PD_OK &&
+            strlen(s.view.name) == name.n && memcmp(s.view.name, name.p, name.n) == 0)
+            return &leg->prefills[i].ref;
+    }
+    return NULL;
+}
+
 static void leg_started(struct leg *leg, const struct pd_leg_started *m)
 {
     struct request *q = leg->request;
@@ -273,13 +286,14 @@ static void leg_started(struct leg *leg, const struct pd_leg_started *m)
         .plugin = PD_STR("decode node"), .text = m->reason,
     };
     r->req->explain(rec, &line);
-    if (!m->remote || leg->n_prefills == 0)
+    /* Told again when a prefill node failed: by another one, or on the decode node. */
+    r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_FAILED, now_of(q));
+    snprintf(rec->prefill, sizeof rec->prefill, "%.*s", PD_STR_ARG(m->prefill));
+    const struct pd_endpoint_ref *p = prefill_named(leg, m->prefill);
+    if (!m->remote || p == NULL)
         return;
     r->req->stage(r->reqs, rec, PD_REQ_PREFILL_SENT, now_of(q));
-    struct pd_endpoint_status prefill = { .size = sizeof prefill };
-    if (r->sched->endpoint_get(r->scheds, leg->prefills[0].ref, now_of(q), &prefill) == PD_OK)
-        snprintf(rec->prefill, sizeof rec->prefill, "%s", prefill.view.name);
-    r->sched->dispatch(r->scheds, leg->prefills[0].ref, PD_ROLE_PREFILL,
+    r->sched->dispatch(r->scheds, *p, PD_ROLE_PREFILL,
                        &q->prompts[leg->index / q->api->n_choices],
                        m->prompt_tokens - m->cached_tokens, now_of(q), &leg->prefill);
 }

@@ -89,8 +89,9 @@ sub api_port { return $_[0]{api} }
 sub admin    { return $_[0]{admin} }
 sub log_text { my ($self) = @_; return -e $self->{log} ? slurp($self->{log}) : '' }
 
-# Starts it; wait: seconds until it must be ready, 0 does not wait; under: words of
-# a command that runs it, such as [ 'prlimit', '--nofile=64' ].
+# Starts it; wait: seconds until it must be ready, 0 does not wait; manager: 1
+# with a manager, which starts workers; under: words of a command that runs it,
+# such as [ 'prlimit', '--nofile=64' ].
 sub start {
     my ($self, %o) = @_;
     my $binary = $ENV{PD_BINARY} // builddir() . '/pdplane';
@@ -102,13 +103,21 @@ sub start {
         open STDIN,  '<',  '/dev/null'  or POSIX::_exit(127);
         open STDOUT, '>>', $self->{log} or POSIX::_exit(127);
         open STDERR, '>&', \*STDOUT     or POSIX::_exit(127);
-        my @under = @{ $o{under} // [] };
-        exec { $under[0] // $binary } @under, $binary, '-D', '-c', $self->{conf} or POSIX::_exit(127);
+        my @command = (@{ $o{under} // [] }, $binary, $o{manager} ? () : '-D', '-c', $self->{conf});
+        exec { $command[0] } @command or POSIX::_exit(127);
     }
     $self->{pid} = $pid;
+    $self->{has_manager} = $o{manager};
     push @running, $self;
     $self->wait_ready($o{wait} // 20) if $o{wait} // 1;
     return $self;
+}
+
+# The worker that its manager has started last, or the node itself.
+sub worker_pid {
+    my ($self) = @_;
+    return $self->pid unless $self->{has_manager};
+    return until_true(5, sub { (substr($self->log_text, $self->{log_from}) =~ /worker (\d+) serves/g)[-1] });
 }
 
 sub is_running {
