@@ -61,7 +61,7 @@ static pd_status add_data(struct pd_sse *s, struct pd_str value, bool is_direct)
     if (!s->has_data && is_direct) {
         s->has_data = true;
         s->direct = value;
-        return value.n > s->limit ? PD_ELIMIT : PD_OK;
+        return PD_OK;           /* no longer than its line */
     }
     status = settle(s);
     if (status == PD_OK && s->has_data)
@@ -157,6 +157,9 @@ pd_status pd_sse_feed(struct pd_sse *s, const char *p, size_t n, pd_sse_cb cb, v
             if (status == PD_OK)
                 status = take_line(s, pd_buf_str(&s->line), false, cb, arg);
             pd_buf_clear(&s->line);
+        } else if ((size_t)(stop - p) > s->limit) {
+            /* As if it had come in pieces. */
+            status = PD_ELIMIT;
         } else {
             status = take_line(s, pd_str_of(p, (size_t)(stop - p)), true, cb, arg);
         }

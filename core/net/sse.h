@@ -33,7 +33,7 @@ struct pd_sse {
     bool is_started;
 };
 
-/* limit: bytes of one event, lines and all.  Allocates nothing yet. */
+/* limit: bytes of one line, and of the joined data of one event.  Allocates nothing yet. */
 void pd_sse_init(struct pd_sse *s, size_t limit);
 void pd_sse_fini(struct pd_sse *s);
 /* Ready for another stream; memory is kept. */

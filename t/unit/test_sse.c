@@ -89,6 +89,19 @@ static void test_limit(void **state)
     memcpy(big, "data: ", 6);
     big[100] = '\n';
     assert_int_equal(pd_sse_feed(&s, big, 101, on_event, &seen), PD_ELIMIT);
+    /* A line that means nothing counts too, in one piece or in several. */
+    memset(big, ':', sizeof(big));
+    for (size_t n = 63; n <= 65; n++) {
+        big[n] = '\n';
+        for (size_t cut = 0; cut < n; cut += 31) {
+            pd_sse_reset(&s);
+            pd_status status = pd_sse_feed(&s, big, cut, on_event, &seen);
+            if (status == PD_OK)
+                status = pd_sse_feed(&s, big + cut, n + 1 - cut, on_event, &seen);
+            assert_int_equal(status, n <= 64 ? PD_OK : PD_ELIMIT);
+        }
+        big[n] = ':';
+    }
     pd_sse_fini(&s);
 }
 
