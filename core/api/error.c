@@ -115,8 +115,10 @@ pd_status pd_api_models_read(struct pd_api *api, struct pd_str body, struct pd_s
         count++;
     }
     at[count] = api->scratch.n;
+    /* Empty ids take no memory. */
+    const char *base = api->scratch.p != NULL ? api->scratch.p : "";
     for (uint32_t i = 0; i < count; i++)
-        ids[i] = (struct pd_str){ api->scratch.p + at[i], at[i + 1] - at[i] };
+        ids[i] = (struct pd_str){ base + at[i], at[i + 1] - at[i] };
     *n = count;
     return PD_OK;
 }

@@ -421,7 +421,8 @@ void pd_node_endpoints_commit(struct pd_node *node, struct pd_node_endpoints_cha
 {
     struct pd_node_servers *t = &node->servers;
     uint32_t kept = 0, n = t->n + change->n_added;
-    memcpy(&t->all[t->n], change->added, change->n_added * sizeof *t->all);
+    if (change->n_added > 0)
+        memcpy(&t->all[t->n], change->added, change->n_added * sizeof *t->all);
     for (uint32_t i = 0; i < n; i++) {
         struct pd_node_server *s = t->all[i];
         if (s->source != change->source || s->round == change->round) {

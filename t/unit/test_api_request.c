@@ -520,6 +520,8 @@ static void test_models(void **state)
     assert_true(pd_str_is(out, "{\"id\":\"c\",\"object\":\"model\",\"created\":6,\"owned_by\":\"pdplane\"}"));
     assert_int_equal(pd_api_models_write(api, NULL, 0, &out), PD_OK);
     assert_true(pd_str_is(out, "{\"object\":\"list\",\"data\":[]}"));
+    assert_int_equal(pd_api_models_read(api, PD_STR("{\"data\":[{\"id\":\"\"}]}"), ids, 4, &n), PD_OK);
+    assert_true(n == 1 && ids[0].n == 0 && ids[0].p != NULL);
     static const char *const bad[] = { "", "{}", "[]", "{\"data\":{}}", "{\"data\":[{}]}", "{\"data\":[{\"id\":5}]}",
                                        "{\"data\":[1]}" };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
