@@ -276,6 +276,52 @@ static void test_decode_faults_stream(void **state)
                   "and a fox and a kite that they found at the river.\"}]}", true);
 }
 
+static void links_reset(void *arg)
+{
+    struct sim_cluster *c = arg;
+    pd_sim_reset(c->sim, "router", "decode");
+    if (c->n > 3)
+        pd_sim_reset(c->sim, "router", "decode2");
+}
+
+/* All connections between router and decode nodes break at any moment: the nodes
+ * live, so the request waits for the first to be back and goes on. */
+static void all_links_reset(void (*start)(struct sim_cluster *c, uint64_t seed), uint32_t rounds)
+{
+    static struct sim_answer a;
+    static char expected[65536];
+    uint64_t hash, lines;
+    double waited = 0;
+    run_once(1, &hash, &lines, expected, sizeof expected);
+    *strstr(expected, "\"usage\"") = '\0';
+    for (uint32_t round = 0; round < rounds; round++) {
+        struct sim_cluster c;
+        start(&c, 900 + round);
+        pd_sim_at(c.sim, pd_sim_now(c.sim) + (pd_time)round * 8 * PD_MS, links_reset, &c);
+        sim_post(&c, "10.0.0.1", 8000, "/v1/chat/completions", body_story, 60 * PD_SEC, &a);
+        if (a.status != 200)
+            fprintf(stderr, "# round %u: %s\n", round, a.body);
+        assert_int_equal(a.status, 200);
+        *strstr(a.body, "\"usage\"") = '\0';
+        assert_string_equal(choices(&a), expected);
+        waited += metric(&c.nodes[0], "pdplane_router_retries_total");
+        sim_cluster_fini(&c);
+    }
+    assert_true(waited > rounds / 2);
+}
+
+static void start_one(struct sim_cluster *c, uint64_t seed)
+{
+    cluster_start(c, seed, NULL);
+}
+
+static void test_all_links_reset(void **state)
+{
+    (void)state;
+    all_links_reset(start_one, 20);
+    all_links_reset(cluster_start_two, 20);
+}
+
 /* Bytes that change on the way never decode. */
 static void test_flipped_bytes(void **state)
 {
@@ -332,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_prefill_faults),
         cmocka_unit_test(test_decode_faults),
         cmocka_unit_test(test_decode_faults_stream),
+        cmocka_unit_test(test_all_links_reset),
     };
     const char *pattern = getenv("PD_TEST");
     if (pattern != NULL)

@@ -40,6 +40,7 @@ static void leg_stop(struct leg *leg, uint32_t result)
     if (leg->call != NULL)
         r->peer->call_cancel(leg->call);
     leg->call = NULL;
+    leg_wait_end(leg);
     r->sched->end(r->scheds, &leg->decode, result, now_of(leg->request));
     r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_CANCELLED, now_of(leg->request));
     free(leg->output);
@@ -533,9 +534,16 @@ static bool answer_create(struct request *q)
                                  pd_loop_wall(r->loop) / PD_SEC, &q->answer) == PD_OK;
 }
 
-/* Sends the leg to a node.  False: it could not be sent anywhere and the
- * request is gone. */
-static bool leg_send(struct leg *leg)
+static bool is_avoided(const struct leg *leg)
+{
+    for (uint32_t i = 0; i < leg->n_avoid; i++) {
+        if (leg->avoid[i].slot == leg->ref.slot && leg->avoid[i].serial == leg->ref.serial)
+            return true;
+    }
+    return false;
+}
+
+bool leg_send(struct leg *leg)
 {
     struct request *q = leg->request;
     struct router *r = q->router;
@@ -543,6 +551,8 @@ static bool leg_send(struct leg *leg)
     struct pd_str bytes;
     for (;;) {
         pd_status status = leg_schedule(leg, &plan);
+        if ((status == PD_ENOENT || status == PD_EAGAIN) && leg_wait(leg))
+            return true;
         if (status != PD_OK) {
             request_failf(q, 503, "server_error", "no_decode", "no node can take this request now");
             return false;
@@ -599,11 +609,20 @@ static bool leg_send(struct leg *leg)
                                &q->prompts[leg->index / q->api->n_choices], 0, now_of(q), &leg->decode);
             r->req->stage(r->reqs, q->record, PD_REQ_DECODE_SENT, now_of(q));
             q->is_native = true;
+            leg->wait_until = 0;
+            leg->n_sent = leg->n_output;
             return true;
         }
         r->req->note(q->record, "%s cannot be sent to: %s", plan.decode.name,
                      pd_host()->status_text(status));
-        if (leg->attempts > r->conf->retries || leg->n_avoid == ROUTER_AVOID_MAX) {
+        /* Nothing was sent, so it is no attempt. */
+        leg->attempts--;
+        q->record->attempts--;
+        if (status == PD_EPEER || status == PD_ESTALE)
+            router_wait_lost(r);
+        if (is_avoided(leg) || leg->n_avoid == ROUTER_AVOID_MAX) {
+            if (leg_wait(leg))
+                return true;
             request_failf(q, 503, "server_error", "no_decode", "no node can take this request now");
             return false;
         }
@@ -616,6 +635,11 @@ bool leg_again(struct leg *leg, const char *why)
     struct request *q = leg->request;
     struct router *r = q->router;
     bool was_whole = !q->is_native;
+    if (leg->n_output > leg->n_sent) {
+        /* It has come forward since it was sent, so it is no failure in a row. */
+        leg->attempts = 1;
+        leg->n_avoid = 0;
+    }
     r->req->note(q->record, "%s failed: %s", q->record->decode, why);
     /* Behind delivered tokens only an engine goes on that would have written
      * the same ones. */

@@ -22,12 +22,15 @@ struct leg {
     struct pd_endpoint_ref avoid[ROUTER_AVOID_MAX];
     uint32_t n_prefills;
     uint32_t n_avoid;
-    uint32_t attempts;
+    uint32_t attempts;                 /* since the last token that was delivered */
+    uint32_t n_sent;                   /* n_output when it was sent */
     /* What was delivered so far; another node goes on behind it. */
     int32_t *output;
     uint32_t n_output, output_cap;
     uint32_t flags;                    /* of the engine that delivered it, PD_ENGINE_* */
     uint64_t fingerprint[2];
+    pd_time wait_until;                /* 0: has not waited yet */
+    bool is_waiting;                   /* for a node */
     bool is_done;
 };
 
@@ -87,6 +90,13 @@ bool relay_piece(struct request *q, struct pd_str piece, size_t *queued);
 /* Passes on what is held back. */
 void relay_rest(struct request *q);
 void relay_reset(struct request *q);
+/* Sends the leg to a node, or lets it wait for one.  False: neither was possible
+ * and the request is gone. */
+bool leg_send(struct leg *leg);
+/* Lets a leg wait for a node to come back, when it had one, or one was lost a moment
+ * ago.  False: it may not, or has waited long enough. */
+bool leg_wait(struct leg *leg);
+void leg_wait_end(struct leg *leg);
 /* Tries the leg elsewhere, if that is still allowed; false: it is not. */
 bool leg_again(struct leg *leg, const char *why);
 

@@ -22,6 +22,7 @@ void router_settle(struct router *r)
         void *closed_arg = r->closed_arg;
         router_targets_stop(r);
         router_requests_fini(r);
+        router_wait_fini(r);
         free(r);
         closed(closed_arg);
     }
@@ -199,6 +200,7 @@ static pd_status router_create(const struct pd_instance_ctx *ctx, const void *co
     r->log = ctx->log;
     r->host = ctx->host;
     r->start_s = pd_loop_wall(ctx->loop) / PD_SEC;
+    router_wait_init(r);
     if (!tables_get(r)) {
         free(r);
         err->status = PD_ENOSYS;
@@ -268,7 +270,11 @@ static const struct pd_option router_options[] = {
     PD_OPT_SIZE("body_limit", struct router_conf, body_limit, "8m", .min = 1024, .max = 1 << 30,
                 .help = "Largest body of a request; larger ones get status 413."),
     PD_OPT_INT("retries", struct router_conf, retries, "2", .max = 8,
-               .help = "How often a request that failed before its first token is sent elsewhere."),
+               .help = "How often a request that failed is sent elsewhere; behind tokens, it counts "
+                       "anew with each one that was delivered."),
+    PD_OPT_DURATION("wait", struct router_conf, wait, "1s", .max = 60 * (int64_t)PD_SEC,
+                    .help = "How long a request waits for a node to be back, when one was lost and there is "
+                            "no other. 0 does not wait."),
     PD_OPT_INT("max_requests", struct router_conf, max_requests, "10000", .min = 1, .max = 1 << 20,
                .unit = "requests", .help = "Requests at a time; more get status 429."),
     PD_OPT_INT("max_choices", struct router_conf, max_choices, "8", .min = 1, .max = 128,

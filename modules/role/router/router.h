@@ -28,6 +28,7 @@ struct router_conf {
     uint64_t max_output;
     uint64_t probe_interval;   /* ns, of servers behind adapters */
     bool node_headers;         /* answers name their nodes */
+    uint64_t wait;             /* ns for a lost node to be back */
 };
 
 struct router;
@@ -89,6 +90,11 @@ struct router {
     uint32_t n_requests;
     struct request *spare;     /* requests with one leg, for the next ones */
     uint32_t n_spare;
+    uint32_t n_waiting;        /* legs that wait for a node */
+    pd_time lost_at;           /* when a node was lost last */
+    bool was_lost;
+    struct pd_timer wait_timer;
+    struct pd_task wait_task;
     uint64_t start_s;          /* unix seconds, "created" of models */
     /* Models whose /v1/models/ID route is registered. */
     char models[ROUTER_MODELS_MAX][ROUTER_MODEL_NAME];
@@ -122,6 +128,13 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r);
 void router_requests_end(struct router *r);
 /* Frees what is kept for further requests. */
 void router_requests_fini(struct router *r);
+/* wait.c */
+void router_wait_init(struct router *r);
+void router_wait_fini(struct router *r);
+/* A node was lost. */
+void router_wait_lost(struct router *r);
+/* A node came up: legs that wait for one are tried soon. */
+void router_wait_node(struct router *r);
 /* The last steps of drain and destroy, once no request is left (router.c). */
 void router_settle(struct router *r);
 

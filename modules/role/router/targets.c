@@ -186,6 +186,10 @@ void router_targets_peer(struct router *r, pd_peer_ref peer, uint32_t what)
         engines_report(r, &info);
     }
     readiness_tell(r);
+    if (what == PD_PEER_ON_UP)
+        router_wait_node(r);
+    else if (what == PD_PEER_ON_DOWN || what == PD_PEER_ON_GONE)
+        router_wait_lost(r);
 }
 
 /* ---- servers behind adapters ------------------------------------------------------ */
@@ -213,6 +217,8 @@ static void server_state(struct target *t, uint32_t state, const char *why)
     }
     r->sched->endpoint_state(r->scheds, t->ref, state);
     readiness_tell(r);
+    if (state == PD_ENDPOINT_UP)
+        router_wait_node(r);
 }
 
 /* Puts the endpoint with the models that the configuration or the server names.

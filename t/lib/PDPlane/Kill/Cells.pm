@@ -115,8 +115,9 @@ sub expected {
         return qw(complete) if $link_kind =~ /^(?:dp|kv|rp)$/ || $cell->{topology} eq '2p2d' && $component eq 'decode';
         return qw(complete) if $finished && !$idle;
         return qw(complete) if $fault eq 'drain' && $admitted && !$idle && $at != $at{S3} && $at != $at{S7};
-        # One that comes back may still be in time.
-        return qw(complete error) if $fault =~ /^(?:reset|silence|pause|drain)$/;
+        # A node that lives is back before a request gives up waiting for it.
+        return qw(complete) if $fault eq 'reset';
+        return qw(complete error) if $fault =~ /^(?:silence|pause|drain)$/;
         # The last token and the end may leave together, before the signal is heard.
         return qw(complete error) if $fault eq 'term' && $at == $at{S11} - 1;
         return qw(error);
