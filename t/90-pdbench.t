@@ -23,8 +23,10 @@ for my $command (qw(engine load)) {
     my @man = $part =~ /^\.It Fl \w , -([\w-]+)/mg;
     is_deeply \@man, \@help, "pdbench(1) has the options of $command";
 }
-for my $bad ([], ['nothing'], ['load'], ['load', '--rate', 'x', '-u', 'http://127.0.0.1:1'], ['engine', '--ttft', '5'],
-             ['load', '-u', 'ftp://x'], ['engine', 'x'], ['load', '-u', 'http://127.0.0.1:99999']) {
+for my $bad ([], ['nothing'], ['engine', '-E', 'reset'], ['engine', '-E', 'x=1'], ['engine', '-E', 'cut=0.7', '-E', '503=0.4'],
+             ['engine', '-d', 'x'], ['load'], ['load', '--rate', 'x', '-u', 'http://127.0.0.1:1'], ['engine', '--ttft', '5'],
+             ['load', '-u', 'ftp://x'], ['engine', 'x'], ['load', '-u', 'http://127.0.0.1:99999'],
+             ['load', '-u', 'http://127.0.0.1:1', '-A', 'x', '-r', 5]) {
     ($rc, $out, $err) = run_program($pdbench, @$bad);
     is $rc, 2, "usage: @$bad";
     isnt $err, '', 'says why';
@@ -44,10 +46,54 @@ my $prompts = spew('prompts', qq(one\n\n{"messages":[],"max_tokens":2}\nthree\n)
 ($rc, $out) = run_program($pdbench, 'load', @url, '-f', $prompts, '-r', 100, '-n', 20);
 is $rc, 0, 'prompts from a file, open loop';
 like $out, qr/^20 requests in .*: 20 ok, 0 failed$/m, 'a table';
+is_deeply [map { scalar @$_ } @{ $r->{timeline} }{qw(ok failed tokens ttft)}], [(scalar @{ $r->{timeline}{ok} }) x 4],
+    'a timeline';
+my $sum = sub { my $n = 0; $n += $_ for @_; $n };
+is $sum->(@{ $r->{timeline}{tokens} }), 400, 'with all tokens';
+is $sum->(map { $_->[1] } @{ $r->{itl}{buckets} }), 360, 'a histogram';
+like $r->{conditions}{kernel}, qr/^\d/, 'the kernel';
+is $r->{conditions}{arrivals}, 'closed loop', 'how requests came';
+cmp_ok $r->{client_utilisation}, '>', 0, 'what the load itself took';
+
+# Three requests of a trace, 100 ms apart, twice as fast; the first two begin alike.
+my $trace = spew('trace', join '', map { encode_json($_) . "\n" }
+    { timestamp => 5000, input_length => 600, output_length => 3, hash_ids => [7, 8] },
+    { timestamp => 5100, input_length => 700, output_length => 4, hash_ids => [7, 9] },
+    { timestamp => 5200, input_length => 10, output_length => 5, hash_ids => [1] });
+($rc, $out, $err) = run_program($pdbench, 'load', @url, '-s', '-A', $trace, '-X', 2, '-S', 3, '--json');
+is $rc, 0, 'a trace' or diag $err;
+$r = decode_json($out);
+is $r->{ok}, 3, 'each line once';
+is $r->{tokens}, 12, 'with the lengths of its answers';
+cmp_ok $r->{seconds}, '>=', 0.1, 'at its times';
+is $r->{conditions}{body_bytes_mean} > 4 * 1310 / 3, 1, 'and of its prompts';
+for my $bad ('{"timestamp":5,"input_length":1}', '{"timestamp":5', "{\"timestamp\":5,\"input_length\":9,\"output_length\":9}\n"
+    . '{"timestamp":4,"input_length":9,"output_length":9}', '') {
+    ($rc, $out, $err) = run_program($pdbench, 'load', @url, '-A', spew('bad', $bad));
+    is $rc, 1, 'a bad trace';
+    like $err, qr/bad:\d+: ./, 'names the line';
+}
 kill TERM => $pid;
 close $engine;
 is $?, 0, 'the engine ends well';
-($rc, $out) = run_program($pdbench, 'load', @url, '-n', 5);
+# The fields of a hand-over between servers: what a prefill answers, a decode needs.
+$pid = open $engine, '-|', "exec $pdbench engine --need-kv --fault error=1 2>&1" or die "engine: $!";
+($port) = (<$engine> // '') =~ /^PORT (\d+)$/ or die 'no port';
+my $ask = sub { run_program('curl', '-s', "http://127.0.0.1:$port/v1/completions", '-d', encode_json($_[0])) };
+($rc, $out) = $ask->({ prompt => 'x' x 400, max_tokens => 1, kv_transfer_params => { do_remote_decode => JSON::PP::true } });
+my $first = decode_json($out);
+cmp_ok scalar @{ $first->{kv_transfer_params}{remote_block_ids} }, '>=', 7, 'block ids of the prompt';
+is $first->{choices}[0]{finish_reason}, 'error', 'the fault that was asked for';
+($rc, $out) = $ask->({ prompt => 'x', kv_transfer_params => $first->{kv_transfer_params} });
+ok !decode_json($out)->{error}, 'taken by a decode';
+($rc, $out) = $ask->({ prompt => 'x', kv_transfer_params => { do_remote_prefill => JSON::PP::true } });
+is decode_json($out)->{error}{code}, 'kv_transfer_params', 'a decode without them is refused';
+kill TERM => $pid;
+$out = do { local $/; <$engine> };
+close $engine;
+like $out, qr/^kv_transfer_params: 1 prefills, 2 decodes$/m, 'counted';
+
+($rc, $out) = run_program($pdbench, 'load', '-u', 'http://127.0.0.1:1', '-q', '-n', 5);
 is $rc, 1, 'nobody there';
 like $out, qr/failed: connect +5/, 'said so';
 

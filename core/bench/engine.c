@@ -4,6 +4,8 @@
  * the request's arena, stopped when the request goes. */
 #include "bench/engine.h"
 
+#include <math.h>
+
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/json.h"
@@ -40,10 +42,69 @@ struct job {
     bool is_stream;
     bool has_usage;
     bool is_full;           /* waits for on_drain */
+    bool is_prefill;        /* kv_transfer_params are asked for */
+    uint32_t fault;         /* PD_BENCH_FAULTS: none */
+    uint64_t dice;          /* of this completion */
 };
 
 static const struct pd_http_header header_json = { { "content-type", 12 }, { "application/json", 16 } };
 static const struct pd_http_header header_sse = { { "content-type", 12 }, { "text/event-stream", 17 } };
+
+static const char *const fault_names[PD_BENCH_FAULTS] = {
+    "refuse", "reset", "hang", "slow", "malformed", "429", "503", "error", "cut",
+};
+
+const char *pd_bench_fault_name(uint32_t fault)
+{
+    return fault < PD_BENCH_FAULTS ? fault_names[fault] : NULL;
+}
+
+/* ---- chance, from the seed and the number of the completion ------------------------- */
+
+static uint64_t mix(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+/* Between 0 and 1, neither. */
+static double unit_of(uint64_t *dice)
+{
+    *dice = mix(*dice);
+    return ((double)(*dice >> 11) + 0.5) / 9007199254740992.0;
+}
+
+static uint32_t fault_of(const struct pd_bench_engine_opts *o, uint64_t *dice)
+{
+    double u = unit_of(dice);
+    for (uint32_t f = PD_BENCH_FAULT_REFUSE + 1; f < PD_BENCH_FAULTS; f++) {
+        if (u < o->faults[f])
+            return f;
+        u -= o->faults[f];
+    }
+    return PD_BENCH_FAULTS;
+}
+
+static double normal_of(uint64_t *dice)
+{
+    double a = unit_of(dice), b = unit_of(dice);
+    return sqrt(-2 * log(a)) * cos(6.283185307179586 * b);
+}
+
+/* How many times as long as set a delay is. */
+static double stretch_of(const struct pd_bench_engine_opts *o, uint64_t *dice)
+{
+    double f;
+    switch (o->spread) {
+    case PD_BENCH_NORMAL: f = 1 + o->jitter * normal_of(dice); break;
+    case PD_BENCH_LOGNORMAL: f = exp(o->jitter * normal_of(dice)); break;
+    case PD_BENCH_EXPONENTIAL: f = -log(unit_of(dice)); break;
+    default: f = o->jitter > 0 ? 1 + o->jitter * (2 * unit_of(dice) - 1) : 1; break;
+    }
+    return f > 0 ? f : 0;
+}
 
 /* ---- what is sent ---------------------------------------------------------------------- */
 
@@ -87,6 +148,26 @@ static void put_start(struct pd_buf *b, const struct job *j, const char *object)
     pd_buf_append_char(b, ',');
 }
 
+/* The answer's part of a hand-over between servers, in the shape of vLLM's NIXL
+ * connector. */
+static void put_transfer(struct pd_buf *b, const struct job *j)
+{
+    if (!j->is_prefill)
+        return;
+    uint64_t blocks = (j->prompt_tokens + 15) / 16;
+    pd_buf_append_cstr(b, "\"kv_transfer_params\":{\"do_remote_prefill\":true,\"do_remote_decode\":false,"
+                          "\"remote_engine_id\":\"pdbench\",\"remote_host\":\"127.0.0.1\",\"remote_port\":5600,"
+                          "\"remote_block_ids\":[");
+    for (uint64_t i = 0; i < blocks && i < 256; i++)
+        pd_buf_appendf(b, "%s%llu", i > 0 ? "," : "", (unsigned long long)i);
+    pd_buf_append_cstr(b, "]},");
+}
+
+static const char *finish_of(const struct job *j)
+{
+    return j->fault == PD_BENCH_FAULT_ERROR ? "error" : "length";
+}
+
 static void answer_whole(struct job *j)
 {
     struct pd_bench_engine *e = j->engine;
@@ -97,10 +178,15 @@ static void answer_whole(struct job *j)
                                      : "\"choices\":[{\"index\":0,\"text\":\"");
     for (uint32_t i = 0; i < j->tokens && b->n < EVENT_MAX / 2; i++)
         pd_buf_append_cstr(b, " token");
-    pd_buf_append_cstr(b, j->is_chat ? "\"},\"finish_reason\":\"length\"}]," : "\",\"finish_reason\":\"length\"}],");
+    pd_buf_appendf(b, "%s,\"finish_reason\":\"%s\"}],", j->is_chat ? "\"}" : "\"", finish_of(j));
+    put_transfer(b, j);
     put_usage(b, j);
     put_pad(b, e->opts.pad);
-    if (pd_buf_append_char(b, '}') != PD_OK) {
+    if (j->fault == PD_BENCH_FAULT_MALFORMED)
+        pd_buf_truncate(b, b->n / 2);
+    else
+        pd_buf_append_char(b, '}');
+    if (b->status != PD_OK) {
         pd_http_error(j->req, 503, NULL, "overloaded", "Out of memory.", NULL);
         return;
     }
@@ -116,8 +202,9 @@ static void stream_end(struct job *j)
     pd_buf_clear(b);
     pd_buf_append_cstr(b, "data: ");
     put_start(b, j, object);
-    pd_buf_append_cstr(b, j->is_chat ? "\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"length\"}]}\n\n"
-                                     : "\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"length\"}]}\n\n");
+    put_transfer(b, j);
+    pd_buf_appendf(b, "\"choices\":[{\"index\":0,%s,\"finish_reason\":\"%s\"}]}\n\n",
+                   j->is_chat ? "\"delta\":{}" : "\"text\":\"\"", finish_of(j));
     if (j->has_usage) {
         pd_buf_append_cstr(b, "data: ");
         put_start(b, j, object);
@@ -136,12 +223,10 @@ static void stream_end(struct job *j)
 
 /* ---- one completion ------------------------------------------------------------------- */
 
-static pd_time stretched(struct pd_bench_engine *e, pd_time d)
+static pd_time stretched(struct job *j, pd_time d)
 {
-    if (e->opts.jitter <= 0 || d == 0)
-        return d;
-    double part = (double)pd_loop_random_below(e->loop, 2000001) / 1000000.0 - 1.0;
-    return (pd_time)((double)d * (1.0 + part * e->opts.jitter));
+    double f = d == 0 ? 0 : stretch_of(&j->engine->opts, &j->dice);
+    return (pd_time)((double)d * (j->fault == PD_BENCH_FAULT_SLOW ? 10 * f : f));
 }
 
 static void job_next(struct job *j)
@@ -152,7 +237,7 @@ static void job_next(struct job *j)
         return;
     }
     /* From the time that was meant, so that delays do not add up. */
-    j->due += stretched(e, e->opts.itl);
+    j->due += stretched(j, e->opts.itl);
     pd_timer_start_at(&j->timer, j->due);
 }
 
@@ -169,7 +254,10 @@ static void on_timer(struct pd_timer *timer, void *arg)
         stream_end(j);
         return;
     }
-    if (e->opts.break_after > 0 && j->sent >= e->opts.break_after) {
+    if (j->fault == PD_BENCH_FAULT_MALFORMED && j->sent == j->tokens / 2)
+        pd_http_write_str(j->req, PD_STR("data: {\"choices\":[{\"index\":\n\n"));
+    if ((e->opts.break_after > 0 && j->sent >= e->opts.break_after) ||
+        (j->fault == PD_BENCH_FAULT_CUT && j->sent >= (j->tokens + 1) / 2)) {
         e->stats.broken++;
         pd_http_abort(j->req);
         return;
@@ -211,8 +299,12 @@ static const struct pd_http_req_events job_events = { .on_drain = on_drain, .on_
 static bool job_read(struct job *j)
 {
     static const char *const paths[] = { "stream", "max_tokens", "max_completion_tokens",
-                                         "stream_options.include_usage" };
-    enum { STREAM, MAX_TOKENS, MAX_COMPLETION, USAGE, PATHS };
+                                         "stream_options.include_usage", "kv_transfer_params.do_remote_decode",
+                                         "kv_transfer_params.do_remote_prefill",
+                                         "kv_transfer_params.remote_engine_id",
+                                         "kv_transfer_params.remote_block_ids" };
+    enum { STREAM, MAX_TOKENS, MAX_COMPLETION, USAGE, REMOTE_DECODE, REMOTE_PREFILL, ENGINE_ID, BLOCK_IDS, PATHS };
+    bool is_decode = false;
     struct pd_json_value v[PATHS];
     struct pd_json_error error;
     struct pd_str body = pd_http_req_body(j->req);
@@ -227,6 +319,17 @@ static bool job_read(struct job *j)
         j->tokens = n > PD_BENCH_MAX_TOKENS ? PD_BENCH_MAX_TOKENS : n < 1 ? 1 : (uint32_t)n;
     j->prompt_tokens = body.n / 4 + 1;
     j->engine->stats.body_bytes += body.n;
+    (void)pd_json_get_bool(&v[REMOTE_DECODE], &j->is_prefill);
+    (void)pd_json_get_bool(&v[REMOTE_PREFILL], &is_decode);
+    j->engine->stats.prefills += j->is_prefill;
+    j->engine->stats.decodes += is_decode;
+    if (is_decode && j->engine->opts.need_kv != 0 &&
+        (!pd_json_is_str(&v[ENGINE_ID], "pdbench") || v[BLOCK_IDS].type != PD_JSON_ARRAY)) {
+        j->engine->stats.failed++;
+        pd_http_error(j->req, 400, NULL, "kv_transfer_params", "There is nothing of a prefill of this engine in it.",
+                      NULL);
+        return false;
+    }
     return true;
 }
 
@@ -240,6 +343,21 @@ static void complete(struct pd_bench_engine *e, struct pd_http_req *req, bool is
                       NULL);
         return;
     }
+    uint64_t dice = mix(o->seed ^ mix(e->stats.requests));
+    uint32_t fault = fault_of(o, &dice);
+    if (fault < PD_BENCH_FAULTS)
+        e->stats.faults[fault]++;
+    if (fault == PD_BENCH_FAULT_429 || fault == PD_BENCH_FAULT_503) {
+        e->stats.failed++;
+        pd_http_error(req, fault == PD_BENCH_FAULT_429 ? 429 : 503, NULL, "bench_fault",
+                      "This failure was asked for.", NULL);
+        return;
+    }
+    if (fault == PD_BENCH_FAULT_RESET) {
+        e->stats.broken++;
+        pd_http_abort(req);
+        return;
+    }
     struct job *j = pd_arena_calloc(pd_http_req_arena(req), 1, sizeof *j);
     if (j == NULL) {
         pd_http_error(req, 503, NULL, "overloaded", "Out of memory.", NULL);
@@ -249,22 +367,28 @@ static void complete(struct pd_bench_engine *e, struct pd_http_req *req, bool is
     j->req = req;
     j->is_chat = is_chat;
     j->tokens = o->tokens;
+    j->fault = fault;
+    j->dice = dice;
     if (!job_read(j))
         return;
     pd_http_req_body_release(req);
     pd_timer_init(&j->timer, e->loop, "token", on_timer, j);
-    if (!j->is_stream && o->ttft == 0 && o->itl == 0) {
+    if (!j->is_stream && o->ttft == 0 && o->itl == 0 && fault != PD_BENCH_FAULT_HANG) {
         answer_whole(j);
         return;
     }
     pd_http_req_set_events(req, &job_events, j);
+    if (fault == PD_BENCH_FAULT_HANG) {
+        e->stats.broken++;
+        return;                 /* until the client leaves */
+    }
     if (j->is_stream && pd_http_begin(req, 200, &header_sse, 1, PD_HTTP_UNKNOWN_LENGTH) != PD_OK) {
         pd_http_abort(req);
         return;
     }
-    j->due = pd_http_req_start(req) + stretched(e, o->ttft);
+    j->due = pd_http_req_start(req) + stretched(j, o->ttft);
     if (!j->is_stream)
-        j->due += (pd_time)(j->tokens - 1) * o->itl;
+        j->due += stretched(j, (pd_time)(j->tokens - 1) * o->itl);
     pd_timer_start_at(&j->timer, j->due);
 }
 
@@ -313,6 +437,11 @@ static pd_status server_add(struct pd_bench_engine *e, uint32_t i)
         addr.port = (uint16_t)(addr.port + i);
     for (size_t r = 0; r < sizeof routes / sizeof routes[0] && status == PD_OK; r++)
         status = pd_http_server_route(e->servers[i], &routes[r]);
+    uint64_t dice = mix(e->opts.seed ^ mix(~(uint64_t)i));
+    if (status == PD_OK && unit_of(&dice) < e->opts.faults[PD_BENCH_FAULT_REFUSE] && i > 0) {
+        e->stats.faults[PD_BENCH_FAULT_REFUSE]++;
+        return PD_OK;           /* the first always listens, so that there is a port to tell */
+    }
     return status == PD_OK ? pd_http_server_listen(e->servers[i], &addr, NULL) : status;
 }
 
@@ -362,6 +491,8 @@ pd_status pd_bench_engine_create(struct pd_loop *loop, const struct pd_bench_eng
         e->opts.model = "bench";
     if (e->opts.tokens == 0)
         e->opts.tokens = 16;
+    if (e->opts.seed == 0)
+        e->opts.seed = 1;
     pd_buf_init(&e->models, EVENT_MAX);
     pd_buf_init(&e->scratch, 2 * EVENT_MAX);
     e->servers = pd_calloc(ports, sizeof(struct pd_http_server *));

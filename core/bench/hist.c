@@ -58,6 +58,18 @@ pd_time pd_bench_hist_at(const struct pd_bench_hist *h, double q)
     return h->max;
 }
 
+bool pd_bench_hist_next(const struct pd_bench_hist *h, uint32_t *b, pd_time *end, uint64_t *count)
+{
+    for (; *b < PD_BENCH_HIST_BUCKETS; (*b)++) {
+        if (h->counts[*b] == 0)
+            continue;
+        *end = bucket_end(*b) < h->max ? bucket_end(*b) : h->max;
+        *count = h->counts[(*b)++];
+        return true;
+    }
+    return false;
+}
+
 double pd_bench_hist_mean(const struct pd_bench_hist *h)
 {
     return h->n == 0 ? 0 : h->sum / (double)h->n;

@@ -23,6 +23,9 @@ void pd_bench_hist_add(struct pd_bench_hist *h, pd_time v);
 /* The smallest value that at least q (0 to 1) of all values do not exceed, in
  * ns, rounded up to its bucket; 0 when there are none. */
 pd_time pd_bench_hist_at(const struct pd_bench_hist *h, double q);
+/* The next bucket from *b on that holds something: its end (ns) and count; *b
+ * goes behind it.  False when there is none. */
+bool pd_bench_hist_next(const struct pd_bench_hist *h, uint32_t *b, pd_time *end, uint64_t *count);
 /* ns; 0 when there are none. */
 double pd_bench_hist_mean(const struct pd_bench_hist *h);
 

@@ -5,6 +5,7 @@
 #include "bench/load.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "base/mem.h"
@@ -82,6 +83,31 @@ static void check_over(struct pd_bench_load *l)
     pd_http_client_close(l->client, on_client_closed, l);
 }
 
+/* The slice of a time; pairs of slices become one when the load goes on longer. */
+static struct pd_bench_slice *slice_at(struct pd_bench_load *l, pd_time now)
+{
+    struct pd_bench_load_result *r = &l->result;
+    pd_time at = now - l->start;
+    while (at / r->slice >= PD_BENCH_SLICES) {
+        for (uint32_t i = 0; i < PD_BENCH_SLICES; i++) {
+            struct pd_bench_slice s = r->slices[i];
+            if (i % 2 == 0) {
+                r->slices[i / 2] = s;
+                continue;
+            }
+            struct pd_bench_slice *to = &r->slices[i / 2];
+            to->ok += s.ok;
+            to->failed += s.failed;
+            to->tokens += s.tokens;
+            to->first_n += s.first_n;
+            to->first_sum += s.first_sum;
+        }
+        memset(r->slices + PD_BENCH_SLICES / 2, 0, sizeof r->slices / 2);
+        r->slice *= 2;
+    }
+    return &r->slices[at / r->slice];
+}
+
 static bool is_counted(const struct slot *s)
 {
     return s->meant >= s->load->start + s->load->opts.warmup;
@@ -93,6 +119,9 @@ static void slot_done(struct slot *s, enum pd_bench_error error)
     struct pd_bench_load *l = s->load;
     struct pd_bench_load_result *r = &l->result;
     pd_time now = pd_loop_clock(l->loop);
+    struct pd_bench_slice *slice = slice_at(l, now);
+    r->elapsed = now - l->start;
+    *(error == PD_BENCH_ERRORS ? &slice->ok : &slice->failed) += 1;
     if (is_counted(s)) {
         if (error == PD_BENCH_ERRORS) {
             r->ok++;
@@ -131,6 +160,14 @@ static bool has_text(struct pd_str data)
     return false;
 }
 
+static void saw_first(struct slot *s)
+{
+    struct pd_bench_slice *slice = slice_at(s->load, s->now);
+    s->first = s->now;
+    slice->first_n++;
+    slice->first_sum += (double)(s->now - s->meant);
+}
+
 static void on_event(const struct pd_sse_event *event, void *arg)
 {
     struct slot *s = arg;
@@ -145,8 +182,9 @@ static void on_event(const struct pd_sse_event *event, void *arg)
     }
     if (!has_text(event->data))
         return;
+    slice_at(s->load, s->now)->tokens++;
     if (s->tokens++ == 0)
-        s->first = s->now;
+        saw_first(s);
     else if (is_counted(s))
         pd_bench_hist_add(&r->itl, s->now - s->last);
     s->last = s->now;
@@ -170,7 +208,7 @@ static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
         s->load->result.bytes += piece.n;
     if (!s->is_stream) {
         if (s->first == 0)
-            s->first = s->now;
+            saw_first(s);
     } else if (pd_sse_feed(&s->sse, piece.p, piece.n, on_event, s) != PD_OK) {
         s->has_error = true;
     }
@@ -235,7 +273,8 @@ static void start_one(struct pd_bench_load *l, pd_time meant, pd_time now)
 
 static bool may_start(struct pd_bench_load *l)
 {
-    if (l->opts.requests > 0 && l->result.started >= l->opts.requests)
+    if ((l->opts.requests > 0 && l->result.started >= l->opts.requests) ||
+        (l->opts.arrivals != NULL && l->result.started >= l->opts.n_bodies))
         l->is_ending = true;
     return !l->is_ending && l->free_slots != NULL;
 }
@@ -249,13 +288,26 @@ static pd_time gap(struct pd_bench_load *l)
     return (pd_time)(-log(u) * mean);
 }
 
+static bool is_open_loop(const struct pd_bench_load *l)
+{
+    return l->opts.rate > 0 || l->opts.arrivals != NULL;
+}
+
+/* When the next request is due after one has started. */
+static pd_time next_due(struct pd_bench_load *l)
+{
+    if (l->opts.arrivals != NULL)
+        return l->result.started < l->opts.n_bodies ? l->start + l->opts.arrivals[l->result.started] : l->due;
+    return l->due + gap(l);
+}
+
 /* Starts everything that is due and has a slot.  Nothing here calls back. */
 static void start_due(struct pd_bench_load *l)
 {
     pd_time now = pd_loop_clock(l->loop);
     /* A local failure frees its slot at once: so many tries a turn, no more. */
     for (uint32_t i = 0; i < l->opts.concurrency && may_start(l); i++) {
-        if (l->opts.rate <= 0) {
+        if (!is_open_loop(l)) {
             start_one(l, now, now);
             continue;
         }
@@ -264,9 +316,9 @@ static void start_due(struct pd_bench_load *l)
             break;
         }
         start_one(l, l->due, now);
-        l->due += gap(l);
+        l->due = next_due(l);
     }
-    if (l->opts.rate > 0 && may_start(l) && !pd_timer_is_active(&l->timer))
+    if (is_open_loop(l) && may_start(l) && !pd_timer_is_active(&l->timer))
         pd_timer_start_at(&l->timer, l->due);
     check_over(l);
 }
@@ -362,7 +414,8 @@ pd_status pd_bench_load_start(struct pd_loop *loop, const struct pd_bench_load_o
     pd_timer_init(&l->limit, loop, "duration", on_limit, l);
     pd_task_init(&l->begin, "begin", on_begin, l);
     l->start = pd_loop_clock(loop);
-    l->due = l->start;
+    l->due = opts->arrivals != NULL ? l->start + opts->arrivals[0] : l->start;
+    l->result.slice = PD_SEC / 10;
     if (opts->duration > 0)
         pd_timer_start(&l->limit, opts->duration);
     pd_loop_defer(loop, &l->begin);

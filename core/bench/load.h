@@ -2,8 +2,8 @@
 /* Load on a server with the OpenAI API, and what its clients saw.
  *
  * Closed loop: so many requests are always under way.  Open loop: requests are
- * meant to start at times that do not depend on the server (constant distance
- * or Poisson); every delay is counted from the time that was meant, so that a
+ * meant to start at times that do not depend on the server (constant distance,
+ * Poisson or those of a trace); every delay is counted from the time that was meant, so that a
  * server that stalls cannot hide it.  Loop thread; works on both loops. */
 #ifndef PD_BENCH_LOAD_H
 #define PD_BENCH_LOAD_H
@@ -14,6 +14,9 @@
 
 struct pd_bench_load;
 struct pd_buf;
+
+/* A load that takes more of a processor than this measures itself, too. */
+#define PD_BENCH_BUSY 0.5
 
 enum pd_bench_error {
     PD_BENCH_ERROR_CONNECT = 0, /* no connection */
@@ -41,12 +44,22 @@ struct pd_bench_load_opts {
     const struct pd_str *bodies;/* sent in turn; at least one */
     size_t n_bodies;
     uint32_t concurrency;       /* closed loop: always under way; open loop: at most under way */
+    const pd_time *arrivals;    /* open loop: when each body is due, from the start, ascending;
+                                   n_bodies times, each body once; NULL: by rate */
     double rate;                /* open loop: requests per second; 0: closed loop */
     bool is_constant;           /* open loop: constant distance instead of Poisson */
     uint64_t requests;          /* 0: no limit */
     pd_time duration;           /* no new requests after it; 0: no limit */
     pd_time warmup;             /* requests meant to start before it are not counted */
     pd_time timeout;            /* to the first byte, and between pieces; 0: 60 s */
+};
+
+/* What happened when: slices of equal length, as long as needed. */
+#define PD_BENCH_SLICES 256u
+struct pd_bench_slice {
+    uint64_t ok, failed, tokens;
+    uint64_t first_n;           /* first tokens */
+    double first_sum;           /* ns until them */
 };
 
 /* Counts of requests that were meant to start after the warm-up. */
@@ -58,9 +71,12 @@ struct pd_bench_load_result {
     uint64_t bytes;             /* of bodies received */
     uint64_t late;              /* open loop: started over 1 ms after the time that was meant */
     pd_time seconds;            /* ns from the end of the warm-up to the last answer */
+    pd_time elapsed;            /* ns from the start to the last answer */
     struct pd_bench_hist ttft;  /* to the first token, or to the first byte of a whole answer */
     struct pd_bench_hist itl;   /* between tokens of a stream */
     struct pd_bench_hist e2e;   /* to the end */
+    pd_time slice;              /* ns of a slice; the first begins with the load */
+    struct pd_bench_slice slices[PD_BENCH_SLICES];
 };
 
 /* Starts at once; on_done comes when all is over.  opts and what it borrows must
@@ -77,9 +93,10 @@ uint32_t pd_bench_load_open(const struct pd_bench_load *l);
 void pd_bench_load_destroy(struct pd_bench_load *l);
 
 /* Appends the result as a table for people or as one JSON object (times in
- * seconds).  cpu: processor time the load itself took.  Returns what the buffer
- * returns. */
+ * seconds; histograms as pairs of a bucket's end and its count).  cpu: processor
+ * time the load itself took.  conditions: a JSON object, or empty.  Returns what the buffer returns. */
 pd_status pd_bench_load_table(const struct pd_bench_load_result *r, pd_time cpu, struct pd_buf *out);
-pd_status pd_bench_load_json(const struct pd_bench_load_result *r, pd_time cpu, struct pd_buf *out);
+pd_status pd_bench_load_json(const struct pd_bench_load_result *r, pd_time cpu, struct pd_str conditions,
+                             struct pd_buf *out);
 
 #endif

@@ -552,6 +552,8 @@ static void init_state(struct uvl *l, const struct pd_loop_uv_opts *opts)
         l->slow_arg = opts->arg;
         l->sockets = opts->sockets;
         l->n_sockets = opts->n_sockets;
+        l->sources = opts->sources;
+        l->n_sources = opts->n_sources;
     }
     list_init(&l->posted);
     list_init(&l->running);

@@ -21,6 +21,10 @@ struct pd_loop_uv_opts {
     void *arg;
     const struct pd_loop_uv_socket *sockets; /* borrowed as long as the loop lives */
     size_t n_sockets;
+    /* Connections to IPv4 addresses go out from these in turn (ports ignored), so
+     * that more are possible than one address has ports; borrowed likewise. */
+    const struct pd_addr *sources;
+    size_t n_sources;
 };
 
 /* Creates a loop; opts may be NULL.  Gives it; ended by pd_loop_destroy.

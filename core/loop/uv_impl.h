@@ -50,6 +50,8 @@ struct uvl {
 
     const struct pd_loop_uv_socket *sockets;
     size_t n_sockets;
+    const struct pd_addr *sources;
+    size_t n_sources, next_source;
     bool stopped_accepting;
     struct pd_list handles;
     uint64_t closing;           /* handles whose last callback is still to come */

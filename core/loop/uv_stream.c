@@ -573,6 +573,24 @@ static pd_status stream_make(struct uvl *l, int fd, uint16_t family, uint8_t sta
     return PD_OK;
 }
 
+/* Gives a socket the next of the addresses that connections go out from.  The
+ * port is chosen at connect, so that each pair of addresses has all ports. */
+static pd_status bind_source(struct uvl *l, int fd, const struct pd_addr *to)
+{
+    struct sockaddr_storage ss;
+    struct pd_addr from;
+    size_t len;
+    int one = 1;
+
+    if (l->n_sources == 0 || to->family != PD_AF_IPV4)
+        return PD_OK;
+    from = l->sources[l->next_source++ % l->n_sources];
+    from.port = 0;
+    len = pd_loop_addr_to_system(&from, &ss);
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    return bind(fd, (struct sockaddr *)&ss, (socklen_t)len) == 0 ? PD_OK : pd_status_from_errno(errno);
+}
+
 pd_status pd_loop_uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
                               const struct pd_stream_events *ev, void *arg, struct pd_stream **out)
 {
@@ -590,6 +608,11 @@ pd_status pd_loop_uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
         return pd_status_from_errno(errno);
     if (to->family != PD_AF_UNIX)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    st = bind_source(l, fd, to);
+    if (st != PD_OK) {
+        close(fd);
+        return st;
+    }
     st = stream_make(l, fd, to->family, CONNECTING, ev, arg, &s);
     if (st != PD_OK)
         return st;

@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/str.h"
 #include "base/units.h"
 #include "config.h"
+#include "os/proc.h"
 #include "os/signal.h"
 
 static void help(FILE *out)
@@ -74,6 +76,18 @@ bool pdbench_bytes(const char *command, const char *option, const char *text, ui
     fprintf(stderr, "pdbench %s: --%s takes a size such as 2000 or 220k, at most %llu bytes, not \"%s\"\n", command,
             option, (unsigned long long)max, text);
     return false;
+}
+
+void pdbench_conditions(struct pd_loop *loop, struct pd_json_writer *w)
+{
+    char text[256];
+    uint64_t s = pd_loop_wall(loop) / PD_SEC;
+    pd_json_add_cstr(w, "version", PACKAGE_VERSION);
+    pd_json_add_u64(w, "unix_time", s);
+    pd_json_add_cstr(w, "processor", pd_proc_cpu_model(text, sizeof text) == PD_OK ? text : "unknown");
+    pd_json_add_u64(w, "processors", pd_proc_cpus());
+    pd_json_add_cstr(w, "kernel", pd_proc_kernel(text, sizeof text) == PD_OK ? text : "unknown");
+    pd_json_add_double(w, "load_average", pd_proc_load_average());
 }
 
 int main(int argc, char **argv)

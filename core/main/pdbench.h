@@ -12,6 +12,11 @@ enum { PDBENCH_OK = 0, PDBENCH_FAILED = 1, PDBENCH_USAGE = 2 };
 int pdbench_engine(int argc, char **argv);
 int pdbench_load(int argc, char **argv);
 
+struct pd_json_writer;
+/* Adds members that tell where and when a figure was taken: version, processor,
+ * kernel, load of the machine. */
+void pdbench_conditions(struct pd_loop *loop, struct pd_json_writer *w);
+
 /* Says what is wrong with the command line; PDBENCH_USAGE. */
 int pdbench_usage(const char *command, const char *text, const char *what);
 /* Read the value of an option; false after a message. */

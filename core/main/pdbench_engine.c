@@ -26,19 +26,25 @@ static void help(void)
           "  -m, --model NAME       the model it claims to serve [bench]\n"
           "  -f, --ttft TIME        from the request to the first token [0]\n"
           "  -i, --itl TIME         between tokens [0: as fast as it goes, one per turn of the loop]\n"
-          "  -j, --jitter PART      stretch or cut each delay by up to this part, 0 to 1 [0]\n"
+          "  -j, --jitter PART      how much delays vary, 0 to 1 [0]\n"
+          "  -d, --spread NAME      in which way: uniform, normal, lognormal, exponential [uniform: by up to PART]\n"
           "  -t, --tokens N         of an answer when the request has no max_tokens [16]\n"
           "  -b, --pad BYTES        make each event and answer that much larger [0]\n"
           "  -S, --status CODE      answer every completion with this error [none]\n"
           "  -F, --fail-every N     answer each N-th completion with 500 [none]\n"
           "  -B, --break-after N    cut each stream after N events [none]\n"
+          "  -E, --fault NAME=RATE  of completions, 0 to 1: reset, hang, slow (ten times), malformed, 429, 503,\n"
+          "                         error (finish_reason), cut (half of a stream); refuse: of endpoints. Repeatable\n"
+          "  -s, --seed N           of delays and faults: the n-th completion meets the same again [1]\n"
+          "  -K, --need-kv          refuse a request with do_remote_prefill that names no prefill of this engine\n"
           "  -h, --help             print this\n"
           "\n"
           "examples:\n"
           "  pdbench engine -l 127.0.0.1:9000 --ttft 200ms --itl 20ms --jitter 0.2\n"
           "  pdbench engine -l 127.0.0.1:9000 --ports 1000          a thousand servers\n"
           "  pdbench engine -l 127.0.0.1:9000 --status 503          one that is always overloaded\n"
-          "  pdbench engine -l 127.0.0.1:9000 --itl 5ms --break-after 20\n",
+          "  pdbench engine -l 127.0.0.1:9000 --itl 5ms --break-after 20\n"
+          "  pdbench engine -l 127.0.0.1:9000 --itl 20ms --spread lognormal --jitter 0.5 --fault reset=0.01 --fault 503=0.02\n",
           stdout);
 }
 
@@ -47,6 +53,40 @@ struct engine_main {
     struct pd_bench_engine_opts opts;
     bool is_help;
 };
+
+static bool spread_take(struct pd_bench_engine_opts *o, const char *arg)
+{
+    static const char *const names[] = { "uniform", "normal", "lognormal", "exponential" };
+    for (uint32_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (pd_str_eq(pd_str_from(arg), pd_str_from(names[i]))) {
+            o->spread = i;
+            return true;
+        }
+    fprintf(stderr, "pdbench engine: --spread takes uniform, normal, lognormal or exponential, not \"%s\"\n", arg);
+    return false;
+}
+
+static bool fault_take(struct pd_bench_engine_opts *o, const char *arg)
+{
+    struct pd_str name = pd_str_from(arg);
+    size_t at = pd_str_find_char(name, '=');
+    double sum = 0;
+    if (at != PD_STR_NPOS)
+        name.n = at;
+    for (uint32_t f = 0; f < PD_BENCH_FAULTS; f++)
+        if (at != PD_STR_NPOS && pd_str_eq(name, pd_str_from(pd_bench_fault_name(f)))) {
+            if (!pdbench_real("engine", "fault", arg + at + 1, 0, 1, &o->faults[f]))
+                return false;
+            for (uint32_t k = PD_BENCH_FAULT_REFUSE + 1; k < PD_BENCH_FAULTS; k++)
+                sum += o->faults[k];
+            if (sum <= 1)
+                return true;
+            fputs("pdbench engine: the rates of --fault are more than 1 together\n", stderr);
+            return false;
+        }
+    fprintf(stderr, "pdbench engine: --fault takes NAME=RATE with a name of --help, not \"%s\"\n", arg);
+    return false;
+}
 
 static bool option_take(struct engine_main *m, int c, const char *arg)
 {
@@ -93,6 +133,15 @@ static bool option_take(struct engine_main *m, int c, const char *arg)
         is_good = pdbench_number(name, "break-after", arg, 1, UINT32_MAX, &n);
         o->break_after = (uint32_t)n;
         return is_good;
+    case 'd':
+        return spread_take(o, arg);
+    case 'E':
+        return fault_take(o, arg);
+    case 's':
+        return pdbench_number(name, "seed", arg, 1, UINT64_MAX, &o->seed);
+    case 'K':
+        o->need_kv = 1;
+        return true;
     case 'h':
         m->is_help = true;
         return true;
@@ -110,11 +159,13 @@ static bool options_parse(struct engine_main *m, int argc, char **argv)
         { "itl", required_argument, NULL, 'i' },         { "jitter", required_argument, NULL, 'j' },
         { "tokens", required_argument, NULL, 't' },      { "pad", required_argument, NULL, 'b' },
         { "status", required_argument, NULL, 'S' },      { "fail-every", required_argument, NULL, 'F' },
-        { "break-after", required_argument, NULL, 'B' }, { "help", no_argument, NULL, 'h' },
+        { "break-after", required_argument, NULL, 'B' }, { "fault", required_argument, NULL, 'E' },
+        { "spread", required_argument, NULL, 'd' },      { "seed", required_argument, NULL, 's' },
+        { "need-kv", no_argument, NULL, 'K' },           { "help", no_argument, NULL, 'h' },
         { NULL, 0, NULL, 0 },
     };
     int c;
-    while ((c = getopt_long(argc, argv, "l:p:m:f:i:j:t:b:S:F:B:h", options, NULL)) != -1)
+    while ((c = getopt_long(argc, argv, "l:p:m:f:i:j:d:t:b:S:F:B:E:s:Kh", options, NULL)) != -1)
         if (!option_take(m, c, optarg))
             return false;
     if (optind < argc)
@@ -145,6 +196,12 @@ static void tell(const struct pd_bench_engine *e)
             (unsigned long long)s.requests, (unsigned long long)s.accepted, (unsigned long long)s.answers,
             (unsigned long long)s.failed, (unsigned long long)s.broken, (unsigned long long)s.gone,
             (unsigned long long)s.events, pd_units_format_duration(pd_proc_cpu_time(), cpu));
+    for (uint32_t f = 0; f < PD_BENCH_FAULTS; f++)
+        if (s.faults[f] > 0)
+            fprintf(stderr, "fault %s: %llu\n", pd_bench_fault_name(f), (unsigned long long)s.faults[f]);
+    if (s.prefills + s.decodes > 0)
+        fprintf(stderr, "kv_transfer_params: %llu prefills, %llu decodes\n", (unsigned long long)s.prefills,
+                (unsigned long long)s.decodes);
 }
 
 static int serve(struct engine_main *m)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pdbench load: the command line of the load; makes the bodies, finds the
- * address, shows progress and prints the result. */
+/* pdbench load: the command line of the load; finds the address, shows progress
+ * and prints the result.  Bodies are made in pdbench_bodies.c. */
 #include "main/pdbench.h"
+#include "main/pdbench_bodies.h"
 
 #include <getopt.h>
 #include <signal.h>
@@ -17,12 +18,9 @@
 #include "base/units.h"
 #include "bench/load.h"
 #include "loop/uv.h"
-#include "os/file.h"
 #include "os/proc.h"
 
-#define FILE_MAX (256u << 20)
-#define BODIES_MAX 100000u
-#define BYTES_MAX (1ull << 30)
+#define SOURCES_MAX 65536u
 
 struct load_main {
     struct pd_loop *loop;
@@ -32,18 +30,12 @@ struct load_main {
     struct pd_timer progress;
     struct pd_loop_signal *signal;
     const char *url;
-    const char *model;
-    const char *prompts;            /* file */
-    uint64_t prompt_bytes;
-    uint64_t distinct;
-    uint64_t max_tokens;
-    struct pd_buf all;              /* bodies, one behind the other */
-    struct pd_str *bodies;
+    struct pdbench_bodies bodies;
+    struct pd_addr *sources;
+    uint64_t n_sources;
     struct pd_buf target;
     char name[256];                 /* of the host, to be looked up */
     uint16_t port;
-    bool is_completions;
-    bool is_stream;
     bool is_json;
     bool is_quiet;
     bool is_help;
@@ -70,6 +62,9 @@ static void help(void)
           "  -b, --prompt-bytes SIZE length of made prompts [2000]\n"
           "  -x, --distinct N        number of different made prompts [64]\n"
           "  -f, --prompts FILE      a prompt per line, or a whole JSON body where a line begins with \"{\"\n"
+          "  -A, --trace FILE        requests of a trace at their times: JSON lines with timestamp (ms), input_length,\n"
+          "                          output_length (tokens) and hash_ids (for each 512 tokens)\n"
+          "  -X, --speed FACTOR      with --trace: so many times faster [1]\n"
           "  -k, --api-key KEY       sent as a bearer token [$PDBENCH_API_KEY]\n"
           "how much:\n"
           "  -c, --concurrency N     requests under way; with --rate, at most [8; with --rate 1024]\n"
@@ -78,6 +73,7 @@ static void help(void)
           "  -n, --requests N        end after so many\n"
           "  -d, --duration TIME     end after this time [10s, unless --requests]\n"
           "  -w, --warmup TIME       do not count requests of the beginning [0]\n"
+          "  -S, --sources N         connect from so many addresses, 127.0.0.2 and the next [the system's choice]\n"
           "  -T, --timeout TIME      to the first byte and between pieces [60s]\n"
           "output:\n"
           "  -J, --json              one JSON object instead of a table\n"
@@ -90,7 +86,8 @@ static void help(void)
           "  pdbench load -u http://127.0.0.1:8000 -m tiny --stream -c 32 -d 30s\n"
           "  pdbench load -u http://127.0.0.1:8000 --rate 200 --duration 60s --warmup 5s --json\n"
           "  pdbench load -u http://127.0.0.1:8000 -b 220k -n 1000      long prompts\n"
-          "  pdbench load -u http://127.0.0.1:8000 -f prompts.txt -s    prompts of your own\n",
+          "  pdbench load -u http://127.0.0.1:8000 -f prompts.txt -s    prompts of your own\n"
+          "  pdbench load -u http://127.0.0.1:8000 -s -A conversation_trace.jsonl -X 10 --json >run.json\n",
           stdout);
 }
 
@@ -103,13 +100,16 @@ static bool option_take(struct load_main *m, int c, const char *arg)
     uint64_t n = 0;
     switch (c) {
     case 'u': m->url = arg; return true;
-    case 'm': m->model = arg; return true;
-    case 'e': m->is_completions = true; return true;
-    case 's': m->is_stream = true; return true;
-    case 't': return pdbench_number(name, "max-tokens", arg, 1, 1000000, &m->max_tokens);
-    case 'b': return pdbench_bytes(name, "prompt-bytes", arg, 64u << 20, &m->prompt_bytes);
-    case 'x': return pdbench_number(name, "distinct", arg, 1, BODIES_MAX, &m->distinct);
-    case 'f': m->prompts = arg; return true;
+    case 'm': m->bodies.model = arg; return true;
+    case 'e': m->bodies.is_completions = true; return true;
+    case 's': m->bodies.is_stream = true; return true;
+    case 't': return pdbench_number(name, "max-tokens", arg, 1, 1000000, &m->bodies.max_tokens);
+    case 'b': return pdbench_bytes(name, "prompt-bytes", arg, 64u << 20, &m->bodies.prompt_bytes);
+    case 'x': return pdbench_number(name, "distinct", arg, 1, PDBENCH_BODIES_MAX, &m->bodies.distinct);
+    case 'f': m->bodies.prompts = arg; return true;
+    case 'A': m->bodies.trace = arg; return true;
+    case 'X': return pdbench_real(name, "speed", arg, 0.001, 1e6, &m->bodies.speed);
+    case 'S': return pdbench_number(name, "sources", arg, 1, SOURCES_MAX, &m->n_sources);
     case 'k': o->api_key = pd_str_from(arg); return true;
     case 'c':
         if (!pdbench_number(name, "concurrency", arg, 1, 65536, &n))
@@ -136,6 +136,8 @@ static bool options_parse(struct load_main *m, int argc, char **argv)
         { "completions", no_argument, NULL, 'e' },       { "stream", no_argument, NULL, 's' },
         { "max-tokens", required_argument, NULL, 't' },  { "prompt-bytes", required_argument, NULL, 'b' },
         { "distinct", required_argument, NULL, 'x' },    { "prompts", required_argument, NULL, 'f' },
+        { "trace", required_argument, NULL, 'A' },       { "speed", required_argument, NULL, 'X' },
+        { "sources", required_argument, NULL, 'S' },
         { "api-key", required_argument, NULL, 'k' },     { "concurrency", required_argument, NULL, 'c' },
         { "rate", required_argument, NULL, 'r' },        { "constant", no_argument, NULL, 'C' },
         { "requests", required_argument, NULL, 'n' },    { "duration", required_argument, NULL, 'd' },
@@ -144,7 +146,7 @@ static bool options_parse(struct load_main *m, int argc, char **argv)
         { "help", no_argument, NULL, 'h' },              { NULL, 0, NULL, 0 },
     };
     int c;
-    while ((c = getopt_long(argc, argv, "u:m:est:b:x:f:k:c:r:Cn:d:w:T:Jqh", options, NULL)) != -1)
+    while ((c = getopt_long(argc, argv, "u:m:est:b:x:f:A:X:k:c:r:Cn:d:w:S:T:Jqh", options, NULL)) != -1)
         if (!option_take(m, c, optarg))
             return false;
     if (m->is_help)
@@ -154,8 +156,11 @@ static bool options_parse(struct load_main *m, int argc, char **argv)
     if (m->url == NULL)
         return pdbench_usage("load", "--url is missing", NULL) == PDBENCH_OK;
     if (m->opts.concurrency == 0)
-        m->opts.concurrency = m->opts.rate > 0 ? 1024 : 8;
-    if (m->opts.duration == 0 && m->opts.requests == 0)
+        m->opts.concurrency = m->opts.rate > 0 || m->bodies.trace != NULL ? 1024 : 8;
+    if (m->bodies.trace != NULL && (m->opts.rate > 0 || m->bodies.prompts != NULL))
+        return pdbench_usage("load", "--trace tells prompts and times: leave out --rate and --prompts", NULL) ==
+               PDBENCH_OK;
+    if (m->opts.duration == 0 && m->opts.requests == 0 && m->bodies.trace == NULL)
         m->opts.duration = 10 * PD_SEC;
     if (m->opts.duration > 0 && m->opts.warmup >= m->opts.duration)
         return pdbench_usage("load", "--warmup must be shorter than --duration", NULL) == PDBENCH_OK;
@@ -191,84 +196,9 @@ static bool url_read(struct load_main *m)
     m->port = (uint16_t)n;
     m->opts.host = authority;
     pd_buf_append_str(&m->target, rest);
-    pd_buf_append_cstr(&m->target, m->is_completions ? "/v1/completions" : "/v1/chat/completions");
+    pd_buf_append_cstr(&m->target, m->bodies.is_completions ? "/v1/completions" : "/v1/chat/completions");
     m->opts.target = pd_buf_str(&m->target);
     return m->target.status == PD_OK;
-}
-
-/* ---- bodies ---------------------------------------------------------------------------- */
-
-static void put_body(struct load_main *m, struct pd_str prompt)
-{
-    struct pd_buf *b = &m->all;
-    pd_buf_append_cstr(b, "{\"model\":");
-    pd_json_put_cstr(b, m->model);
-    pd_buf_append_cstr(b, m->is_completions ? ",\"prompt\":" : ",\"messages\":[{\"role\":\"user\",\"content\":");
-    pd_json_put_str(b, prompt);
-    pd_buf_appendf(b, "%s,\"max_tokens\":%llu,\"temperature\":0%s}", m->is_completions ? "" : "}]",
-                   (unsigned long long)m->max_tokens, m->is_stream ? ",\"stream\":true" : "");
-}
-
-/* A prompt of words; the first ones tell prompts apart, so that no two share a prefix. */
-static void prompt_make(struct pd_buf *b, uint64_t index, uint64_t bytes)
-{
-    static const char *const words[] = { "decode", "prefill", "router", "block", "lease", "token", "engine", "node" };
-    uint64_t x = index * 0x9e3779b97f4a7c15u + 1;
-    pd_buf_clear(b);
-    pd_buf_appendf(b, "%llu:", (unsigned long long)index);
-    while (b->n < bytes && b->status == PD_OK) {
-        x = x * 6364136223846793005u + 1442695040888963407u;
-        pd_buf_appendf(b, " %s", words[x >> 61]);
-    }
-    pd_buf_truncate(b, bytes);
-}
-
-static bool bodies_make(struct load_main *m)
-{
-    struct pd_buf text, prompt;
-    struct pd_str rest, line;
-    size_t *ends = NULL, n = 0, from = 0, most = m->distinct;
-    pd_buf_init(&text, FILE_MAX);
-    pd_buf_init(&prompt, 65u << 20);
-    if (m->prompts != NULL) {
-        pd_status status = pd_file_read(m->prompts, FILE_MAX, &text, NULL);
-        if (status != PD_OK) {
-            fprintf(stderr, "pdbench load: cannot read %s: %s\n", m->prompts, pd_status_text(status));
-            pd_buf_fini(&text);
-            return false;
-        }
-        most = BODIES_MAX;
-    }
-    m->bodies = pd_calloc(most, sizeof *m->bodies);
-    ends = pd_calloc(most, sizeof *ends);
-    bool is_good = m->bodies != NULL && ends != NULL;
-    rest = pd_buf_str(&text);
-    while (is_good && n < most) {
-        if (m->prompts == NULL) {
-            prompt_make(&prompt, n, m->prompt_bytes);
-            put_body(m, pd_buf_str(&prompt));
-        } else if (!pd_str_split(&rest, '\n', &line)) {
-            break;
-        } else if ((line = pd_str_trim(line)).n == 0) {
-            continue;
-        } else if (line.p[0] == '{') {
-            pd_buf_append_str(&m->all, line);
-        } else {
-            put_body(m, line);
-        }
-        ends[n++] = m->all.n;
-    }
-    is_good = is_good && n > 0 && m->all.status == PD_OK && prompt.status == PD_OK;
-    for (size_t i = 0; is_good && i < n; from = ends[i++])
-        m->bodies[i] = pd_str_sub(pd_buf_str(&m->all), from, ends[i] - from);
-    if (!is_good)
-        fprintf(stderr, "pdbench load: %s\n", n == 0 ? "there is no prompt in the file" : "the prompts are too large");
-    m->opts.bodies = m->bodies;
-    m->opts.n_bodies = n;
-    pd_free(ends);
-    pd_buf_fini(&prompt);
-    pd_buf_fini(&text);
-    return is_good;
 }
 
 /* ---- running ------------------------------------------------------------------------------ */
@@ -296,6 +226,40 @@ static void finish(struct load_main *m)
     pd_loop_stop(m->loop);
 }
 
+static pd_status put_json(struct load_main *m, struct pd_buf *out)
+{
+    const struct pd_bench_load_opts *o = &m->opts;
+    struct pd_buf text;
+    struct pd_json_writer w;
+    pd_buf_init(&text, 1u << 16);
+    pd_json_writer_init(&w, &text);
+    pd_json_begin_object(&w, NULL);
+    pdbench_conditions(m->loop, &w);
+    pd_json_add_cstr(&w, "url", m->url);
+    pd_json_add_str(&w, "path", o->target);
+    pd_json_add_u64(&w, "concurrency", o->concurrency);
+    pd_json_add_cstr(&w, "arrivals", o->arrivals != NULL ? "trace" : o->rate <= 0 ? "closed loop"
+                                     : o->is_constant ? "constant" : "poisson");
+    if (o->rate > 0)
+        pd_json_add_double(&w, "rate", o->rate);
+    if (o->arrivals != NULL) {
+        pd_json_add_cstr(&w, "trace", m->bodies.trace);
+        pd_json_add_double(&w, "speed", m->bodies.speed);
+    }
+    pd_json_add_bool(&w, "stream", m->bodies.is_stream);
+    pd_json_add_u64(&w, "bodies", o->n_bodies);
+    pd_json_add_u64(&w, "body_bytes_mean", m->bodies.all.n / o->n_bodies);
+    pd_json_add_u64(&w, "max_tokens", m->bodies.max_tokens);
+    pd_json_add_double(&w, "warmup_seconds", (double)o->warmup / 1e9);
+    pd_json_add_u64(&w, "sources", m->n_sources);
+    pd_json_end(&w);
+    pd_status status = text.status != PD_OK ? text.status
+                       : pd_bench_load_json(pd_bench_load_result(m->load), pd_proc_cpu_time(),
+                                            pd_buf_str(&text), out);
+    pd_buf_fini(&text);
+    return status;
+}
+
 static void on_done(void *arg)
 {
     struct load_main *m = arg;
@@ -304,8 +268,7 @@ static void on_done(void *arg)
     if (!m->is_quiet && isatty(STDERR_FILENO))
         fputs("\r\033[K", stderr);
     pd_buf_init(&out, 1u << 20);
-    pd_status status = m->is_json ? pd_bench_load_json(r, pd_proc_cpu_time(), &out)
-                                  : pd_bench_load_table(r, pd_proc_cpu_time(), &out);
+    pd_status status = m->is_json ? put_json(m, &out) : pd_bench_load_table(r, pd_proc_cpu_time(), &out);
     if (status == PD_OK && fwrite(out.p, 1, out.n, stdout) == out.n && fflush(stdout) == 0)
         m->rc = r->ok > 0 ? PDBENCH_OK : PDBENCH_FAILED;
     for (int i = 0; i < PD_BENCH_ERRORS; i++)
@@ -351,8 +314,11 @@ static int run(struct load_main *m)
 {
     if (!url_read(m))
         return PDBENCH_USAGE;
-    if (!bodies_make(m))
+    if (!pdbench_bodies_make(&m->bodies))
         return PDBENCH_FAILED;
+    m->opts.bodies = m->bodies.list;
+    m->opts.n_bodies = m->bodies.n;
+    m->opts.arrivals = m->bodies.arrivals;
     pd_timer_init(&m->progress, m->loop, "progress", on_progress, m);
     m->resolve.cb = on_resolved;
     m->resolve.arg = m;
@@ -368,30 +334,54 @@ static int run(struct load_main *m)
     return m->rc;
 }
 
+/* 127.0.0.2 and the next ones. */
+static bool sources_make(struct load_main *m)
+{
+    if (m->n_sources == 0)
+        return true;
+    m->sources = pd_calloc(m->n_sources, sizeof *m->sources);
+    if (m->sources == NULL)
+        return false;
+    for (uint64_t i = 0; i < m->n_sources; i++) {
+        uint32_t ip = 0x7f000002u + (uint32_t)i;
+        struct pd_addr *a = &m->sources[i];
+        a->family = PD_AF_IPV4;
+        for (int k = 0; k < 4; k++)
+            a->ip[k] = (uint8_t)(ip >> (24 - 8 * k));
+    }
+    return true;
+}
+
 int pdbench_load(int argc, char **argv)
 {
-    struct load_main m = { .model = "bench", .prompt_bytes = 2000, .distinct = 64, .max_tokens = 16,
-                           .opts = { .size = sizeof m.opts } };
+    struct load_main m = {
+        .bodies = { .model = "bench", .prompt_bytes = 2000, .distinct = 64, .max_tokens = 16, .speed = 1 },
+        .opts = { .size = sizeof m.opts },
+    };
     int rc = PDBENCH_USAGE;
     m.opts.api_key = pd_str_from(getenv("PDBENCH_API_KEY"));
-    pd_buf_init(&m.all, BYTES_MAX);
     pd_buf_init(&m.target, 4096);
     if (!options_parse(&m, argc, argv)) {
         rc = PDBENCH_USAGE;
     } else if (m.is_help) {
         help();
         rc = PDBENCH_OK;
-    } else if (pd_loop_uv_create(NULL, &m.loop) != PD_OK) {
-        fputs("pdbench load: cannot make an event loop\n", stderr);
-        rc = PDBENCH_FAILED;
     } else {
-        rc = run(&m);
-        if (m.load != NULL)
-            pd_bench_load_destroy(m.load);
-        (void)pd_loop_destroy(m.loop, NULL, 0);
+        struct pd_loop_uv_opts opts = { .name = "load", .n_sources = m.n_sources };
+        bool is_good = sources_make(&m);
+        opts.sources = m.sources;
+        if (!is_good || pd_loop_uv_create(&opts, &m.loop) != PD_OK) {
+            fputs("pdbench load: cannot make an event loop\n", stderr);
+            rc = PDBENCH_FAILED;
+        } else {
+            rc = run(&m);
+            if (m.load != NULL)
+                pd_bench_load_destroy(m.load);
+            (void)pd_loop_destroy(m.loop, NULL, 0);
+        }
     }
-    pd_free(m.bodies);
-    pd_buf_fini(&m.all);
+    pdbench_bodies_free(&m.bodies);
+    pd_free(m.sources);
     pd_buf_fini(&m.target);
     return rc;
 }

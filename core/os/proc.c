@@ -9,7 +9,9 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #define SMALL_FILE 4096
@@ -109,4 +111,39 @@ pd_status pd_proc_hostname(char *out, size_t size)
         return pd_status_from_errno(errno);
     out[size - 1] = '\0';
     return PD_OK;
+}
+
+double pd_proc_load_average(void)
+{
+    double load[1];
+    return getloadavg(load, 1) == 1 ? load[0] : 0;
+}
+
+pd_status pd_proc_cpu_model(char *out, size_t size)
+{
+    struct pd_buf text;
+    struct pd_str rest, line, name = { "", 0 };
+    pd_buf_init(&text, 1u << 20);
+    if (pd_file_read("/proc/cpuinfo", 1u << 20, &text, NULL) == PD_OK) {
+        rest = pd_buf_str(&text);
+        while (name.n == 0 && pd_str_split(&rest, '\n', &line)) {
+            size_t colon = pd_str_find_char(line, ':');
+            if (colon != PD_STR_NPOS && pd_str_starts_with(line, PD_STR("model name")))
+                name = pd_str_trim(pd_str_sub(line, colon + 1, line.n));
+        }
+    }
+    name.n = name.n < size ? name.n : size - 1;
+    pd_status status = name.n > 0 ? pd_str_copy(name, out, size) : PD_ENOENT;
+    pd_buf_fini(&text);
+    return status;
+}
+
+pd_status pd_proc_kernel(char *out, size_t size)
+{
+    struct utsname u;
+    if (uname(&u) != 0)
+        return PD_ENOENT;
+    struct pd_str name = pd_str_from(u.release);
+    name.n = name.n < size ? name.n : size - 1;
+    return pd_str_copy(name, out, size);
 }

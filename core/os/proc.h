@@ -16,6 +16,13 @@ uint64_t pd_proc_memory_bytes(void);
 pd_time pd_proc_cpu_time(void);
 /* Threads of this process; 0 when the system does not tell. */
 uint32_t pd_proc_threads(void);
+/* Processes that ran or waited to run, on average of the last minute; 0 when the
+ * system does not tell. */
+double pd_proc_load_average(void);
+/* Names of the processor and of the kernel's release, cut to size.  PD_OK or
+ * PD_ENOENT. */
+pd_status pd_proc_cpu_model(char *out, size_t size);
+pd_status pd_proc_kernel(char *out, size_t size);
 /* Name of this machine, cut to size. */
 pd_status pd_proc_hostname(char *out, size_t size);
 

@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "bench/engine.h"
 #include "bench/load.h"
+#include "bench/trace.h"
 
 static void test_hist(void **state)
 {
@@ -203,6 +204,140 @@ static void test_faults(void **state)
     faults_case("nothing", 0, 0, 0, PD_BENCH_ERROR_4XX, 100);
 }
 
+/* Faults come as often as asked, as what they are, and again with the same seed. */
+static void test_fault_rates(void **state)
+{
+    static const struct {
+        enum pd_bench_fault fault;
+        enum pd_bench_error error;
+        bool is_stream;
+    } c[] = {
+        { PD_BENCH_FAULT_RESET, PD_BENCH_ERROR_CUT, false },    { PD_BENCH_FAULT_HANG, PD_BENCH_ERROR_TIMEOUT, true },
+        { PD_BENCH_FAULT_429, PD_BENCH_ERROR_429, false },      { PD_BENCH_FAULT_503, PD_BENCH_ERROR_5XX, true },
+        { PD_BENCH_FAULT_CUT, PD_BENCH_ERROR_CUT, true },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
+        uint64_t met[3];
+        for (int round = 0; round < 3; round++) {
+            struct bench b;
+            struct pd_bench_engine_stats s;
+            bench_begin(&b, true, c[i].is_stream ? STREAM_BODY : "{}");
+            b.engine_opts.faults[c[i].fault] = 0.25;
+            b.engine_opts.seed = round == 2 ? 6 : 5;
+            b.opts.requests = 400;
+            b.opts.timeout = PD_SEC;
+            const struct pd_bench_load_result *r = bench_run(&b);
+            pd_bench_engine_stats(b.engine, &s);
+            met[round] = r->errors[c[i].error];
+            assert_in_range(s.faults[c[i].fault], 65, 175);
+            /* one on a kept connection is tried again */
+            if (c[i].fault == PD_BENCH_FAULT_RESET)
+                assert_in_range(met[round], 1, s.faults[c[i].fault] - 1);
+            else
+                assert_int_equal(s.faults[c[i].fault], met[round]);
+            assert_int_equal(r->ok, 400 - met[round]);
+            bench_end(&b);
+        }
+        assert_int_equal(met[0], met[1]);
+    }
+}
+
+/* Delays: slow ones, and each spread about what is set. */
+static void test_spreads(void **state)
+{
+    (void)state;
+    for (uint32_t spread = PD_BENCH_UNIFORM; spread <= PD_BENCH_EXPONENTIAL; spread++) {
+        struct bench b;
+        bench_begin(&b, true, "{\"stream\":true,\"max_tokens\":1}");
+        b.engine_opts.ttft = 100 * PD_MS;
+        b.engine_opts.jitter = 0.2;
+        b.engine_opts.spread = spread;
+        b.opts.requests = 2000;
+        b.opts.concurrency = 10;
+        const struct pd_bench_load_result *r = bench_run(&b);
+        double mean = pd_bench_hist_mean(&r->ttft) / 1e8, tail = (double)pd_bench_hist_at(&r->ttft, 0.95) / 1e8;
+        static const double want[] = { 1.18, 1.33, 1.39, 3.0 };
+        assert_true(mean > 0.95 && mean < 1.08);
+        assert_true(tail > want[spread] * 0.94 && tail < want[spread] * 1.06);
+        bench_end(&b);
+    }
+    struct bench b;
+    bench_begin(&b, true, STREAM_BODY);
+    b.engine_opts.ttft = 100 * PD_MS;
+    b.engine_opts.faults[PD_BENCH_FAULT_SLOW] = 1;
+    b.opts.requests = 3;
+    about(bench_run(&b)->ttft.min, PD_SEC);
+    bench_end(&b);
+}
+
+/* A load of a trace starts each request at its time, also when some are late. */
+static void test_trace_arrivals(void **state)
+{
+    static const pd_time at[] = { 0, 50 * PD_MS, 60 * PD_MS, 400 * PD_MS };
+    struct pd_str bodies[4] = { PD_STR("{}"), PD_STR("{}"), PD_STR("{}"), PD_STR("{}") };
+    struct bench b;
+    (void)state;
+    bench_begin(&b, true, "{}");
+    b.engine_opts.ttft = 100 * PD_MS;
+    b.opts.bodies = bodies;
+    b.opts.n_bodies = 4;
+    b.opts.arrivals = at;
+    const struct pd_bench_load_result *r = bench_run(&b);
+    assert_int_equal(r->ok, 4);
+    assert_int_equal(r->late, 2);
+    about(r->elapsed, 500 * PD_MS);
+    about(r->e2e.max, 240 * PD_MS);     /* the third waits for two */
+    assert_int_equal(r->slices[1].ok + r->slices[2].ok + r->slices[3].ok, 3);
+    bench_end(&b);
+}
+
+static void test_trace(void **state)
+{
+    struct pd_bench_trace t, again;
+    struct pd_buf a, b;
+    struct pd_err err;
+    (void)state;
+    assert_int_equal(pd_bench_trace_read(PD_STR("{\"timestamp\":3,\"input_length\":1030,\"output_length\":0,"
+                                                "\"hash_ids\":[4,5,6]}\n\n{\"timestamp\":4.5,\"input_length\":1,"
+                                                "\"output_length\":2}"), &t, &err), PD_OK);
+    assert_int_equal(t.n_rows, 2);
+    assert_int_equal(t.rows[1].at, 1500000);
+    assert_int_equal(t.rows[0].count, 3);
+    assert_int_equal(t.rows[0].output, 1);
+    pd_bench_trace_free(&t);
+    pd_bench_trace_make(9, 3000, 50, &t);
+    pd_bench_trace_make(9, 3000, 50, &again);
+    assert_int_equal(t.n_hashes, again.n_hashes);
+    assert_memory_equal(t.hashes, again.hashes, t.n_hashes * sizeof *t.hashes);
+    assert_in_range(t.rows[2999].at, 54 * PD_SEC, 66 * PD_SEC);
+    /* Rows that begin with the same ids have texts that begin alike, as far and no further. */
+    pd_buf_init(&a, 1u << 20);
+    pd_buf_init(&b, 1u << 20);
+    uint32_t shared = 0;
+    for (size_t i = 1; i < 200; i++) {
+        size_t same = 0, bytes = 0;
+        while (same < t.rows[0].count && same < t.rows[i].count &&
+               t.hashes[t.rows[0].first + same] == t.hashes[t.rows[i].first + same])
+            same++;
+        pd_buf_clear(&a);
+        pd_buf_clear(&b);
+        pd_bench_trace_text(&t, 0, &a);
+        pd_bench_trace_text(&t, i, &b);
+        assert_int_equal(b.n, 4 * t.rows[i].input);
+        while (bytes < a.n && bytes < b.n && a.p[bytes] == b.p[bytes])
+            bytes++;
+        size_t least = 2048 * same < a.n ? 2048 * same : a.n;
+        assert_true(bytes >= (least < b.n ? least : b.n) && bytes < 2048 * same + 40);
+        shared += same > 0;
+    }
+    assert_in_range(shared, 10, 190);
+    pd_buf_fini(&a);
+    pd_buf_fini(&b);
+    pd_bench_trace_free(&t);
+    pd_bench_trace_free(&again);
+}
+
 static void test_nobody(void **state)
 {
     struct bench b;
@@ -235,8 +370,9 @@ static void test_ports(void **state)
     assert_int_equal(pd_bench_load_table(r, PD_SEC, &out), PD_OK);
     assert_true(pd_str_starts_with(pd_buf_str(&out), PD_STR("200 requests in ")));
     pd_buf_clear(&out);
-    assert_int_equal(pd_bench_load_json(r, PD_SEC, &out), PD_OK);
+    assert_int_equal(pd_bench_load_json(r, PD_SEC, PD_STR("{\"a\":1}"), &out), PD_OK);
     assert_true(pd_str_find(pd_buf_str(&out), PD_STR("\"tokens\":2000,")) != PD_STR_NPOS);
+    assert_true(pd_str_find(pd_buf_str(&out), PD_STR("\"conditions\":{\"a\":1}")) != PD_STR_NPOS);
     pd_buf_fini(&out);
     bench_end(&b);
 }
@@ -261,6 +397,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hist),      cmocka_unit_test(test_stream), cmocka_unit_test(test_whole),
         cmocka_unit_test(test_open_loop), cmocka_unit_test(test_poisson), cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_fault_rates), cmocka_unit_test(test_spreads), cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_trace_arrivals),
         cmocka_unit_test(test_nobody),    cmocka_unit_test(test_ports),  cmocka_unit_test(test_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -112,7 +112,7 @@ static struct ref_conf defaults(void)
 {
     return (struct ref_conf){ .model = model_path, .kv_memory = 16u << 20, .block_tokens = 16,
                               .kv_dtype = REF_F32, .max_running = 16, .max_sequences = 256,
-                              .step_tokens = 128, .prefix_cache = true };
+                              .step_tokens = 128, .threads = 1, .prefix_cache = true };
 }
 
 static struct pd_engine *engine_open(const struct ref_conf *conf)
@@ -357,9 +357,9 @@ static void in_company(void **state)
     const struct job *want;
     struct job *j = sixteen();
     static const struct {
-        uint32_t running, step, dtype;
+        uint32_t running, step, threads;
         bool cache;
-    } c[] = { { 16, 128, REF_F32, false }, { 16, 32, REF_F32, true }, { 5, 7, REF_F32, true } };
+    } c[] = { { 16, 128, 1, false }, { 16, 32, 1, true }, { 5, 7, 1, true }, { 16, 128, 3, false } };
 
     (void)state;
     want = expected(j);
@@ -368,6 +368,7 @@ static void in_company(void **state)
         struct pd_engine *e;
         conf.max_running = c[k].running;
         conf.step_tokens = c[k].step;
+        conf.threads = c[k].threads;
         conf.prefix_cache = c[k].cache;
         e = engine_open(&conf);
         for (uint32_t i = 0; i < 16; i++) {

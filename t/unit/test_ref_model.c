@@ -56,7 +56,7 @@ struct walk {
 static void walk_open(struct walk *w, uint32_t bt, uint32_t dtype, uint32_t stride)
 {
     w->kv = make_kv(bt, dtype);
-    assert_int_equal(ref_run_create(model, ROWS, 16, bt, &w->run), PD_OK);
+    assert_int_equal(ref_run_create(model, ROWS, 16, bt, 1, &w->run), PD_OK);
     for (uint32_t i = 0; i < w->kv.blocks; i++)
         w->blocks[i] = i * stride % w->kv.blocks;
 }

@@ -8,6 +8,7 @@
 #include "model.h"
 #include "pool.h"
 #include "sample.h"
+#include "team.h"
 #include "vocab.h"
 
 #include <pdplane/engine.h>
@@ -18,7 +19,7 @@
 struct ref_conf {
     const char *model;
     uint64_t kv_memory;
-    uint32_t block_tokens, kv_dtype, context, max_running, max_sequences, step_tokens;
+    uint32_t block_tokens, kv_dtype, context, max_running, max_sequences, step_tokens, threads;
     bool prefix_cache;
     uint32_t prefill_tokens_per_s;
     double ms_per_token;
@@ -72,6 +73,13 @@ struct ref_member {
     struct ref_choice choice;
 };
 
+/* The work of one thread in a step; the first is the leader's. */
+struct ref_thread {
+    struct pd_engine *e;
+    struct pd_work work;
+    uint32_t member;
+};
+
 struct pd_engine {
     const struct ref_conf *conf;
     struct pd_loop *loop;
@@ -98,7 +106,11 @@ struct pd_engine {
     /* The step.  While `computing` the worker owns run, sampler, rows and
      * members; the loop only marks sequences as closed. */
     struct pd_workq *workq;
-    struct pd_work work;
+    struct ref_thread *threads;
+    struct ref_team team;
+    uint32_t n_threads;                 /* of the step under way, and how many of */
+    uint32_t n_busy;                    /* them have not told their end */
+    uint32_t step_number;
     struct pd_timer pace;
     bool computing, pacing, closing;
     struct ref_run *run;

@@ -8,6 +8,10 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
 
 #if defined(__FAST_MATH__)
 #error "the ref engine needs exact float semantics: build it without -ffast-math"
@@ -35,15 +39,24 @@
 #define AW 8
 #define ROWS 4
 #define NAME(x) x##_v8
-#define TARGET __attribute__((target("avx2")))
+#define TARGET __attribute__((target("avx2,f16c")))
 #include "kern.inc.h"
 
 #define W 16
 #define AW 8
 #define ROWS 8
 #define NAME(x) x##_v16
-#define TARGET __attribute__((target("avx2,avx512f")))
+#define TARGET __attribute__((target("avx2,f16c,avx512f")))
 #include "kern.inc.h"
+#endif
+
+#if defined(__x86_64__)
+/* Not every compiler's __builtin_cpu_supports knows it. */
+static int has_f16c(void)
+{
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+}
 #endif
 
 const struct ref_kern *ref_kern_at(unsigned i)
@@ -58,7 +71,7 @@ const struct ref_kern *ref_kern_at(unsigned i)
         return NULL;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if ((i == 1 && !__builtin_cpu_supports("avx2")) ||
+    if ((i >= 1 && !(__builtin_cpu_supports("avx2") && has_f16c())) ||
         (i == 2 && !__builtin_cpu_supports("avx512f")))
         return NULL;
 #endif

@@ -5,6 +5,10 @@ typedef float NAME(vw) __attribute__((vector_size(W * 4), aligned(4), may_alias)
 typedef float NAME(va) __attribute__((vector_size(AW * 4), aligned(4), may_alias));
 typedef int32_t NAME(vi) __attribute__((vector_size(AW * 4), aligned(4), may_alias));
 typedef uint16_t NAME(vh) __attribute__((vector_size(AW * 2), aligned(2), may_alias));
+#if W == 4
+typedef int32_t NAME(vwi) __attribute__((vector_size(W * 4), aligned(4), may_alias));
+typedef int8_t NAME(vwb) __attribute__((vector_size(W), aligned(1), may_alias));
+#endif
 #define VW NAME(vw)
 #define VA NAME(va)
 #define VI NAME(vi)
@@ -15,26 +19,76 @@ typedef uint16_t NAME(vh) __attribute__((vector_size(AW * 2), aligned(2), may_al
 #define PER_PANEL (REF_PANEL / W)
 #define PER8 (8 / AW)
 
-/* R rows times P panels, all sums kept in registers. */
-INLINE void NAME(tile)(float *y, size_t ldy, const float *w, uint32_t in, const float *x, size_t ldx,
-                       const int R, const int P)
+/* AW halves at p as floats, exactly. */
+INLINE VA NAME(halves)(const uint16_t *p)
 {
-    VW acc[8][2 * PER_PANEL];
+#if AW == 8
+    return (VA)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+#else
+    VI x = __builtin_convertvector(*(const VH *)p, VI);
+    VI em = x & 0x7fff, u = (VI)((VA)(em << 13) * 0x1p112f);
+    u |= (em >= 0x7c00) & (0x7f800000 | em << 13);
+    return (VA)(u | (x & 0x8000) << 16);
+#endif
+}
+
+/* W numbers of q8_0 at p, as floats. */
+INLINE VW NAME(bytes)(const uint8_t *p)
+{
+#if W == 16
+    return (VW)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+#elif W == 8
+    return (VW)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+#else
+    return __builtin_convertvector(__builtin_convertvector(*(const NAME(vwb) *)(const void *)p, NAME(vwi)), VW);
+#endif
+}
+
+/* W weights of type T, not q8_0, from number n on. */
+INLINE VW NAME(weights)(const uint8_t *w, size_t n, const int T)
+{
+    if (T == REF_F32)
+        return *(const VW *)(const void *)(w + n * 4);
+#if W == 16
+    return (VW)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(w + n * 2)));
+#else
+    return NAME(halves)((const uint16_t *)(const void *)w + n);
+#endif
+}
+
+/* R rows times P panels of type T, all sums kept in registers. */
+INLINE void NAME(tile)(float *y, size_t ldy, const uint8_t *w, uint32_t in, const float *x, size_t ldx,
+                       const int R, const int P, const int T)
+{
+    VW acc[8][2 * PER_PANEL], scale[2 * PER_PANEL];
+    size_t step = ref_panel_bytes((uint32_t)T, in);
+    uint32_t run = T == REF_Q8 ? REF_Q8_IN : in;
 
     UNROLL
     for (int r = 0; r < R; r++)
         UNROLL
         for (int p = 0; p < P * PER_PANEL; p++)
             acc[r][p] = (VW){ 0 };
-    for (uint32_t i = 0; i < in; i++) {
-        UNROLL
-        for (int p = 0; p < P * PER_PANEL; p++) {
-            size_t at = (size_t)(p / PER_PANEL) * in * REF_PANEL + (size_t)i * REF_PANEL +
-                        (size_t)(p % PER_PANEL) * W;
-            VW wv = *(const VW *)(w + at);
+    for (uint32_t base = 0; base < in; base += run, w += T == REF_Q8 ? REF_Q8_BYTES : 0) {
+        if (T == REF_Q8)
             UNROLL
-            for (int r = 0; r < R; r++)
-                acc[r][p] += wv * x[(size_t)r * ldx + i];
+            for (int p = 0; p < P * PER_PANEL; p++)
+                scale[p] = *(const VW *)(const void *)(w + (size_t)(p / PER_PANEL) * step +
+                                                       (size_t)(p % PER_PANEL) * W * 4);
+        for (uint32_t i = 0; i < run; i++) {
+            UNROLL
+            for (int p = 0; p < P * PER_PANEL; p++) {
+                const uint8_t *panel = w + (size_t)(p / PER_PANEL) * step;
+                size_t at = (size_t)i * REF_PANEL + (size_t)(p % PER_PANEL) * W;
+                VW wv;
+                if (T == REF_Q8)
+                    wv = NAME(bytes)(panel + REF_PANEL * 4 + at) * scale[p];
+                else
+                    wv = NAME(weights)(panel, at, T);
+                UNROLL
+                for (int r = 0; r < R; r++)
+                    acc[r][p] += wv * x[(size_t)r * ldx + base + i];
+            }
         }
     }
     UNROLL
@@ -45,14 +99,14 @@ INLINE void NAME(tile)(float *y, size_t ldy, const float *w, uint32_t in, const 
 }
 
 /* All rows times P panels, as many rows at once as there are registers. */
-INLINE void NAME(panels)(float *y, size_t ldy, const float *w, uint32_t in, const float *x, size_t ldx,
-                         uint32_t rows, const int P)
+INLINE void NAME(panels)(float *y, size_t ldy, const uint8_t *w, uint32_t in, const float *x, size_t ldx,
+                         uint32_t rows, const int P, const int T)
 {
     uint32_t r = 0;
 
 #define STEP(n) \
     for (; r + (n) <= rows; r += (n)) \
-        NAME(tile)(y + r * ldy, ldy, w, in, x + r * ldx, ldx, (n), P)
+        NAME(tile)(y + r * ldy, ldy, w, in, x + r * ldx, ldx, (n), P, T)
 #if ROWS >= 8
     STEP(8);
 #endif
@@ -64,17 +118,28 @@ INLINE void NAME(panels)(float *y, size_t ldy, const float *w, uint32_t in, cons
 #undef STEP
 }
 
-static TARGET void NAME(matmul)(float *y, size_t ldy, const float *w, uint32_t out, uint32_t in,
-                                const float *x, size_t ldx, uint32_t rows)
+INLINE void NAME(matmul_of)(float *y, size_t ldy, const struct ref_matrix *w, uint32_t from, uint32_t to,
+                            const float *x, size_t ldx, uint32_t rows, const int T)
 {
-    uint32_t n = (out + REF_PANEL - 1) / REF_PANEL, p = 0;
-    size_t step = (size_t)in * REF_PANEL;
+    uint32_t p = from;
+    size_t step = ref_panel_bytes((uint32_t)T, w->in);
 
     if (W == 16 || rows == 1)
-        for (; p + 2 <= n; p += 2)
-            NAME(panels)(y + p * REF_PANEL, ldy, w + p * step, in, x, ldx, rows, 2);
-    for (; p < n; p++)
-        NAME(panels)(y + p * REF_PANEL, ldy, w + p * step, in, x, ldx, rows, 1);
+        for (; p + 2 <= to; p += 2)
+            NAME(panels)(y + p * REF_PANEL, ldy, w->data + p * step, w->in, x, ldx, rows, 2, T);
+    for (; p < to; p++)
+        NAME(panels)(y + p * REF_PANEL, ldy, w->data + p * step, w->in, x, ldx, rows, 1, T);
+}
+
+static TARGET void NAME(matmul)(float *y, size_t ldy, const struct ref_matrix *w, uint32_t from, uint32_t to,
+                                const float *x, size_t ldx, uint32_t rows)
+{
+    if (w->dtype == REF_F32)
+        NAME(matmul_of)(y, ldy, w, from, to, x, ldx, rows, REF_F32);
+    else if (w->dtype == REF_F16)
+        NAME(matmul_of)(y, ldy, w, from, to, x, ldx, rows, REF_F16);
+    else
+        NAME(matmul_of)(y, ldy, w, from, to, x, ldx, rows, REF_Q8);
 }
 
 INLINE float NAME(sum8)(const VA *a)
@@ -238,12 +303,8 @@ INLINE const float *NAME(block)(const struct ref_attn *a, uint32_t b, uint64_t o
     }
     for (uint32_t t = 0; t < a->block_tokens; t++) {
         const uint16_t *h = (const uint16_t *)(const void *)p + t * row + (size_t)g * a->head_dim;
-        for (uint32_t j = 0; j < a->head_dim; j += AW) {
-            VI x = __builtin_convertvector(*(const VH *)(h + j), VI);
-            VI em = x & 0x7fff, u = (VI)((VA)(em << 13) * 0x1p112f);
-            u |= (em >= 0x7c00) & (0x7f800000 | em << 13);
-            ST(a->tile + (size_t)t * a->head_dim + j) = (VA)(u | (x & 0x8000) << 16);
-        }
+        for (uint32_t j = 0; j < a->head_dim; j += AW)
+            ST(a->tile + (size_t)t * a->head_dim + j) = NAME(halves)(h + j);
     }
     *stride = a->head_dim;
     return a->tile;
@@ -254,7 +315,7 @@ static TARGET void NAME(attend)(const struct ref_attn *a)
     uint32_t group = a->heads / a->kv_heads, hd = a->head_dim, n = a->pos + 1, bt = a->block_tokens;
     size_t stride;
 
-    for (uint32_t g = 0; g < a->kv_heads; g++) {
+    for (uint32_t g = a->from; g < a->to; g++) {
         const float *q = a->q + (size_t)g * group * hd;
         float *out = a->out + (size_t)g * group * hd;
 

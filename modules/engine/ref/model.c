@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Loads the weights of a llama-architecture GGUF file.
  *
- * All tensors become f32 at load, matrices packed into panels of 16 outputs.
- * f16 and q8_0 files could be kept small and converted inside the kernels; they
- * are not, because this engine is for small models, the copy lets the kernels
- * read one linear stream and run at the same speed for every file type, and a
- * model file that is replaced or cut short under a running engine cannot hurt
- * it.  The price is memory: twice an f16 file, almost four times a q8_0 file.
+ * Matrices are packed into panels of 16 outputs in the type of the file (kern.h);
+ * vectors and the embedding become f32.  It is a copy, so that the kernels read
+ * one linear stream, and a model file that is replaced or cut short under a
+ * running engine cannot hurt it.
  *
  * Invariant: a loaded model used every tensor of its file and knows every
  * architecture key; a file with anything else is refused, because ignoring it
@@ -26,7 +24,7 @@ struct loader {
     struct ref_model *m;
     struct pd_err *err;
     bool *used;
-    float *next, *end;          /* weight memory */
+    uint8_t *next;              /* weight memory */
 };
 
 static pd_status refuse(struct loader *l, const char *what)
@@ -144,39 +142,64 @@ static pd_status tensor(struct loader *l, const char *name, uint32_t in, uint32_
     return PD_OK;
 }
 
-static size_t packed(uint32_t in, uint32_t out)
+static size_t whole(size_t bytes)
 {
-    return (size_t)in * ((out + REF_PANEL - 1) / REF_PANEL * REF_PANEL);
+    return (bytes + 63) / 64 * 64;
 }
 
-/* Takes n floats of the weight memory; the sum of all was computed before. */
-static float *claim(struct loader *l, size_t n)
+/* Takes bytes of the weight memory; the sum of all was computed before. */
+static void *claim(struct loader *l, size_t bytes)
 {
-    float *p = l->next;
-    l->next += (n + 15) / 16 * 16;
+    uint8_t *p = l->next;
+    l->next += whole(bytes);
     return p;
 }
 
-static pd_status pack(struct loader *l, const char *name, uint32_t in, uint32_t out, const float **w)
+static uint32_t dtype_of(const struct ref_tensor *t)
+{
+    return t->type == REF_TENSOR_F32 ? REF_F32 : t->type == REF_TENSOR_F16 ? REF_F16 : REF_Q8;
+}
+
+/* Puts output o of a tensor into its place. */
+static void pack_row(const struct ref_tensor *t, uint32_t in, uint32_t o, uint8_t *panel)
+{
+    uint32_t lane = o % REF_PANEL;
+    if (t->type == REF_TENSOR_F32) {
+        const uint8_t *from = t->data + (size_t)o * in * 4;
+        for (uint32_t i = 0; i < in; i++) {
+            float f = ref_bits_float(ref_le32(from + 4 * (size_t)i));
+            memcpy(panel + ((size_t)i * REF_PANEL + lane) * 4, &f, 4);
+        }
+    } else if (t->type == REF_TENSOR_F16) {
+        const uint8_t *from = t->data + (size_t)o * in * 2;
+        for (uint32_t i = 0; i < in; i++) {
+            uint16_t h = ref_le16(from + 2 * (size_t)i);
+            memcpy(panel + ((size_t)i * REF_PANEL + lane) * 2, &h, 2);
+        }
+    } else {
+        const uint8_t *from = t->data + (size_t)o * (in / REF_Q8_IN) * (REF_Q8_IN + 2);
+        for (uint32_t b = 0; b < in / REF_Q8_IN; b++, from += REF_Q8_IN + 2, panel += REF_Q8_BYTES) {
+            float scale = ref_half_to_float(ref_le16(from));
+            memcpy(panel + lane * 4, &scale, 4);
+            for (uint32_t i = 0; i < REF_Q8_IN; i++)
+                panel[REF_PANEL * 4 + i * REF_PANEL + lane] = from[2 + i];
+        }
+    }
+}
+
+static pd_status pack(struct loader *l, const char *name, uint32_t in, uint32_t out, struct ref_matrix *w)
 {
     const struct ref_tensor *t;
     pd_status s = tensor(l, name, in, out, &t);
-    float *to, *row;
 
     if (s != PD_OK)
         return s;
-    row = malloc((size_t)in * sizeof(*row));
-    if (row == NULL)
-        return ref_err(l->err, PD_ENOMEM, ref_gguf_name(l->g), "out of memory");
-    to = claim(l, packed(in, out));
-    for (uint32_t o = 0; o < out; o++) {
-        float *p = to + (size_t)(o / REF_PANEL) * in * REF_PANEL + o % REF_PANEL;
-        ref_tensor_f32(t, (uint64_t)o * in, in, row);
-        for (uint32_t i = 0; i < in; i++)
-            p[(size_t)i * REF_PANEL] = row[i];
-    }
-    free(row);
-    *w = to;
+    *w = (struct ref_matrix){ .dtype = dtype_of(t), .in = in, .out = out };
+    size_t step = ref_panel_bytes(w->dtype, in);
+    uint8_t *to = claim(l, step * ref_panels(w));
+    for (uint32_t o = 0; o < out; o++)
+        pack_row(t, in, o, to + o / REF_PANEL * step);
+    w->data = to;
     return PD_OK;
 }
 
@@ -186,44 +209,80 @@ static pd_status plain(struct loader *l, const char *name, uint32_t in, uint32_t
     pd_status s = tensor(l, name, in, out, &t);
 
     if (s == PD_OK) {
-        float *to = claim(l, (size_t)in * out);
+        float *to = claim(l, (size_t)in * out * sizeof(float));
         ref_tensor_f32(t, 0, (uint64_t)in * out, to);
         *w = to;
     }
     return s;
 }
 
+/* Vectors have w, matrices m. */
+struct part {
+    const char *name;
+    uint32_t in, out;
+    const float **w;
+    struct ref_matrix *m;
+};
+
+enum { PARTS = 9 };
+
+static void parts_of(const struct ref_shape *s, struct ref_layer *y, struct part part[PARTS])
+{
+    uint32_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
+    const struct part all[PARTS] = {
+        { "attn_norm", s->dim, 1, &y->attn_norm, NULL }, { "attn_q", s->dim, q, NULL, &y->q },
+        { "attn_k", s->dim, kv, NULL, &y->k }, { "attn_v", s->dim, kv, NULL, &y->v },
+        { "attn_output", q, s->dim, NULL, &y->o }, { "ffn_norm", s->dim, 1, &y->ffn_norm, NULL },
+        { "ffn_gate", s->dim, s->ffn, NULL, &y->gate }, { "ffn_up", s->dim, s->ffn, NULL, &y->up },
+        { "ffn_down", s->ffn, s->dim, NULL, &y->down },
+    };
+    memcpy(part, all, sizeof(all));
+}
+
 static pd_status load_layer(struct loader *l, uint32_t i, struct ref_layer *y)
 {
-    const struct ref_shape *s = &l->m->shape;
-    uint32_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
-    const struct {
-        const char *name;
-        uint32_t in, out;
-        const float **w;
-    } part[] = {
-        { "attn_norm", s->dim, 1, &y->attn_norm }, { "attn_q", s->dim, q, &y->q },
-        { "attn_k", s->dim, kv, &y->k }, { "attn_v", s->dim, kv, &y->v },
-        { "attn_output", q, s->dim, &y->o }, { "ffn_norm", s->dim, 1, &y->ffn_norm },
-        { "ffn_gate", s->dim, s->ffn, &y->gate }, { "ffn_up", s->dim, s->ffn, &y->up },
-        { "ffn_down", s->ffn, s->dim, &y->down },
-    };
+    struct part part[PARTS];
     char name[64];
     pd_status st = PD_OK;
 
-    for (size_t j = 0; j < sizeof(part) / sizeof(part[0]) && st == PD_OK; j++) {
+    parts_of(&l->m->shape, y, part);
+    for (size_t j = 0; j < PARTS && st == PD_OK; j++) {
         snprintf(name, sizeof(name), "blk.%u.%s.weight", i, part[j].name);
-        st = (part[j].out == 1 ? plain : pack)(l, name, part[j].in, part[j].out, part[j].w);
+        st = part[j].m == NULL ? plain(l, name, part[j].in, part[j].out, part[j].w)
+                               : pack(l, name, part[j].in, part[j].out, part[j].m);
     }
     return st;
 }
 
-static size_t weight_floats(const struct ref_shape *s)
+/* Bytes that a matrix takes; one that is not in the file counts as f32. */
+static size_t matrix_bytes(const struct loader *l, const char *name, uint32_t in, uint32_t out)
 {
-    uint32_t q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
-    size_t layer = 2 * ((size_t)s->dim + 16) + packed(s->dim, q) + 2 * packed(s->dim, kv) +
-                   packed(q, s->dim) + 2 * packed(s->dim, s->ffn) + packed(s->ffn, s->dim) + 16 * 7;
-    return layer * s->layers + (size_t)s->vocab * s->dim + packed(s->dim, s->vocab) + s->dim + 64;
+    const struct ref_tensor *t = ref_gguf_tensor(l->g, name);
+    struct ref_matrix m = { .dtype = t == NULL ? REF_F32 : dtype_of(t), .in = in, .out = out };
+    return whole(ref_panels(&m) * ref_panel_bytes(m.dtype, in));
+}
+
+static const char *output_name(const struct loader *l)
+{
+    return ref_gguf_tensor(l->g, "output.weight") != NULL ? "output.weight" : "token_embd.weight";
+}
+
+static size_t weight_bytes(const struct loader *l)
+{
+    const struct ref_shape *s = &l->m->shape;
+    struct ref_layer none;
+    struct part part[PARTS];
+    char name[64];
+    size_t n = whole((size_t)s->vocab * s->dim * sizeof(float)) + whole(s->dim * sizeof(float)) +
+               matrix_bytes(l, output_name(l), s->dim, s->vocab);
+
+    parts_of(s, &none, part);
+    for (uint32_t i = 0; i < s->layers; i++)
+        for (size_t j = 0; j < PARTS; j++) {
+            snprintf(name, sizeof(name), "blk.%u.%s.weight", i, part[j].name);
+            n += part[j].m == NULL ? whole(part[j].in * sizeof(float)) : matrix_bytes(l, name, part[j].in, part[j].out);
+        }
+    return n;
 }
 
 /* Angle per position of each rotated pair. */
@@ -259,14 +318,13 @@ static pd_status load_rope(struct loader *l)
  * must be in the file before so much memory is taken. */
 static pd_status check_size(struct loader *l)
 {
-    const struct ref_shape *s = &l->m->shape;
-    uint64_t have = 0, floats = weight_floats(s);
+    uint64_t have = 0, bytes = weight_bytes(l);
 
     for (uint32_t i = 0; i < ref_gguf_tensors(l->g); i++)
         have += ref_gguf_tensor_at(l->g, i)->bytes;
-    /* at most 1 byte and a bit per value in the file, a second copy of the
+    /* at least 1 byte and a bit per value in the file, a second copy of the
      * embedding, and padding of each matrix to whole panels */
-    if (floats / 32 > have + (1 << 20))
+    if (bytes / 128 > have + (1 << 20))
         return refuse(l, "the shape asks for far more weights than the file holds");
     return PD_OK;
 }
@@ -275,13 +333,12 @@ static pd_status load_weights(struct loader *l)
 {
     struct ref_model *m = l->m;
     const struct ref_shape *s = &m->shape;
-    size_t n = weight_floats(s) * sizeof(float);
-    bool own = ref_gguf_tensor(l->g, "output.weight") != NULL;
+    size_t n = weight_bytes(l);
     pd_status st = check_size(l);
 
     if (st != PD_OK)
         return st;
-    m->weights = aligned_alloc(64, (n + 63) / 64 * 64);
+    m->weights = aligned_alloc(64, n);
     m->layer = calloc(s->layers, sizeof(*m->layer));
     if (m->weights == NULL || m->layer == NULL)
         return ref_err(l->err, PD_ENOMEM, ref_gguf_name(l->g), "out of memory for %zu bytes of weights", n);
@@ -289,7 +346,7 @@ static pd_status load_weights(struct loader *l)
     l->next = m->weights;
     if ((st = plain(l, "token_embd.weight", s->dim, s->vocab, &m->embd)) != PD_OK ||
         (st = plain(l, "output_norm.weight", s->dim, 1, &m->norm)) != PD_OK ||
-        (st = pack(l, own ? "output.weight" : "token_embd.weight", s->dim, s->vocab, &m->out)) != PD_OK)
+        (st = pack(l, output_name(l), s->dim, s->vocab, &m->out)) != PD_OK)
         return st;
     for (uint32_t i = 0; i < s->layers && st == PD_OK; i++)
         st = load_layer(l, i, &m->layer[i]);

@@ -45,11 +45,15 @@ struct ref_row {
     bool want;                  /* logits are wanted */
 };
 
-/* Scratch memory of one forward pass at a time. */
+/* Scratch memory of one forward pass at a time, for a team of so many members. */
 struct ref_run;
+struct ref_team;
 pd_status ref_run_create(const struct ref_model *m, uint32_t max_rows, uint32_t max_wanted,
-                         uint32_t block_tokens, struct ref_run **out);
+                         uint32_t block_tokens, uint32_t members, struct ref_run **out);
 void ref_run_free(struct ref_run *r);
+/* Shares the work out among a team, of which the caller of forward is the leader
+ * (borrowed; NULL: alone). */
+void ref_run_share(struct ref_run *r, struct ref_team *team);
 /* Uses another set of kernels; for tests. */
 void ref_run_use(struct ref_run *r, const struct ref_kern *k);
 

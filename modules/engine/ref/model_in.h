@@ -8,15 +8,17 @@
 enum { REF_MAX_GROUP = 64 };    /* query heads per kv head; attend keeps their sums on the stack */
 
 struct ref_layer {
-    const float *attn_norm, *q, *k, *v, *o, *ffn_norm, *gate, *up, *down;
+    const float *attn_norm, *ffn_norm;
+    struct ref_matrix q, k, v, o, gate, up, down;
 };
 
 struct ref_model {
     struct ref_shape shape;
     uint8_t fingerprint[16];
-    float *weights;                     /* all of the below, one allocation */
+    uint8_t *weights;                   /* all of the below, one allocation */
     const float *embd;                  /* [vocab][dim] */
-    const float *norm, *out;            /* out is packed */
+    const float *norm;
+    struct ref_matrix out;
     struct ref_layer *layer;
     double *freq;                       /* [rope_dims / 2] */
 };

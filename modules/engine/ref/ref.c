@@ -29,6 +29,9 @@ static const struct pd_option ref_options[] = {
     PD_OPT_INT("step_tokens", struct ref_conf, step_tokens, "128", .min = 1, .max = 4096, .unit = "tokens",
                .help = "Most tokens computed in one step. Smaller steps delay running answers less when "
                        "a long prompt arrives, larger ones are a little faster."),
+    PD_OPT_INT("threads", struct ref_conf, threads, "1", .min = 1, .max = REF_MAX_THREADS, .unit = "threads",
+               .help = "Threads that compute a step. More help when processors are free for them and the model is "
+                       "large; they wait actively while a step is computed."),
     PD_OPT_BOOL("prefix_cache", struct ref_conf, prefix_cache, "true",
                 .help = "Keep blocks of earlier prompts and answers and use them for equal beginnings."),
     PD_OPT_INT("prefill_tokens_per_s", struct ref_conf, prefill_tokens_per_s, "0", .max = 1000000000,
@@ -62,6 +65,7 @@ static void free_all(void *arg)
     ref_vocab_free(e->vocab);
     free(e->rows);
     free(e->members);
+    free(e->threads);
     free(e);
 }
 
@@ -136,23 +140,27 @@ static pd_status make_pool(struct pd_engine *e, const char *name, struct pd_err 
 
 static pd_status make_step(struct pd_engine *e, struct pd_err *err)
 {
-    struct pd_workq_opts opts = { .size = sizeof(opts), .name = "ref", .threads = 1, .limit = 4 };
+    struct pd_workq_opts opts = { .size = sizeof(opts), .name = "ref", .threads = e->conf->threads,
+                                  .limit = e->conf->threads };
     uint32_t running = e->conf->max_running;
     pd_status s;
 
     e->max_rows = e->conf->step_tokens > running ? e->conf->step_tokens : running;
     e->rows = calloc(e->max_rows, sizeof(*e->rows));
     e->members = calloc(running, sizeof(*e->members));
-    s = e->rows != NULL && e->members != NULL ? PD_OK : PD_ENOMEM;
+    e->threads = calloc(e->conf->threads, sizeof(*e->threads));
+    s = e->rows != NULL && e->members != NULL && e->threads != NULL ? PD_OK : PD_ENOMEM;
     if (s == PD_OK)
-        s = ref_run_create(e->model, e->max_rows, running, e->kv.block_tokens, &e->run);
+        s = ref_run_create(e->model, e->max_rows, running, e->kv.block_tokens, e->conf->threads, &e->run);
+    if (s == PD_OK)
+        ref_run_share(e->run, &e->team);
     if (s == PD_OK)
         s = ref_sampler_create(ref_vocab_size(e->vocab), &e->sampler);
     if (s != PD_OK)
         return ref_err(err, s, e->conf->model, "out of memory");
     ref_step_init(e);
     s = pd_workq_create(e->loop, &opts, &e->workq);
-    return s == PD_OK ? s : ref_err(err, s, e->conf->model, "cannot start the compute thread");
+    return s == PD_OK ? s : ref_err(err, s, e->conf->model, "cannot start the compute threads");
 }
 
 static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, struct pd_engine **out,
@@ -179,9 +187,9 @@ static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, str
         free_all(e);
         return s;
     }
-    pd_log_notice(e->log, "model \"%s\": %u layers, %u tokens of context, %u blocks of %u tokens, kernels with %s",
-                  e->name, e->layout.layers, e->context, e->kv.blocks, e->kv.block_tokens,
-                  ref_kern_best()->name);
+    pd_log_notice(e->log, "model \"%s\": %u layers, %u tokens of context, %u blocks of %u tokens, kernels with %s, "
+                  "%u threads", e->name, e->layout.layers, e->context, e->kv.blocks, e->kv.block_tokens,
+                  ref_kern_best()->name, e->conf->threads);
     *out = e;
     return PD_OK;
 }

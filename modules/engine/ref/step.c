@@ -15,6 +15,7 @@
 
 /* Cost of a step in the simulator, of the order of the real one. */
 enum { SIM_STEP_NS = 20000, SIM_ROW_NS = 30000 };
+enum { THREADS_COST = 4000000 };        /* multiplications: some 200 us */
 
 static void compose(struct pd_engine *e);
 
@@ -97,13 +98,15 @@ static void add_rows(struct pd_engine *e, struct ref_member *m, uint32_t n)
     }
 }
 
-/* Worker thread. */
+/* Worker thread: the leader. */
 static void compute(struct pd_work *work, void *arg)
 {
-    struct pd_engine *e = arg;
+    struct pd_engine *e = ((struct ref_thread *)arg)->e;
 
     (void)work;
+    ref_team_begin(&e->team, e->step_number, e->n_threads);
     e->step_status = ref_run_forward(e->run, &e->kv, e->rows, e->n_rows, NULL, NULL);
+    ref_team_end(&e->team);
     for (uint32_t i = 0; i < e->n_members && e->step_status == PD_OK; i++) {
         struct ref_member *m = &e->members[i];
         const struct pd_seq *seq = m->seq;
@@ -113,6 +116,15 @@ static void compute(struct pd_work *work, void *arg)
                                        seq->tokens + seq->n_prompt - seq->given,
                                        seq->n - seq->n_prompt + seq->given, &m->choice);
     }
+}
+
+/* Worker threads: the others. */
+static void help(struct pd_work *work, void *arg)
+{
+    struct ref_thread *t = arg;
+
+    (void)work;
+    ref_team_help(&t->e->team, t->e->step_number, t->member);
 }
 
 static void finish(struct pd_seq *seq, uint32_t reason, pd_status status)
@@ -215,12 +227,18 @@ static pd_time pace(const struct pd_engine *e)
     return t;
 }
 
+/* A thread is through with the step; the last one ends it. */
 static void computed(struct pd_work *work, pd_status status, void *arg)
 {
-    struct pd_engine *e = arg;
+    struct ref_thread *t = arg;
+    struct pd_engine *e = t->e;
     pd_time due = e->step_start + pace(e);
 
     (void)work;
+    if (status != PD_OK && t->member == 0)
+        e->step_status = status;
+    if (--e->n_busy > 0)
+        return;
     e->computing = false;
     for (uint32_t i = 0; i < e->n_members; i++) {
         struct pd_seq *seq = e->members[i].seq;
@@ -231,8 +249,6 @@ static void computed(struct pd_work *work, pd_status status, void *arg)
     }
     if (e->closing)
         return;
-    if (status != PD_OK)
-        e->step_status = status;
     if (due > pd_loop_clock(e->loop)) {
         e->pacing = true;
         pd_timer_start_at(&e->pace, due);
@@ -241,21 +257,37 @@ static void computed(struct pd_work *work, pd_status status, void *arg)
     }
 }
 
+/* A step that is over sooner than a thread wakes up is computed by one. */
+static uint32_t threads_for(const struct pd_engine *e)
+{
+    const struct ref_shape *s = ref_model_shape(e->model);
+    uint64_t row = (uint64_t)s->layers * s->dim * (2 * s->heads * s->head_dim + 3 * s->ffn);
+
+    return e->n_rows * row < THREADS_COST ? 1 : e->conf->threads;
+}
+
 static void submit(struct pd_engine *e)
 {
     pd_status s;
 
     e->step_start = pd_loop_clock(e->loop);
-    e->work.sim_cost_ns = SIM_STEP_NS + (pd_time)e->n_rows * SIM_ROW_NS;
+    e->n_threads = threads_for(e);
+    e->step_number++;
+    e->threads[0].work.sim_cost_ns = SIM_STEP_NS + (pd_time)e->n_rows * SIM_ROW_NS;
     e->computing = true;
-    s = pd_work_submit(e->loop, e->workq, &e->work);
+    e->n_busy = 1;
+    s = pd_work_submit(e->loop, e->workq, &e->threads[0].work);
     if (s != PD_OK) {
         /* nothing runs: tell the members from the loop */
         e->computing = false;
         e->step_status = s;
         e->pacing = true;
         pd_timer_start_at(&e->pace, e->step_start);
+        return;
     }
+    for (uint32_t i = 1; i < e->n_threads; i++)     /* the step does without those that cannot come */
+        if (pd_work_submit(e->loop, e->workq, &e->threads[i].work) == PD_OK)
+            e->n_busy++;
 }
 
 /* Chooses the members and rows of the next step and starts it. */
@@ -350,7 +382,13 @@ void ref_step_init(struct pd_engine *e)
 {
     pd_task_init(&e->kick, "ref engine", kicked, e);
     pd_timer_init(&e->pace, e->loop, "ref engine pace", pace_over, e);
-    e->work = (struct pd_work){ .run = compute, .done = computed, .arg = e, .name = "ref engine step" };
+    for (uint32_t i = 0; i < e->conf->threads; i++) {
+        struct ref_thread *t = &e->threads[i];
+        t->e = e;
+        t->member = i;
+        t->work = (struct pd_work){ .run = i == 0 ? compute : help, .done = computed, .arg = t,
+                                    .name = "ref engine step" };
+    }
     e->pending_end = &e->pending;
 }
 
