@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# The manager: a worker that dies is started again, a reload replaces it without
-# a refused connection or a broken stream, and what is broken changes nothing.
+# The manager: a worker that dies is started again; a reload makes a generation in
+# it and an upgrade replaces it, without a refused connection or a broken stream;
+# sockets outlive workers; and what is broken changes nothing.
 use strict;
 use warnings;
 
@@ -20,7 +21,8 @@ sub free_port {
     return $s->sockport;
 }
 
-my ($api, $admin) = (free_port(), free_port());
+our $api = free_port();
+my $admin = free_port();
 my $modules = '"' . PDPlane::Daemon::modules_folder() . '"';
 my $model = srcdir() . '/contrib/tinymodel/tiny.gguf';
 my $pid_file = folder() . '/m.pid';
@@ -79,6 +81,7 @@ sub ask {
 }
 
 sub workers { my @w = slurp($log) =~ /worker (\d+) serves/g; return @w }
+sub generation { return (slurp($log) =~ /generation (\d+) is in use/g)[-1] // 1 }
 
 close $given;
 
@@ -100,7 +103,7 @@ my $health = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $admin, 
 print {$health} "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 like do { local $/; <$health> }, qr/^HTTP\/1.1 200/, 'a socket that it had opened is served';
 
-my @news;
+our @news;
 sub hear {
     while ((my $text = heard(0)) ne '') {
         push @news, $text;
@@ -115,7 +118,7 @@ cmp_ok time - $t, '<', 1, 'in less than a second';
 my ($again, $why) = ask(30);
 is $again, $expected, 'and answers as before' or diag $why;
 
-# Reload under load: children ask all the time, one long stream runs across.
+# Reload and upgrade under load: children ask all the time, one long stream runs across.
 my @children;
 for my $n (1 .. 3) {
     my $pid = fork // die "fork: $!";
@@ -132,27 +135,61 @@ for my $n (1 .. 3) {
     }
     push @children, $pid;
 }
-for my $n (1 .. 4) {
-    sleep 0.4;
-    my $before = workers();
-    is +(run_program(builddir() . '/pdplane', '-s', 'reload', '-c', $conf))[0], 0, "reload $n is taken";
-    ok wait_for('the next worker', sub { workers() > $before }), 'a new worker serves';
+for my $n (2 .. 4) {
+    sleep 0.3;
+    is +(run_program(builddir() . '/pdplane', '-s', 'reload', '-c', $conf))[0], 0, 'a reload is taken';
+    ok wait_for('the generation', sub { generation() == $n }), "generation $n is in use";
     hear();
+}
+for my $n (1 .. 2) {
+    sleep 0.3;
+    my $before = workers();
+    is +(run_program(builddir() . '/pdplane', '-s', 'upgrade', '-c', $conf))[0], 0, "upgrade $n is taken";
+    ok wait_for('the next worker', sub { workers() > $before }), 'a new worker serves';
 }
 my $failed = grep { waitpid($_, 0); $? != 0 } @children;
 is $failed, 0, 'no request failed and no stream broke meanwhile';
 
+my @pdctl = (builddir() . '/pdctl', '-s', folder() . '/m.sock');
 my $before = workers();
-my ($rc, $out) = run_program(builddir() . '/pdctl', '-s', folder() . '/m.sock', 'reload');
-is $rc, 0, 'pdctl reload is taken' or diag $out;
-ok wait_for('the next worker', sub { workers() > $before }), 'and a new worker serves';
+my ($rc, $out) = run_program(@pdctl, 'reload');
+is $rc, 0, 'pdctl reload' or diag $out;
+like $out, qr/^generation 2 is in use$/m, 'tells what is in use';
+is scalar workers(), $before, 'in the same worker';
+
+# A new listener is the manager's too, so that it outlives the worker.
+my $more = free_port();
+spew 'm.conf', $good =~ s/listen = \( /listen = ( { address = "127.0.0.1:$more"; api = "openai"; }, /r;
+is +(run_program(@pdctl, 'reload'))[0], 0, 'a new listener';
+ok wait_for('the socket', sub { slurp($log) =~ /socket 127.0.0.1:$more is kept/ }), 'is given to the manager';
+kill 'KILL', (workers())[-1];
+{
+    local $api = $more;
+    is +(ask(30))[0], $expected, 'which keeps it while the worker is started again';
+}
+ok wait_for('the next worker', sub { workers() > $before }), 'it is';
+spew 'm.conf', $good;
+is +(run_program(@pdctl, 'reload'))[0], 0, 'a listener that goes';
+ok wait_for('the socket', sub { slurp($log) =~ /socket 127.0.0.1:$more is closed/ }), 'is closed';
+ok !IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $more, Timeout => 5), 'everywhere';
 
 # A broken configuration changes nothing.
 spew 'm.conf', $good . "engin = ();\n";
+my $now = generation();
+hear();
+@news = ();
 kill 'HUP', $manager;
 ok wait_for('the refusal', sub { slurp($log) =~ /nothing has changed/ }), 'a broken configuration is refused';
-like slurp($log), qr/m\.conf:\d+: error: .*engin/, 'and the log says what is wrong';
-is +(ask(30))[0], $expected, 'the old worker goes on';
+like slurp($log), qr/nothing has changed: \S*m\.conf:\d+: unknown option "engin"/, 'and the log says what is wrong';
+($rc, $out, my $err) = run_program(@pdctl, 'reload');
+is $rc, 1, 'pdctl fails too';
+like $err, qr/m\.conf:\d+: unknown option "engin"/, 'and says where';
+($rc, $out) = run_program(@pdctl, 'generations');
+like $out, qr/^last refusal +\S*m\.conf:\d+: unknown option "engin"/m, 'pdctl generations remembers it';
+is generation(), $now, 'the generation is the same';
+is +(ask(30))[0], $expected, 'and goes on';
+hear();
+ok +(grep { /^STATUS=serving; the last reload was refused/m } @news), 'the service manager hears it';
 
 # A crash while the configuration on disk is broken: tried again until it is mended.
 $before = workers();

@@ -155,15 +155,31 @@ static pd_status do_log(struct pd_ctl_call *call, struct pd_view *v, struct pd_e
     return PD_OK;
 }
 
+static pd_status do_generations(struct pd_ctl_call *call, struct pd_view *v, struct pd_err *err)
+{
+    (void)err;
+    pd_report_generations(call->ctl->params.node, v);
+    return PD_OK;
+}
+
 static pd_status do_reload(struct pd_ctl_call *call, struct pd_view *v, struct pd_err *err)
 {
     const struct pd_ctl_params *p = &call->ctl->params;
-    pd_status status = p->on_reload == NULL ? PD_ENOSYS : p->on_reload(p->arg);
-    if (status != PD_OK) {
-        pd_err_set(err, status, "this node runs without a manager and cannot reload");
-        return status;
-    }
-    say(v, "state", "reloading", "reloading; the log tells how it went");
+    struct pd_err why = { 0 };
+    char place[300] = "", text[64];
+    pd_status status = p->on_reload == NULL ? pd_err_set(&why, PD_ENOSYS, "this node cannot reload")
+                                            : p->on_reload(p->arg, &why);
+    if (why.file[0] != '\0' && why.line != 0)
+        snprintf(place, sizeof place, "%s:%u: ", why.file, why.line);
+    else if (why.file[0] != '\0')
+        snprintf(place, sizeof place, "%s: ", why.file);
+    if (status != PD_OK)
+        return pd_err_set(err, status, "%.220s%s%s%s", place, why.text, why.hint[0] != '\0' ? "; " : "",
+                          why.hint);
+    snprintf(text, sizeof text, "generation %llu is in use", (unsigned long long)p->node->generation->number);
+    say(v, "state", "reloaded", text);
+    if (v->is_json)
+        pd_json_add_u64(&v->json, "generation", p->node->generation->number);
     return PD_OK;
 }
 
@@ -221,6 +237,7 @@ static handler *const handlers[PD_CTL_COMMANDS] = {
     [PD_CTL_DISCOVERY] = do_discovery,
     [PD_CTL_EXPLAIN] = do_explain,     [PD_CTL_TRANSFERS] = do_transfers,
     [PD_CTL_LEASES] = do_leases,       [PD_CTL_MODULES] = do_modules,
+    [PD_CTL_GENERATIONS] = do_generations,
     [PD_CTL_LOG] = do_log,             [PD_CTL_RELOAD] = do_reload,
     [PD_CTL_DRAIN] = do_drain,         [PD_CTL_STOP] = do_stop,
     [PD_CTL_HELP] = do_help,

@@ -14,9 +14,9 @@ struct pd_ctl_params {
     struct pd_log *log;        /* levels are changed on it */
     struct pd_node *node;      /* outlives the control socket */
     const char *path;          /* of the unix socket, mode 0660; borrowed for the call */
-    /* The command reload: PD_OK when the manager was asked, PD_ENOSYS when there
-     * is none.  May be NULL. */
-    pd_status (*on_reload)(void *arg);
+    /* The command reload: PD_OK when the configuration on disk is in use; otherwise
+     * err says why not and nothing has changed.  May be NULL. */
+    pd_status (*on_reload)(void *arg, struct pd_err *err);
     void (*on_drain)(void *arg);  /* the command drain; not from inside a function of this header */
     void (*on_stop)(void *arg);   /* the command stop; likewise */
     void *arg;

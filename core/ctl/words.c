@@ -48,14 +48,19 @@ static const struct pd_ctl_word words[PD_CTL_COMMANDS] = {
     [PD_CTL_MODULES] = { "modules", "", 0, 0, "the modules that are loaded",
         "Name, version, ABI and the units that each module provides.",
         "pdctl modules" },
+    [PD_CTL_GENERATIONS] = { "generations", "", 0, 0, "the configurations in use",
+        "One row per generation, oldest first: its age, the requests that began in it and have not ended, "
+        "leases and transfers of its engines, and what it waits for before it ends.  Below: how many "
+        "reloads were done and refused, and why the last one was refused.",
+        "pdctl generations" },
     [PD_CTL_LOG] = { "log", "LEVEL [NAME]", 1, 2, "set what is logged from now on",
         "LEVEL is error, warn, notice, info, debug or trace.  With NAME only lines of that part and "
         "those below it change; \"router\" covers \"router.http\".  The next start follows the "
         "configuration again.",
         "pdctl log debug router" },
     [PD_CTL_RELOAD] = { "reload", "", 0, 0, "take the changed configuration into use",
-        "The manager starts a new worker with the configuration on disk; once it serves, this one ends "
-        "its requests.  What is wrong with a configuration stands in the log, and nothing changes then.",
+        "The file is read and checked, what is new in it is made, and the node goes on with it; what is "
+        "running goes on.  When anything is wrong nothing changes, and the answer says what and where.",
         "pdctl reload" },
     [PD_CTL_DRAIN] = { "drain", "", 0, 0, "take no new work, then end",
         "New requests are refused and peers are told; the node ends when what is open is done, or when "

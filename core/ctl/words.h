@@ -20,6 +20,7 @@ enum pd_ctl_command {
     PD_CTL_TRANSFERS,
     PD_CTL_LEASES,
     PD_CTL_MODULES,
+    PD_CTL_GENERATIONS,
     PD_CTL_LOG,
     PD_CTL_RELOAD,
     PD_CTL_DRAIN,

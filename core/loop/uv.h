@@ -31,6 +31,10 @@ struct pd_loop_uv_opts {
  * PD_OK, PD_ENOMEM, PD_ELIMIT, PD_EIO. */
 pd_status pd_loop_uv_create(const struct pd_loop_uv_opts *opts, struct pd_loop **out);
 
+/* Other sockets that were handed to this process, for listeners that are opened
+ * from now on; borrowed as long as the loop lives. */
+void pd_loop_uv_set_sockets(struct pd_loop *loop, const struct pd_loop_uv_socket *sockets, size_t n);
+
 /* Runs one turn, waiting at most max_wait_ns for something to do
  * (rounded up to milliseconds); for tests and embedding. */
 pd_status pd_loop_uv_turn(struct pd_loop *loop, pd_time max_wait_ns);

@@ -182,6 +182,13 @@ static pd_status open_socket(const struct pd_addr *addr, const struct pd_listene
     return PD_OK;
 }
 
+void pd_loop_uv_set_sockets(struct pd_loop *loop, const struct pd_loop_uv_socket *sockets, size_t n)
+{
+    struct uvl *l = uvl_of(loop);
+    l->sockets = sockets;
+    l->n_sockets = n;
+}
+
 /* A copy of the socket that was handed to this process for the address; -1:
  * there is none. */
 static int handed_socket(struct uvl *l, const struct pd_addr *addr)

@@ -43,6 +43,6 @@ int pd_main_reference(const struct pd_main_options *o, struct pd_mods *mods);
  * program's name.  Exit status. */
 int pd_main_manage(const struct pd_main_options *o, char **argv);
 /* Runs a node until it is told to stop; exit status. */
-int pd_main_run(struct pd_conf *conf, struct pd_mods *mods);
+int pd_main_run(const struct pd_main_options *o, struct pd_conf *conf, struct pd_mods *mods);
 
 #endif

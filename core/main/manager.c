@@ -3,7 +3,9 @@
  * exec, and starts it again when it dies.  It loads no module and serves
  * nothing, so that nothing that happens in a worker reaches it.
  *
- *   SIGHUP, SIGUSR2   a new worker (of the program and the configuration as they
+ *   SIGHUP            the worker takes the configuration on disk into use; it
+ *                     gives the manager the sockets that are new
+ *   SIGUSR2           a new worker (of the program and the configuration as they
  *                     are on disk now) takes the sockets; once it serves, the
  *                     old one ends its requests.  When it does not come up, the
  *                     old one goes on and nothing has changed.
@@ -25,11 +27,13 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "loop/addr.h"
+#include "loop/hand.h"
 #include "loop/service.h"
 #include "main/handed.h"
 #include "main/main.h"
 #include "log/log.h"
 #include "node/sections.h"
+#include "os/fd.h"
 #include "os/file.h"
 #include "os/pidfile.h"
 #include "os/process.h"
@@ -45,8 +49,8 @@ struct worker {
     pd_time started_at;
     bool is_ready;
     bool is_ending;                    /* was told to end */
-    int ready_fd;                      /* read side; -1 once it said it */
-    struct pd_watch *ready_watch;
+    int news;                          /* what it tells; -1: nothing more */
+    struct pd_watch *watch;
     struct manager *manager;
 };
 
@@ -152,26 +156,17 @@ static void worker_end(struct manager *m, struct worker *w, int number)
         pd_log_warn(m->log, "worker %lld cannot be signalled", (long long)w->pid);
 }
 
-static void ready_close(struct worker *w)
+static void news_close(struct worker *w)
 {
-    if (w->ready_fd < 0)
+    if (w->news < 0)
         return;
-    pd_watch_close(w->manager->loop, w->ready_watch);
-    close(w->ready_fd);
-    w->ready_fd = -1;
+    pd_watch_close(w->manager->loop, w->watch);
+    close(w->news);
+    w->news = -1;
 }
 
-static void on_ready(struct pd_watch *watch, uint32_t events, void *arg)
+static void worker_serves(struct manager *m, struct worker *w)
 {
-    struct worker *w = arg;
-    struct manager *m = w->manager;
-    char byte;
-    (void)watch;
-    (void)events;
-    bool said = read(w->ready_fd, &byte, 1) == 1;
-    ready_close(w);
-    if (!said)
-        return; /* it ends; its exit is told by a signal */
     w->is_ready = true;
     m->has_served = true;
     pd_log_notice(m->log, "worker %lld serves", (long long)w->pid);
@@ -189,6 +184,71 @@ static void on_ready(struct pd_watch *watch, uint32_t events, void *arg)
     }
 }
 
+/* A socket that the worker has opened, for those that come after it. */
+static void socket_take(struct manager *m, const char *address, int fd)
+{
+    struct pd_addr addr;
+    bool is_known = fd < 0 || m->handed.n_sockets == PD_HANDED_MAX ||
+                    pd_loop_addr_parse(pd_str_from(address), &addr) != PD_OK;
+    for (size_t i = 0; i < m->handed.n_sockets && !is_known; i++)
+        is_known = pd_addr_equal(&m->handed.sockets[i].addr, &addr);
+    if (is_known || pd_fd_set_cloexec(fd, false) != PD_OK) {
+        pd_fd_close(&fd);
+        return;
+    }
+    m->handed.sockets[m->handed.n_sockets++] = (struct pd_loop_uv_socket){ .addr = addr, .fd = fd };
+    pd_log_notice(m->log, "socket %s is kept", address);
+}
+
+static void socket_drop(struct manager *m, const char *address)
+{
+    struct pd_addr addr;
+    if (pd_loop_addr_parse(pd_str_from(address), &addr) != PD_OK)
+        return;
+    for (size_t i = m->n_given; i < m->handed.n_sockets; i++) {
+        struct pd_loop_uv_socket *s = &m->handed.sockets[i];
+        if (!pd_addr_equal(&s->addr, &addr))
+            continue;
+        close(s->fd);
+        if (addr.family == PD_AF_UNIX)
+            unlink(addr.path);
+        *s = m->handed.sockets[--m->handed.n_sockets];
+        pd_log_notice(m->log, "socket %s is closed", address);
+        return;
+    }
+}
+
+static void worker_told(struct manager *m, struct worker *w, const char *text, int fd)
+{
+    if (strcmp(text, "ready") == 0) {
+        worker_serves(m, w);
+    } else if (w == m->current && strncmp(text, "open ", 5) == 0) {
+        socket_take(m, text + 5, fd);
+        return;
+    } else if (w == m->current && strncmp(text, "close ", 6) == 0) {
+        socket_drop(m, text + 6);
+    } else if (strcmp(text, "reloaded") == 0) {
+        pd_service_notify("READY=1\nSTATUS=serving");
+    } else if (strncmp(text, "refused ", 8) == 0) {
+        pd_service_notify("READY=1\nSTATUS=serving; the last reload was refused, see the log");
+    }
+    pd_fd_close(&fd);
+}
+
+static void on_news(struct pd_watch *watch, uint32_t events, void *arg)
+{
+    struct worker *w = arg;
+    char text[PD_HAND_MAX + 1];
+    pd_status status;
+    int fd;
+    (void)watch;
+    (void)events;
+    while ((status = pd_hand_receive(w->news, text, &fd)) == PD_OK)
+        worker_told(w->manager, w, text, fd);
+    if (status != PD_EAGAIN)
+        news_close(w); /* it ends; its exit is told by a signal */
+}
+
 static void restart_timer(struct pd_timer *timer, void *arg)
 {
     struct manager *m = arg;
@@ -202,7 +262,7 @@ static void worker_start(struct manager *m, bool replaces)
     char sockets[8192] = PD_HANDED_SOCKETS "=", ready[64], replace[64];
     const char *extra[] = { sockets, ready, replace, NULL };
     struct worker *w = NULL;
-    int pipe_fds[2];
+    int ends[2];
     size_t at = strlen(sockets);
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
         if (m->workers[i].pid == 0)
@@ -218,22 +278,22 @@ static void worker_start(struct manager *m, bool replaces)
         at += (size_t)snprintf(sockets + at, sizeof sockets - at, "%s%d=%s", i > 0 ? "," : "",
                                m->handed.sockets[i].fd, text);
     }
-    if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0 || fcntl(pipe_fds[1], F_SETFD, 0) != 0) {
-        pd_log_error(m->log, "cannot make a pipe: %s", strerror(errno));
+    pd_status status = pd_hand_pair(ends);
+    if (status != PD_OK) {
+        pd_log_error(m->log, "cannot make a pair of sockets: %s", pd_status_text(status));
         pd_timer_start(&m->restart, RESTART_MAX);
         return;
     }
-    snprintf(ready, sizeof ready, PD_HANDED_READY "=%d", pipe_fds[1]);
+    snprintf(ready, sizeof ready, PD_HANDED_READY "=%d", ends[1]);
     snprintf(replace, sizeof replace, PD_HANDED_REPLACES "=%d", replaces ? 1 : 0);
-    *w = (struct worker){ .manager = m, .started_at = pd_loop_clock(m->loop), .ready_fd = pipe_fds[0] };
-    pd_status status = pd_process_spawn(m->program, m->argv, extra, &w->pid);
-    close(pipe_fds[1]);
+    *w = (struct worker){ .manager = m, .started_at = pd_loop_clock(m->loop), .news = ends[0] };
+    status = pd_process_spawn(m->program, m->argv, extra, &w->pid);
+    close(ends[1]);
     if (status == PD_OK)
-        status = pd_watch_open(m->loop, w->ready_fd, PD_WATCH_READ, "worker ready", on_ready, w,
-                               &w->ready_watch);
+        status = pd_watch_open(m->loop, w->news, PD_WATCH_READ, "worker news", on_news, w, &w->watch);
     if (status != PD_OK) {
         pd_log_error(m->log, "cannot start a worker: %s", pd_status_text(status));
-        close(w->ready_fd);
+        pd_fd_close(&w->news);
         w->pid = 0;
         pd_timer_start(&m->restart, RESTART_MAX);
         return;
@@ -291,17 +351,19 @@ static void worker_gone(struct manager *m, struct worker *w, int status)
 {
     char text[64];
     bool is_expected = w->is_ending || m->is_stopping;
+    if (w->news >= 0)
+        on_news(w->watch, 0, w); /* what it said before */
     pd_process_status_text(status, text, sizeof text);
     if (is_expected && WIFEXITED(status) && WEXITSTATUS(status) == 0)
         pd_log_notice(m->log, "worker %lld has ended", (long long)w->pid);
     else
         pd_log_error(m->log, "worker %lld ended with %s", (long long)w->pid, text);
-    ready_close(w);
+    news_close(w);
     w->pid = 0;
     if (w == m->next) {
         m->next = NULL;
         pd_log_error(m->log, "the new worker did not come up; nothing has changed");
-        pd_service_notify("READY=1\nSTATUS=serving; the last reload was refused, see the log");
+        pd_service_notify("READY=1\nSTATUS=serving; the last upgrade was refused, see the log");
     } else if (w == m->current) {
         if (w->is_ending && !m->is_stopping) {
             m->is_stopping = true; /* drained by a signal or by pdctl */
@@ -351,6 +413,17 @@ static void replace(struct manager *m)
     worker_start(m, true);
 }
 
+static void reload(struct manager *m)
+{
+    if (m->is_stopping || m->next != NULL || m->current == NULL || !m->current->is_ready) {
+        pd_log_warn(m->log, "not now: a worker is starting or the node is ending");
+        return;
+    }
+    pd_service_notify("RELOADING=1");
+    if (pd_process_kill(m->current->pid, SIGHUP) != PD_OK)
+        pd_log_warn(m->log, "worker %lld cannot be signalled", (long long)m->current->pid);
+}
+
 static void on_signal(int signum, void *arg)
 {
     struct manager *m = arg;
@@ -359,6 +432,8 @@ static void on_signal(int signum, void *arg)
         reap(m);
         return;
     case SIGHUP:
+        reload(m);
+        return;
     case SIGUSR2:
         pd_log_notice(m->log, "signal %s: starting a new worker", pd_signal_name(signum));
         replace(m);
@@ -431,7 +506,7 @@ int pd_main_manage(const struct pd_main_options *o, char **argv)
     m.options = o;
     m.argv = argv;
     for (uint32_t i = 0; i < WORKERS_MAX; i++)
-        m.workers[i].ready_fd = -1;
+        m.workers[i].news = -1;
     struct pd_conf *conf = early_read(&m, &early);
     if (conf == NULL)
         return PD_EXIT_CONF;

@@ -72,7 +72,7 @@ static int run(const struct pd_main_options *o, struct pd_mods *mods)
     struct pd_conf *conf = read_conf(o, mods, false);
     if (conf == NULL)
         return PD_EXIT_CONF;
-    int rc = pd_main_run(conf, mods);
+    int rc = pd_main_run(o, conf, mods);
     pd_conf_put(conf);
     return rc;
 }

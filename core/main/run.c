@@ -2,8 +2,9 @@
 /* Runs a node until it is told to stop: loop, log, signals, the node itself.
  * SIGTERM and SIGINT stop at once (open requests end with an honest error),
  * SIGQUIT drains first, SIGWINCH accepts no more connections, SIGUSR1 opens the
- * log file again.  SIGHUP and SIGUSR2 are for the manager; here they are refused
- * in the log, because by default they would end the node. */
+ * log file again, SIGHUP takes the configuration on disk into use.  SIGUSR2 is
+ * for the manager; here it is refused in the log, because by default it would
+ * end the node. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,6 +27,8 @@
 #include "os/signal.h"
 
 struct run {
+    const struct pd_main_options *options;
+    struct pd_mods *mods;
     struct pd_loop *loop;
     struct pd_log *log;
     struct pd_node *node;
@@ -35,6 +38,7 @@ struct run {
     struct pd_loop_signal *signals[7];
     struct pd_handed handed;
     bool is_managed;
+    uint32_t level;            /* of the log, as last configured */
     uint64_t drain_ns;
     bool is_stopping;
     int rc;
@@ -107,35 +111,117 @@ static void drain(struct run *run)
     pd_node_drain(run->node, drained, run);
 }
 
+/* Reads the configuration on disk.  NULL: err is the first thing that is wrong,
+ * the log has all of it. */
+static struct pd_conf *conf_read(struct run *run, struct pd_err *err)
+{
+    struct pd_conf_source src = { .prefix = run->options->prefix };
+    struct pd_conf_report report;
+    struct pd_conf *conf = NULL;
+    pd_conf_report_init(&report);
+    if (pd_node_conf_read(run->options->file, NULL, &src, run->mods, &report, &conf) != PD_OK) {
+        conf = NULL;
+        if (report.n_errors > 0)
+            *err = report.errors[0];
+        else
+            pd_err_set(err, PD_ENOMEM, "out of memory");
+    }
+    for (uint32_t i = 0; i < report.n_warnings; i++)
+        pd_log_warn(run->log, "%s:%u: %s", report.warnings[i].file, report.warnings[i].line,
+                    report.warnings[i].text);
+    for (uint32_t i = 1; i < report.n_errors; i++)
+        pd_log_error(run->log, "%s:%u: %s", report.errors[i].file, report.errors[i].line,
+                     report.errors[i].text);
+    pd_conf_report_fini(&report);
+    return conf;
+}
+
+/* Settings that are the process's. */
+static pd_status settings_check(const struct run *run, const struct pd_node_conf *a,
+                                const struct pd_node_conf *b, struct pd_err *err)
+{
+    const char *what = NULL;
+    if ((a->pid_file == NULL) != (b->pid_file == NULL) ||
+        (a->pid_file != NULL && strcmp(a->pid_file, b->pid_file) != 0))
+        what = "pid_file";
+    else if (a->log.format != b->log.format || (a->log.file == NULL) != (b->log.file == NULL) ||
+             (a->log.file != NULL && strcmp(a->log.file, b->log.file) != 0))
+        what = "log.file or log.format";
+    if (what == NULL)
+        return PD_OK;
+    pd_err_set(err, PD_EINVAL, "%s cannot change while the process runs", what);
+    pd_err_hint(err, "stop the node and start it again");
+    snprintf(err->file, sizeof err->file, "%s", run->options->file);
+    return PD_EINVAL;
+}
+
+static void settings_use(struct run *run, const struct pd_node_conf *c)
+{
+    run->drain_ns = c->drain;
+    if (run->level == c->log.level)
+        return; /* pdctl may have set another one since */
+    run->level = c->log.level;
+    if (pd_log_set_level(run->log, "", (int32_t)c->log.level) != PD_OK)
+        pd_log_warn(run->log, "the log level cannot be set");
+}
+
+static pd_status reload(struct run *run, struct pd_err *err)
+{
+    struct pd_conf *conf = NULL;
+    pd_status status;
+    if (run->is_stopping)
+        return pd_err_set(err, PD_EBUSY, "the node is ending");
+    pd_handed_reloading(&run->handed);
+    if ((conf = conf_read(run, err)) == NULL ||
+        (status = settings_check(run, run->node->root, pd_conf_root(conf), err)) != PD_OK) {
+        status = err->status != PD_OK ? err->status : PD_EINVAL;
+        pd_node_reload_refused(run->node, err);
+    } else {
+        pd_handed_open(&run->handed, run->loop, pd_conf_root(conf));
+        status = pd_node_reload(run->node, conf, err);
+        if (status == PD_OK) {
+            pd_handed_keep(&run->handed, run->loop, pd_conf_root(conf));
+            settings_use(run, pd_conf_root(conf));
+        } else {
+            pd_handed_forget(&run->handed, run->loop);
+        }
+    }
+    pd_conf_put(conf);
+    if (status == PD_OK)
+        pd_handed_reloaded(&run->handed);
+    else
+        pd_handed_refused(&run->handed, err->text);
+    return status;
+}
+
 static void on_signal(int signum, void *arg)
 {
     struct run *run = arg;
-    struct pd_err err;
+    struct pd_err err = { 0 };
     if (signum == SIGUSR1) {
         if (pd_log_reopen(run->log, &err) != PD_OK)
             pd_log_error(run->log, "%s", err.text);
         return;
     }
-    if (signum == SIGHUP || signum == SIGUSR2) {
+    if (signum == SIGUSR2) {
         pd_log_warn(run->log, "signal %s: only a manager can start a new worker, and this node runs without",
                     pd_signal_name(signum));
         return;
     }
     pd_log_notice(run->log, "signal %s", pd_signal_name(signum));
-    if (signum == SIGWINCH) {
+    if (signum == SIGHUP)
+        (void)reload(run, &err); /* the log has it */
+    else if (signum == SIGWINCH)
         pd_loop_uv_stop_accepting(run->loop);
-        return;
-    }
-    if (signum == SIGQUIT)
+    else if (signum == SIGQUIT)
         drain(run);
     else
         stop(run);
 }
 
-static pd_status on_reload(void *arg)
+static pd_status on_reload(void *arg, struct pd_err *err)
 {
-    struct run *run = arg;
-    return run->is_managed ? pd_process_kill(getppid(), SIGHUP) : PD_ENOSYS;
+    return reload(arg, err);
 }
 
 static void on_drain(void *arg)
@@ -203,13 +289,13 @@ static pd_status ctl_open(struct run *run, const struct pd_node_conf *root, stru
     return pd_ctl_create(&params, &run->ctl, err);
 }
 
-static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mods, struct pd_err *err)
+static pd_status start(struct run *run, struct pd_conf *conf, struct pd_err *err)
 {
     const struct pd_node_conf *root = pd_conf_root(conf);
     pd_status status = pd_handed_read(&run->handed);
     if (status != PD_OK)
         return pd_err_set(err, status, "what the manager handed over is not understood");
-    run->is_managed = run->handed.ready_fd >= 0;
+    run->is_managed = run->handed.manager >= 0;
     struct pd_loop_uv_opts opts = { .name = "main", .on_slow = on_slow, .arg = run,
                                     .sockets = run->handed.sockets,
                                     .n_sockets = run->handed.n_sockets };
@@ -231,9 +317,10 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mo
         return status;
     pd_timer_init(&run->drain_timer, run->loop, "drain", drain_timeout, run);
     run->drain_ns = root->drain;
+    run->level = root->log.level;
     pd_proc_hostname(host, sizeof host);
     host_id_get(host_id, sizeof host_id);
-    struct pd_node_params params = { .loop = run->loop, .log = run->log, .mods = mods, .conf = conf,
+    struct pd_node_params params = { .loop = run->loop, .log = run->log, .mods = run->mods, .conf = conf,
                                      .name = host, .host_id = host_id,
                                      .is_second = run->handed.replaces };
     if ((status = pd_node_create(&params, &run->node, err)) != PD_OK ||
@@ -245,18 +332,20 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_mods *mo
     return status == PD_OK ? PD_OK : pd_err_set(err, status, "cannot watch signals");
 }
 
-int pd_main_run(struct pd_conf *conf, struct pd_mods *mods)
+int pd_main_run(const struct pd_main_options *options, struct pd_conf *conf, struct pd_mods *mods)
 {
     struct run run;
     struct pd_err err;
     char open[256];
     memset(&run, 0, sizeof run);
     memset(&err, 0, sizeof err);
+    run.options = options;
+    run.mods = mods;
     run.rc = PD_EXIT_OK;
     pd_signal_report_crashes();
     uint64_t descriptors;
     pd_fd_raise_limit(&descriptors);
-    if (start(&run, conf, mods, &err) != PD_OK) {
+    if (start(&run, conf, &err) != PD_OK) {
         err_print(&err);
         run.rc = PD_EXIT_CONF;
         if (run.loop != NULL)

@@ -43,6 +43,14 @@ static const struct pd_host_entry *entry_find(const struct pd_host *host, const 
     return NULL;
 }
 
+void pd_host_set_object(struct pd_host *host, const char *name, void *object)
+{
+    for (uint32_t i = 0; i < host->n_entries; i++) {
+        if (strcmp(host->entries[i].name, name) == 0)
+            host->entries[i].object = object;
+    }
+}
+
 static const void *host_table(struct pd_host *host, const char *name, uint32_t version)
 {
     const struct pd_host_entry *entry = entry_find(host, name);

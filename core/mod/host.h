@@ -42,6 +42,9 @@ pd_status pd_host_register(struct pd_host *host, const char *name, uint32_t vers
 pd_status pd_host_codec_add(struct pd_host *host, const char *name, const struct pd_codec_ops *ops,
                             struct pd_codec *codec);
 
+/* The object of a table that is registered. */
+void pd_host_set_object(struct pd_host *host, const char *name, void *object);
+
 /* The one table of this process, constant. */
 const struct pd_host_api *pd_host_api_table(void);
 

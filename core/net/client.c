@@ -235,6 +235,12 @@ void pd_http_client_close(struct pd_http_client *c, void (*on_closed)(void *arg)
     pd_loop_defer(c->loop, &c->task);
 }
 
+void pd_http_client_set_limits(struct pd_http_client *c, uint32_t max_conns, uint32_t max_total)
+{
+    c->opts.max_conns = (uint32_t)or_default(max_conns, 1024);
+    c->opts.max_total = max_total;
+}
+
 void pd_http_client_forget(struct pd_http_client *c, const struct pd_addr *addr)
 {
     PD_LIST_EACH(&c->links, link) {

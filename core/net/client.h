@@ -66,6 +66,8 @@ pd_status pd_http_client_create(struct pd_loop *loop, const struct pd_http_clien
 /* Cuts everything; calls get on_error (PD_ECANCELED).  c is freed just before
  * on_closed (may be NULL). */
 void pd_http_client_close(struct pd_http_client *c, void (*on_closed)(void *arg), void *arg);
+/* Other limits, as in the options; what is open stays. */
+void pd_http_client_set_limits(struct pd_http_client *c, uint32_t max_conns, uint32_t max_total);
 /* Closes the kept connections to an address (its node has gone). */
 void pd_http_client_forget(struct pd_http_client *c, const struct pd_addr *addr);
 const struct pd_http_client_stats *pd_http_client_stats(const struct pd_http_client *c);

@@ -185,6 +185,11 @@ void pd_keys_destroy(struct pd_keys *k)
     pd_free(k);
 }
 
+void pd_keys_look(struct pd_keys *k)
+{
+    k->checked = pd_loop_now(k->loop) - CHECK_NS;
+}
+
 void pd_keys_hold(struct pd_keys *k)
 {
     if (k != NULL)

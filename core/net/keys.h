@@ -22,6 +22,8 @@ pd_status pd_keys_create(struct pd_loop *loop, struct pd_log *log, const char *p
                          struct pd_keys **out, struct pd_err *err);
 /* Takes keys; NULL is allowed.  Those who hold it may go on using it. */
 void pd_keys_destroy(struct pd_keys *keys);
+/* Its file is looked at again at the next request. */
+void pd_keys_look(struct pd_keys *keys);
 /* Keeps it usable until pd_keys_release; NULL is allowed. */
 void pd_keys_hold(struct pd_keys *keys);
 void pd_keys_release(struct pd_keys *keys);

@@ -284,9 +284,10 @@ pd_status pd_http_server_unlisten(struct pd_http_server *s, const struct pd_addr
     return PD_OK;
 }
 
-void pd_http_server_set_max_conns(struct pd_http_server *s, uint32_t max_conns)
+void pd_http_server_set_limits(struct pd_http_server *s, uint32_t max_conns, uint64_t max_held)
 {
     s->opts.max_conns = max_conns;
+    s->opts.max_held = max_held;
 }
 
 pd_status pd_http_server_addr(struct pd_http_server *s, size_t i, struct pd_addr *out)

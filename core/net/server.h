@@ -98,8 +98,8 @@ void pd_http_server_relisten(struct pd_http_server *s, const struct pd_addr *add
 /* Closes the listener; connections that came by it close likewise.  PD_OK or
  * PD_ENOENT. */
 pd_status pd_http_server_unlisten(struct pd_http_server *s, const struct pd_addr *addr);
-/* Another limit of connections; those that are open stay. */
-void pd_http_server_set_max_conns(struct pd_http_server *s, uint32_t max_conns);
+/* Other limits of connections and held bytes; what is open stays. */
+void pd_http_server_set_limits(struct pd_http_server *s, uint32_t max_conns, uint64_t max_held);
 /* The address of the i-th listener.  PD_OK or PD_ENOENT. */
 pd_status pd_http_server_addr(struct pd_http_server *s, size_t i, struct pd_addr *out);
 /* Takes an open stream as a new connection (TLS, tests).  PD_OK; PD_ELIMIT,

@@ -354,6 +354,12 @@ void pd_tls_stream_gone(struct pd_tls *tls)
         pd_tls_destroy(tls);
 }
 
+void pd_tls_look(struct pd_tls *tls)
+{
+    if (tls != NULL)
+        tls->checked = pd_loop_now(tls->loop) - CHECK_NS;
+}
+
 void pd_tls_hold(struct pd_tls *tls)
 {
     if (tls != NULL)

@@ -78,6 +78,8 @@ void pd_tls_destroy(struct pd_tls *tls);
 /* Keeps it usable until pd_tls_release; NULL is allowed. */
 void pd_tls_hold(struct pd_tls *tls);
 void pd_tls_release(struct pd_tls *tls);
+/* Its files are looked at again at the next handshake; NULL is allowed. */
+void pd_tls_look(struct pd_tls *tls);
 /* Borrowed; changes with time. */
 const struct pd_tls_stats *pd_tls_stats(const struct pd_tls *tls);
 

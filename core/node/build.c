@@ -13,12 +13,10 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "base/uuid.h"
-#include "kv/layout.h"
 #include "node/node.h"
 #include "os/file.h"
 
-/* Names the place of a configuration group in an error that has none. */
-static pd_status at_place(struct pd_err *err, const struct pd_conf_place *place, pd_status status)
+pd_status pd_node_at_place(struct pd_err *err, const struct pd_conf_place *place, pd_status status)
 {
     if (status != PD_OK && err->file[0] == '\0' && place->file != NULL) {
         snprintf(err->file, sizeof err->file, "%s", place->file);
@@ -34,7 +32,7 @@ static const struct pd_mod_unit *unit_of(const struct pd_conf_unit *u)
     return u->unit;
 }
 
-static struct pd_instance_ctx ctx_of(struct pd_node *node, const char *name, struct pd_log *log)
+struct pd_instance_ctx pd_node_ctx(struct pd_node *node, const char *name, struct pd_log *log)
 {
     return (struct pd_instance_ctx){
         .size = sizeof(struct pd_instance_ctx), .name = name, .loop = node->loop, .log = log,
@@ -87,18 +85,18 @@ static pd_status codecs_build(struct pd_node *node, struct pd_err *err)
         const struct pd_conf_unit *u = PD_CONF_ITEM(list, struct pd_conf_unit, i);
         struct pd_node_codec *c = &node->codecs[node->n_codecs];
         if (node->n_codecs == PD_HOST_CODECS_MAX)
-            return at_place(err, &u->place, pd_err_set(err, PD_ELIMIT, "a node can have %u codecs",
+            return pd_node_at_place(err, &u->place, pd_err_set(err, PD_ELIMIT, "a node can have %u codecs",
                                                        PD_HOST_CODECS_MAX));
         c->ops = (const struct pd_codec_ops *)(const void *)unit_of(u)->ops;
         c->log = pd_log_child(node->log, u->name);
-        struct pd_instance_ctx ctx = ctx_of(node, u->name, c->log);
+        struct pd_instance_ctx ctx = pd_node_ctx(node, u->name, c->log);
         pd_status status = c->ops->create(&ctx, u->conf, &c->codec, err);
         if (status == PD_OK) {
             node->n_codecs++;
             status = pd_host_codec_add(&node->host, u->name, c->ops, c->codec);
         }
         if (status != PD_OK)
-            return at_place(err, &u->place, status);
+            return pd_node_at_place(err, &u->place, status);
     }
     return PD_OK;
 }
@@ -110,15 +108,15 @@ static pd_status transports_build(struct pd_node *node, struct pd_err *err)
         const struct pd_conf_unit *u = PD_CONF_ITEM(list, struct pd_conf_unit, i);
         struct pd_node_transport *t = &node->transports[node->n_transports];
         if (node->n_transports == PD_NODE_TRANSPORTS_MAX)
-            return at_place(err, &u->place, pd_err_set(err, PD_ELIMIT, "a node can have %u transports",
+            return pd_node_at_place(err, &u->place, pd_err_set(err, PD_ELIMIT, "a node can have %u transports",
                                                        PD_NODE_TRANSPORTS_MAX));
         t->name = u->name;
         t->ops = (const struct pd_transport_ops *)(const void *)unit_of(u)->ops;
         t->log = pd_log_child(node->log, u->name);
-        struct pd_instance_ctx ctx = ctx_of(node, t->name, t->log);
+        struct pd_instance_ctx ctx = pd_node_ctx(node, t->name, t->log);
         pd_status status = t->ops->create(&ctx, u->conf, &t->transport, err);
         if (status != PD_OK)
-            return at_place(err, &u->place, status);
+            return pd_node_at_place(err, &u->place, status);
         node->n_transports++;
     }
     return PD_OK;
@@ -129,28 +127,14 @@ static pd_status engines_build(struct pd_node *node, struct pd_err *err)
     const struct pd_conf_list *list = &node->root->engines;
     for (uint64_t i = 0; i < list->count; i++) {
         const struct pd_node_engine_conf *c = PD_CONF_ITEM(list, struct pd_node_engine_conf, i);
-        struct pd_node_engine *e = &node->engines[node->n_engines];
         if (node->n_engines == PD_NODE_ENGINES_MAX)
-            return at_place(err, &c->place, pd_err_set(err, PD_ELIMIT, "a node can have %u engines",
-                                                       (unsigned)PD_NODE_ENGINES_MAX));
-        struct pd_log *log = pd_log_child(node->log, c->name);
-        e->size = sizeof *e;
-        e->name = c->name;
-        e->roles = (uint32_t)c->roles;
-        e->ops = (const struct pd_engine_ops *)(const void *)unit_of(&c->unit)->ops;
-        struct pd_instance_ctx ctx = ctx_of(node, c->name, log);
-        pd_status status = e->ops->create(&ctx, c->unit.conf, &e->engine, err);
-        if (status != PD_OK) {
-            pd_log_child_free(log);
-            return at_place(err, &c->place, status);
-        }
-        node->engine_logs[node->n_engines++] = log;
-        e->info.size = sizeof e->info;
-        e->ops->info(e->engine, &e->info);
-        e->model = c->served != NULL ? c->served : e->info.model;
-        pd_log_notice(node->log, "engine \"%s\" serves \"%s\": %u blocks of %u tokens, %.1f MiB of KV",
-                      e->name, e->model, e->info.blocks, e->info.layout.block_tokens,
-                      (double)e->info.region_bytes / 1048576.0);
+            return pd_node_at_place(err, &c->place, pd_err_set(err, PD_ELIMIT, "a node can have %u engines",
+                                                               (unsigned)PD_NODE_ENGINES_MAX));
+        pd_status status = pd_node_engine_make(node, c, node->generation->conf,
+                                               &node->engines[node->n_engines], err);
+        if (status != PD_OK)
+            return status;
+        pd_node_engine_use(node->engines[node->n_engines++], c, pd_node_roles_of(node->root));
     }
     return PD_OK;
 }
@@ -162,7 +146,7 @@ static void load_report(struct pd_engine_load *out, uint32_t n, void *arg)
     struct pd_node *node = arg;
     for (uint32_t i = 0; i < n && i < node->n_engines; i++) {
         out[i].size = sizeof out[i];
-        node->engines[i].ops->load(node->engines[i].engine, &out[i]);
+        node->engines[i]->e.ops->load(node->engines[i]->e.engine, &out[i]);
     }
 }
 
@@ -174,32 +158,29 @@ static void on_peer(struct pd_peers *peers, pd_peer_ref peer, uint32_t what, voi
         pd_kv_peer_gone(node->kv, &info.desc->id);
 }
 
-static void engine_describe(const struct pd_node_engine *e, struct pd_peer_engine *out)
+void pd_node_describe(struct pd_node *node, const struct pd_node_conf *c,
+                      struct pd_node_engine_unit *const *units, uint32_t n, struct pd_peer_engine *engines,
+                      struct pd_peer_desc *out)
 {
-    memset(out, 0, sizeof *out);
-    snprintf(out->name, sizeof out->name, "%s", e->name);
-    snprintf(out->model, sizeof out->model, "%s", e->model);
-    out->flags = e->info.flags;
-    out->roles = e->roles;
-    out->context_tokens = e->info.context_tokens;
-    out->vocab = e->info.vocab;
-    out->blocks = e->info.blocks;
-    out->max_running = e->info.max_running;
-    out->layout = e->info.layout;
-    struct pd_hash128 fingerprint = pd_kv_layout_fingerprint(&e->info.layout);
-    out->fingerprint[0] = fingerprint.lo;
-    out->fingerprint[1] = fingerprint.hi;
+    *out = (struct pd_peer_desc){ .id = node->id, .roles = pd_node_roles_of(c), .n_engines = n,
+                                  .engines = engines };
+    snprintf(out->name, sizeof out->name, "%s", node->name);
+    snprintf(out->version, sizeof out->version, "%s", pd_host_api_table()->version);
+    snprintf(out->host_id, sizeof out->host_id, "%s", node->host_id);
+    for (uint64_t i = 0; i < c->listen.count && out->listener[0] == '\0'; i++) {
+        const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
+        if (l->api == PD_LISTEN_PEER && l->advertise != NULL)
+            snprintf(out->listener, sizeof out->listener, "%s", l->advertise);
+    }
+    /* An engine serves only the roles that this node has. */
+    for (uint32_t i = 0; i < n; i++)
+        pd_node_engine_describe(units[i], PD_CONF_ITEM(&c->engines, struct pd_node_engine_conf, i),
+                                out->roles, &engines[i]);
 }
 
-static uint32_t roles_of(const struct pd_node *node)
+pd_status pd_node_region_add(struct pd_node *node, struct pd_node_engine_unit *u, struct pd_err *err)
 {
-    const struct pd_conf_list *list = &node->root->roles;
-    uint32_t roles = 0;
-    for (uint64_t i = 0; i < list->count; i++) {
-        const struct pd_conf_unit *u = PD_CONF_ITEM(list, struct pd_conf_unit, i);
-        roles |= ((const struct pd_role_ops *)(const void *)unit_of(u)->ops)->role;
-    }
-    return roles;
+    return pd_kv_region_add(node->kv, u->e.name, &u->e.info, &u->region, err);
 }
 
 static pd_status peers_build(struct pd_node *node, struct pd_err *err)
@@ -211,22 +192,9 @@ static pd_status peers_build(struct pd_node *node, struct pd_err *err)
     pd_status status = PD_ENOMEM;
     if (engines == NULL || transports == NULL)
         goto out;
-    struct pd_peer_desc self = { .id = node->id, .roles = roles_of(node), .n_engines = node->n_engines,
-                                 .engines = engines, .transports = transports };
-    snprintf(self.name, sizeof self.name, "%s", node->name);
-    snprintf(self.version, sizeof self.version, "%s", pd_host_api_table()->version);
-    snprintf(self.host_id, sizeof self.host_id, "%s", node->host_id);
-    for (uint64_t i = 0; i < c->listen.count && self.listener[0] == '\0'; i++) {
-        const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
-        if (l->api == PD_LISTEN_PEER && l->advertise != NULL)
-            snprintf(self.listener, sizeof self.listener, "%s", l->advertise);
-    }
-    for (uint32_t i = 0; i < node->n_engines; i++) {
-        engine_describe(&node->engines[i], &engines[i]);
-        /* An engine serves only the roles that this node has. */
-        engines[i].roles &= self.roles;
-        node->engines[i].roles &= self.roles;
-    }
+    struct pd_peer_desc self;
+    pd_node_describe(node, c, node->engines, node->n_engines, engines, &self);
+    self.transports = transports;
     struct pd_peers_conf conf = {
         .loop = node->loop, .log = node->log, .metrics = node->metrics, .self = &self,
         .secret = pd_str_from(c->link.secret), .load = load_report, .load_arg = node,
@@ -246,10 +214,8 @@ static pd_status peers_build(struct pd_node *node, struct pd_err *err)
     for (uint32_t i = 0; i < node->n_transports && status == PD_OK; i++)
         status = pd_kv_transport_add(node->kv, node->transports[i].name, node->transports[i].ops,
                                      node->transports[i].transport);
-    for (uint32_t i = 0; i < node->n_engines && status == PD_OK; i++) {
-        struct pd_kv_region *region;
-        status = pd_kv_region_add(node->kv, node->engines[i].name, &node->engines[i].info, &region, err);
-    }
+    for (uint32_t i = 0; i < node->n_engines && status == PD_OK; i++)
+        status = pd_node_region_add(node, node->engines[i], err);
     if (status != PD_OK)
         goto out;
     self.n_transports = pd_kv_transports(node->kv, transports);
@@ -266,53 +232,80 @@ out:
 
 /* ---- the rest ------------------------------------------------------------------------------------ */
 
-/* Only a router schedules. */
-static pd_status sched_build(struct pd_node *node, struct pd_err *err)
+/* Only a router schedules.  A scheduler that is there stays. */
+pd_status pd_node_sched_build(struct pd_node *node, const struct pd_node_conf *c, struct pd_conf *conf,
+                              struct pd_err *err)
 {
-    if ((roles_of(node) & PD_ROLE_ROUTER) == 0)
-        return PD_OK;
     struct pd_sched_plugins_params params = {
-        .conf = &node->root->scheduler, .mods = node->mods, .loop = node->loop, .log = node->log,
+        .conf = &c->scheduler, .mods = node->mods, .loop = node->loop, .log = node->log,
         .metrics = node->metrics, .host = &node->host,
     };
+    if ((pd_node_roles_of(c) & PD_ROLE_ROUTER) == 0 || node->sched != NULL)
+        return PD_OK;
     pd_status status = pd_sched_plugins_create(&params, err, &node->plugins);
     if (status == PD_OK)
-        status = pd_sched_create(&node->root->scheduler, pd_sched_plugins_pipeline(node->plugins),
-                                 node->metrics, err, &node->sched);
-    return at_place(err, &node->root->scheduler.place, status);
+        status = pd_sched_create(&c->scheduler, pd_sched_plugins_pipeline(node->plugins), node->metrics, err,
+                                 &node->sched);
+    if (status != PD_OK) {
+        pd_sched_plugins_destroy(node->plugins);
+        node->plugins = NULL;
+        return pd_node_at_place(err, &c->scheduler.place, status);
+    }
+    node->plugins_conf = &c->scheduler;
+    node->plugins_from = pd_conf_get(conf);
+    return PD_OK;
+}
+
+pd_status pd_node_server(struct pd_node *node, const struct pd_node_conf *c, uint32_t api,
+                         struct pd_http_server **out, struct pd_err *err)
+{
+    bool is_clients = api == PD_LISTEN_OPENAI;
+    struct pd_http_server **at = is_clients ? &node->net.openai : &node->net.admin;
+    struct pd_node_room room;
+    pd_node_room_share(node, c, &room);
+    struct pd_http_server_opts opts = {
+        .size = sizeof opts, .name = is_clients ? "http clients" : "http admin",
+        .max_conns = is_clients ? room.clients : room.operators, .max_refusing = room.refusing,
+        .max_held = is_clients ? c->limits.memory : 0,
+    };
+    if (*at == NULL) {
+        pd_status status = pd_http_server_create(node->loop, &opts, at);
+        if (status == PD_OK && api == PD_LISTEN_ADMIN)
+            status = pd_node_admin_routes(node);
+        if (status != PD_OK)
+            return pd_err_set(err, status, "HTTP cannot be set up: %s", pd_status_text(status));
+    }
+    *out = *at;
+    return PD_OK;
+}
+
+void pd_node_limits_apply(struct pd_node *node)
+{
+    struct pd_node_room room;
+    pd_node_room_share(node, node->root, &room);
+    if (node->net.openai != NULL)
+        pd_http_server_set_limits(node->net.openai, room.clients, node->root->limits.memory);
+    pd_http_client_set_limits(node->net.client, room.servers, room.servers);
 }
 
 static pd_status net_build(struct pd_node *node, struct pd_err *err)
 {
     const struct pd_node_conf *c = node->root;
+    struct pd_http_server *server;
     struct pd_node_room room;
-    pd_status status = pd_node_room_find(node, &room, err);
+    pd_status status = pd_node_room_find(node, err);
+    pd_node_room_share(node, c, &room);
     struct pd_http_client_opts client = { .size = sizeof client, .max_conns = room.servers,
                                           .max_total = room.servers };
-    if (status != PD_OK)
-        return status;
     for (uint64_t i = 0; i < c->listen.count && status == PD_OK; i++) {
         const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
-        if (l->api == PD_LISTEN_OPENAI && node->net.openai == NULL) {
-            struct pd_http_server_opts opts = {
-                .size = sizeof opts, .name = "http clients", .max_conns = room.clients,
-                .max_refusing = room.refusing, .max_held = c->limits.memory,
-            };
-            status = pd_http_server_create(node->loop, &opts, &node->net.openai);
-        } else if (l->api == PD_LISTEN_ADMIN && node->net.admin == NULL) {
-            struct pd_http_server_opts opts = {
-                .size = sizeof opts, .name = "http admin", .max_conns = room.operators,
-                .max_refusing = room.refusing,
-            };
-            status = pd_http_server_create(node->loop, &opts, &node->net.admin);
-        }
+        if (l->api != PD_LISTEN_PEER)
+            status = pd_node_server(node, c, l->api, &server, err);
     }
-    if (status == PD_OK)
-        status = pd_http_client_create(node->loop, &client, &node->net.client);
-    if (status == PD_OK && node->net.admin != NULL)
-        status = pd_node_admin_routes(node);
-    return status == PD_OK ? PD_OK : pd_err_set(err, status, "HTTP cannot be set up: %s",
-                                                pd_status_text(status));
+    if (status == PD_OK &&
+        (status = pd_http_client_create(node->loop, &client, &node->net.client)) != PD_OK)
+        pd_err_set(err, status, "HTTP cannot be set up: %s", pd_status_text(status));
+    return status;
 }
 
 static pd_status table_register(struct pd_node *node, const char *name, uint32_t version,
@@ -353,17 +346,13 @@ static pd_status roles_build(struct pd_node *node, struct pd_err *err)
     const struct pd_conf_list *list = &node->root->roles;
     for (uint64_t i = 0; i < list->count; i++) {
         const struct pd_conf_unit *u = PD_CONF_ITEM(list, struct pd_conf_unit, i);
-        struct pd_node_role *r = &node->roles[node->n_roles];
         if (node->n_roles == PD_NODE_ROLES_MAX)
-            return at_place(err, &u->place, pd_err_set(err, PD_ELIMIT, "a node can have %u roles",
-                                                       PD_NODE_ROLES_MAX));
-        r->name = u->name;
-        r->ops = (const struct pd_role_ops *)(const void *)unit_of(u)->ops;
-        r->log = pd_log_child(node->log, u->name);
-        struct pd_instance_ctx ctx = ctx_of(node, u->name, r->log);
-        pd_status status = r->ops->create(&ctx, u->conf, &r->role, err);
+            return pd_node_at_place(err, &u->place, pd_err_set(err, PD_ELIMIT, "a node can have %u roles",
+                                                               PD_NODE_ROLES_MAX));
+        pd_status status = pd_node_role_make(node, u, node->generation->conf, &node->roles[node->n_roles],
+                                             err);
         if (status != PD_OK)
-            return at_place(err, &u->place, status);
+            return status;
         node->n_roles++;
     }
     if (node->n_roles == 0) {
@@ -390,10 +379,10 @@ pd_status pd_node_build(struct pd_node *node, struct pd_err *err)
         (status = transports_build(node, err)) != PD_OK ||
         (status = engines_build(node, err)) != PD_OK ||
         (status = peers_build(node, err)) != PD_OK ||
-        (status = sched_build(node, err)) != PD_OK ||
+        (status = pd_node_sched_build(node, node->root, node->generation->conf, err)) != PD_OK ||
         (status = net_build(node, err)) != PD_OK ||
         (status = pd_node_endpoints_set(node, node->root->endpoints.items, node->root->endpoints.count,
-                                        node->conf, NULL, err)) != PD_OK ||
+                                        node->generation->conf, NULL, err)) != PD_OK ||
         (status = pd_node_metrics_add(node)) != PD_OK ||
         (status = tables_register(node, err)) != PD_OK ||
         (status = pd_node_discovery_build(node, err)) != PD_OK ||

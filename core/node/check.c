@@ -162,7 +162,6 @@ pd_status pd_node_conf_check(struct pd_conf *conf, struct pd_mods *mods, struct 
     }
     node->loop = loop;
     node->mods = mods;
-    node->conf = conf;
     node->root = pd_conf_root(conf);
     pd_host_init(&node->host);
     check_roles(conf, node->root, report);

@@ -17,6 +17,7 @@ struct source {
 };
 
 struct pd_node_discovery {
+    struct pd_conf *conf;               /* that the sources are made from */
     struct pd_sources *sources;
     struct pd_log *log;
     struct source *all;
@@ -96,7 +97,7 @@ static pd_status on_add(const struct pd_entry *e, const void *user, struct pd_er
     if (is_configured(node, e->address))
         return pd_err_set(err, PD_EEXIST, "its address is that of an endpoint of the configuration");
     status = server_conf(s, e, &conf, err);
-    return status == PD_OK ? pd_node_endpoint_add(node, &conf, node->conf, s, err) : status;
+    return status == PD_OK ? pd_node_endpoint_add(node, &conf, node->discovery->conf, s, err) : status;
 }
 
 static pd_status on_change(const struct pd_entry *before, const struct pd_entry *e, const void *user,
@@ -110,7 +111,7 @@ static pd_status on_change(const struct pd_entry *before, const struct pd_entry 
         return PD_OK;           /* what may change of it is not used */
     pd_status status = server_conf(s, e, &conf, err);
     if (status == PD_OK)
-        status = pd_node_endpoint_change(node, &conf, node->conf, s, err);
+        status = pd_node_endpoint_change(node, &conf, node->discovery->conf, s, err);
     if (status != PD_OK)
         pd_node_endpoint_remove(node, pd_str_from(e->name), s);
     return status;
@@ -173,6 +174,7 @@ pd_status pd_node_discovery_build(struct pd_node *node, struct pd_err *err)
     if (d == NULL)
         return pd_err_set(err, PD_ENOMEM, "out of memory");
     node->discovery = d;
+    d->conf = pd_conf_get(node->generation->conf);
     d->n = list->count;
     d->log = pd_log_child(node->log, "discovery");
     d->all = pd_calloc((size_t)list->count, sizeof *d->all);
@@ -209,6 +211,7 @@ static void on_closed(void *arg)
         pd_free(d->all[i].networks);
     pd_free(d->all);
     pd_log_child_free(d->log);
+    pd_conf_put(d->conf);
     pd_free(d);
     node->discovery = NULL;
     closed(closed_arg);

@@ -11,32 +11,41 @@
 #define RESERVE 512u            /* for operators, links, transports, probes, logs */
 #define REFUSING 64u            /* connections above the limit that are told so */
 
-pd_status pd_node_room_find(struct pd_node *node, struct pd_node_room *out, struct pd_err *err)
+static uint64_t reserve_of(uint64_t limit)
 {
-    const struct pd_node_limits_conf *c = &node->root->limits;
-    bool has_servers = pd_mods_unit_at(node->mods, PD_KIND_BIT(PD_KIND_ADAPTER), 0) != NULL;
-    uint64_t limit = pd_fd_limit(), reserve = RESERVE < limit / 4 ? RESERVE : limit / 4, room;
+    return RESERVE < limit / 4 ? RESERVE : limit / 4;
+}
+
+pd_status pd_node_room_find(struct pd_node *node, struct pd_err *err)
+{
+    uint64_t limit = pd_fd_limit(), reserve = reserve_of(limit);
     int open = pd_fd_count();
     uint64_t used = (open > 0 ? (uint64_t)open : 32) + node->root->listen.count;
 
-    *out = (struct pd_node_room){
-        .clients = (uint32_t)c->connections,
-        .servers = has_servers ? (uint32_t)c->connections : 0,
-        .operators = (uint32_t)(OPERATORS < reserve / 4 ? OPERATORS : reserve / 4),
-        .refusing = (uint32_t)(REFUSING < reserve / 4 ? REFUSING : reserve / 4),
-    };
-    if (limit < used + reserve + 8 || out->operators == 0) {
+    if (limit < used + reserve + 8 || reserve < 4) {
         pd_err_set(err, PD_ELIMIT, "%llu file descriptors are too few", (unsigned long long)limit);
         pd_err_hint(err, "raise the limit: LimitNOFILE= of the service, or ulimit -n");
         return PD_ELIMIT;
     }
-    room = (limit - used - reserve) / (has_servers ? 2 : 1);
-    if (room >= out->clients)
-        return PD_OK;
-    out->clients = (uint32_t)room;
-    if (has_servers)
-        out->servers = (uint32_t)room;
-    pd_log_notice(node->log, "%llu file descriptors leave room for %u connections of clients",
-                  (unsigned long long)limit, out->clients);
+    node->descriptors = limit - used - reserve;
     return PD_OK;
+}
+
+void pd_node_room_share(struct pd_node *node, const struct pd_node_conf *c, struct pd_node_room *out)
+{
+    bool has_servers = pd_mods_unit_at(node->mods, PD_KIND_BIT(PD_KIND_ADAPTER), 0) != NULL;
+    uint64_t reserve = reserve_of(pd_fd_limit());
+    uint64_t room = node->descriptors / (has_servers ? 2 : 1);
+
+    *out = (struct pd_node_room){
+        .clients = (uint32_t)c->limits.connections,
+        .operators = (uint32_t)(OPERATORS < reserve / 4 ? OPERATORS : reserve / 4),
+        .refusing = (uint32_t)(REFUSING < reserve / 4 ? REFUSING : reserve / 4),
+    };
+    if (room < out->clients) {
+        out->clients = (uint32_t)room;
+        pd_log_notice(node->log, "%llu file descriptors leave room for %u connections of clients",
+                      (unsigned long long)pd_fd_limit(), out->clients);
+    }
+    out->servers = has_servers ? out->clients : 0;
 }

@@ -15,6 +15,7 @@
 struct follower {
     struct pd_counter *counter;
     const uint64_t *source;
+    uint64_t last;              /* what of it has been counted */
 };
 
 struct pd_node_meters {
@@ -25,7 +26,7 @@ struct pd_node_meters {
     struct pd_gauge *engine_gauges[PD_NODE_ENGINES_MAX][5];
     struct pd_gauge *conns[2][4];
     struct pd_gauge *held[2][2];
-    struct pd_gauge *resident, *threads, *uptime, *ready;
+    struct pd_gauge *resident, *threads, *uptime, *ready, *generation, *generations;
 };
 
 static struct pd_metric_family *family_of(struct pd_node *node, int32_t kind, const char *name,
@@ -49,7 +50,7 @@ static void follow(struct pd_node *node, const char *name, const char *help, con
     if (family == NULL || m->n == MAX_COUNTERS)
         return;
     m->followers[m->n++] =
-        (struct follower){ pd_metrics_counter(node->metrics, family, values), source };
+        (struct follower){ pd_metrics_counter(node->metrics, family, values), source, *source };
 }
 
 static struct pd_gauge *gauge_of(struct pd_node *node, const char *name, const char *help,
@@ -164,8 +165,10 @@ static void engine_add(struct pd_node *node, uint32_t i)
         { "pdplane_kv_blocks_free", "KV blocks that are free or can be evicted." },
         { "pdplane_kv_blocks_cached", "KV blocks that hold a prefix and can be evicted." },
     };
-    const char *name = node->engines[i].name;
+    const char *name = node->engines[i]->e.name;
     struct pd_engine_load *load = &node->meters->loads[i];
+    *load = (struct pd_engine_load){ .size = sizeof *load };
+    node->engines[i]->e.ops->load(node->engines[i]->e.engine, load);
     for (uint32_t k = 0; k < 5; k++)
         node->meters->engine_gauges[i][k] = gauge_of(node, gauges[k].name, gauges[k].help, by_engine, 1,
                                                      (const char *const[]){ name });
@@ -189,6 +192,32 @@ static void build_info_add(struct pd_node *node)
                           (const char *const[]){ pd_host_api_table()->version, abi, node->name }), 1);
 }
 
+/* Begins anew with what the node is made of now.  What was counted before stays. */
+static void follow_all(struct pd_node *node)
+{
+    static const char *const by_result[] = { "result" };
+    struct pd_node_meters *m = node->meters;
+    m->n = 0;
+    pd_loop_stats_get(node->loop, &m->loop);
+    follow(node, "pdplane_loop_turns_total", "Turns of the event loop.", NULL, 0, NULL, &m->loop.turns);
+    follow(node, "pdplane_loop_slow_turns_total", "Turns above 50 ms.", NULL, 0, NULL,
+           &m->loop.slow_turns);
+    follow(node, "pdplane_loop_accept_backoffs_total",
+           "Times that accepting rested for lack of descriptors or memory.", NULL, 0, NULL,
+           &m->loop.accept_backoffs);
+    follow(node, "pdplane_loop_reads_total", "Reads from streams.", NULL, 0, NULL, &m->loop.reads);
+    follow(node, "pdplane_loop_writes_total", "Writes to streams.", NULL, 0, NULL, &m->loop.writes);
+    follow(node, "pdplane_reloads_total", "Other configurations, taken into use or refused.", by_result, 1,
+           (const char *const[]){ "done" }, &node->reloads.done);
+    follow(node, "pdplane_reloads_total", "Other configurations, taken into use or refused.", by_result, 1,
+           (const char *const[]){ "refused" }, &node->reloads.refused);
+    server_add(node, node->net.openai, "openai", 0);
+    server_add(node, node->net.admin, "admin", 1);
+    all_tls_add(node);
+    for (uint32_t i = 0; i < node->n_engines; i++)
+        engine_add(node, i);
+}
+
 pd_status pd_node_metrics_add(struct pd_node *node)
 {
     struct pd_node_meters *m = pd_calloc(1, sizeof *m);
@@ -200,20 +229,18 @@ pd_status pd_node_metrics_add(struct pd_node *node)
     m->threads = gauge_of(node, "pdplane_process_threads", "Threads.", NULL, 0, NULL);
     m->uptime = gauge_of(node, "pdplane_uptime_seconds", "Since the node was created.", NULL, 0, NULL);
     m->ready = gauge_of(node, "pdplane_ready", "1 when the node can do its work.", NULL, 0, NULL);
-    follow(node, "pdplane_loop_turns_total", "Turns of the event loop.", NULL, 0, NULL, &m->loop.turns);
-    follow(node, "pdplane_loop_slow_turns_total", "Turns above 50 ms.", NULL, 0, NULL,
-           &m->loop.slow_turns);
-    follow(node, "pdplane_loop_accept_backoffs_total",
-           "Times that accepting rested for lack of descriptors or memory.", NULL, 0, NULL,
-           &m->loop.accept_backoffs);
-    follow(node, "pdplane_loop_reads_total", "Reads from streams.", NULL, 0, NULL, &m->loop.reads);
-    follow(node, "pdplane_loop_writes_total", "Writes to streams.", NULL, 0, NULL, &m->loop.writes);
-    server_add(node, node->net.openai, "openai", 0);
-    server_add(node, node->net.admin, "admin", 1);
-    all_tls_add(node);
-    for (uint32_t i = 0; i < node->n_engines; i++)
-        engine_add(node, i);
+    m->generation = gauge_of(node, "pdplane_generation", "Number of the configuration that holds.", NULL, 0,
+                             NULL);
+    m->generations = gauge_of(node, "pdplane_generations",
+                              "Configurations that requests still hold, the current one included.", NULL, 0,
+                              NULL);
+    follow_all(node);
     return PD_OK;
+}
+
+void pd_node_metrics_rebuild(struct pd_node *node)
+{
+    follow_all(node);
 }
 
 void pd_node_metrics_free(struct pd_node *node)
@@ -241,20 +268,23 @@ void pd_node_metrics_refresh(struct pd_node *node)
     for (uint32_t i = 0; i < node->n_engines; i++) {
         struct pd_engine_load *l = &m->loads[i];
         l->size = sizeof *l;
-        node->engines[i].ops->load(node->engines[i].engine, l);
+        node->engines[i]->e.ops->load(node->engines[i]->e.engine, l);
         const uint32_t values[5] = { l->running, l->waiting, l->blocks_total, l->blocks_free,
                                      l->blocks_cached };
         for (uint32_t k = 0; k < 5; k++)
             pd_gauge_set(m->engine_gauges[i][k], values[k]);
     }
     for (uint32_t i = 0; i < m->n; i++) {
-        const struct follower *f = &m->followers[i];
-        pd_counter_add(f->counter, *f->source - pd_counter_value(f->counter));
+        struct follower *f = &m->followers[i];
+        pd_counter_add(f->counter, *f->source - f->last);
+        f->last = *f->source;
     }
     server_refresh(m, 0, node->net.openai);
     server_refresh(m, 1, node->net.admin);
     pd_gauge_set(m->resident, (double)pd_proc_rss_bytes());
     pd_gauge_set(m->threads, (double)pd_proc_threads());
+    pd_gauge_set(m->generation, (double)node->generation->number);
+    pd_gauge_set(m->generations, (double)pd_list_count(&node->generations));
     pd_gauge_set(m->uptime, (double)(pd_loop_now(node->loop) - node->started_at) / 1e9);
     pd_gauge_set(m->ready, pd_node_is_ready(node, NULL) && !node->is_draining ? 1 : 0);
 }

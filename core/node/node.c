@@ -23,21 +23,36 @@ static const char *node_name(struct pd_node *node)
 
 static const struct pd_node_engine *node_engine_at(struct pd_node *node, uint32_t index)
 {
-    return index < node->n_engines ? &node->engines[index] : NULL;
+    return index < node->n_engines ? &node->engines[index]->e : NULL;
 }
 
 static const struct pd_node_engine *node_engine_find(struct pd_node *node, struct pd_str name)
 {
     for (uint32_t i = 0; i < node->n_engines; i++) {
-        if (pd_str_is(name, node->engines[i].name))
-            return &node->engines[i];
+        if (pd_str_is(name, node->engines[i]->e.name))
+            return &node->engines[i]->e;
     }
     return NULL;
+}
+
+/* Roles that the current generation does not have are not waited for. */
+static bool part_has_left(const struct pd_node *node, const char *part)
+{
+    PD_LIST_EACH(&node->generations, link) {
+        const struct pd_node_generation *g = PD_LIST_ENTRY(link, struct pd_node_generation, link);
+        for (uint32_t i = 0; i < g->n_roles; i++) {
+            if (strcmp(g->roles[i].unit->unit->name, part) == 0)
+                return true;
+        }
+    }
+    return false;
 }
 
 static void node_ready(struct pd_node *node, const char *part, bool is_ready, const char *reason)
 {
     struct pd_node_part *p = NULL;
+    if (part_has_left(node, part))
+        return;
     for (uint32_t i = 0; i < node->n_parts; i++) {
         if (strcmp(node->parts[i].name, part) == 0)
             p = &node->parts[i];
@@ -71,6 +86,8 @@ const struct pd_node_api *pd_node_functions(void)
         .ready = node_ready,
         .endpoint_watch = pd_node_endpoint_watch,
         .endpoint_unwatch = pd_node_endpoint_unwatch,
+        .generation_hold = pd_node_generation_hold,
+        .generation_release = pd_node_generation_release,
     };
     return &table;
 }
@@ -87,6 +104,18 @@ bool pd_node_is_ready(const struct pd_node *node, const struct pd_node_part **re
     return node->n_parts > 0;
 }
 
+static void sweep_task(struct pd_task *task, void *arg)
+{
+    (void)task;
+    pd_node_sweep(arg);
+}
+
+static void sweep_timer(struct pd_timer *timer, void *arg)
+{
+    (void)timer;
+    pd_node_sweep(arg);
+}
+
 /* ---- create, start --------------------------------------------------------------------- */
 
 pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **out, struct pd_err *err)
@@ -97,8 +126,17 @@ pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **o
     node->loop = params->loop;
     node->log = params->log;
     node->mods = params->mods;
-    node->conf = pd_conf_get(params->conf);
-    node->root = pd_conf_root(params->conf);
+    pd_list_init(&node->generations);
+    node->reloads.refused_at = PD_TIME_NEVER;
+    pd_task_init(&node->sweep_task, "generations", sweep_task, node);
+    pd_timer_init(&node->sweep_timer, node->loop, "generations", sweep_timer, node);
+    struct pd_node_generation *g = pd_node_generation_make(node, params->conf);
+    if (g == NULL) {
+        pd_free(node);
+        return pd_err_set(err, PD_ENOMEM, "out of memory");
+    }
+    pd_node_generation_switch(node, g);
+    node->first = pd_conf_get(params->conf);
     node->is_second = params->is_second;
     node->started_at = pd_loop_now(params->loop);
     snprintf(node->name, sizeof node->name, "%s",
@@ -110,62 +148,6 @@ pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **o
     return pd_node_build(node, err);
 }
 
-static pd_status listen_http(struct pd_node *node, const struct pd_node_listen_conf *l,
-                             const struct pd_node_door *door, struct pd_err *err)
-{
-    struct pd_http_server *server = l->api == PD_LISTEN_OPENAI ? node->net.openai : node->net.admin;
-    struct pd_addr addr;
-    char text[PD_ADDR_TEXT];
-    pd_status status = pd_addr_parse(node->loop, pd_str_from(l->address), &addr);
-    if (status == PD_OK)
-        status = pd_http_server_listen_as(server, &addr, NULL, door->tls, door->keys);
-    if (status != PD_OK) {
-        pd_err_set(err, status, "cannot listen on %s: %s", l->address,
-                   status == PD_EBUSY ? "the address is in use" : pd_status_text(status));
-        if (status == PD_EINVAL)
-            pd_err_hint(err, "write HOST:PORT with a numeric host, or unix:PATH");
-        return status;
-    }
-    pd_addr_format(node->loop, &addr, text, sizeof text);
-    pd_log_notice(node->log, "listening on %s for %s%s%s", text,
-                  l->api == PD_LISTEN_OPENAI ? "clients" : "operators",
-                  door->tls != NULL ? " with TLS" : "", door->keys != NULL ? ", keys needed" : "");
-    return PD_OK;
-}
-
-static pd_status listen_all(struct pd_node *node, struct pd_err *err)
-{
-    const struct pd_node_conf *c = node->root;
-    for (uint64_t i = 0; i < c->listen.count; i++) {
-        const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
-        pd_status status;
-        if (l->api == PD_LISTEN_PEER) {
-            status = pd_peers_listen_tls(node->peers, pd_str_from(l->address), node->doors[i].tls, NULL, err);
-            if (status == PD_OK)
-                pd_log_notice(node->log, "listening on %s for peers%s", l->address,
-                              node->doors[i].tls != NULL ? " with TLS" : "");
-        } else {
-            status = listen_http(node, l, &node->doors[i], err);
-        }
-        if (status != PD_OK) {
-            snprintf(err->file, sizeof err->file, "%s", l->place.file);
-            err->line = l->place.line;
-            return status;
-        }
-    }
-    for (uint64_t i = 0; i < c->peers.count; i++) {
-        const struct pd_node_peer_conf *p = PD_CONF_ITEM(&c->peers, struct pd_node_peer_conf, i);
-        pd_status status = pd_peers_dial(node->peers, pd_str_from(p->address));
-        if (status != PD_OK) {
-            pd_err_set(err, status, "cannot connect to peer %s: %s", p->address, pd_status_text(status));
-            snprintf(err->file, sizeof err->file, "%s", p->place.file);
-            err->line = p->place.line;
-            return status;
-        }
-    }
-    return PD_OK;
-}
-
 pd_status pd_node_start(struct pd_node *node, struct pd_err *err)
 {
     char id[64];
@@ -174,9 +156,8 @@ pd_status pd_node_start(struct pd_node *node, struct pd_err *err)
         pd_status status = r->ops->start(r->role, err);
         if (status != PD_OK)
             return status;
-        r->is_started = true;
     }
-    pd_status status = listen_all(node, err);
+    pd_status status = pd_node_listen_all(node, err);
     if (status == PD_OK)
         status = pd_node_discovery_start(node, err);
     if (status != PD_OK)
@@ -243,8 +224,7 @@ static bool close_role(struct pd_node *node)
 {
     if (node->n_roles == 0)
         return false;
-    struct pd_node_role *r = &node->roles[--node->n_roles];
-    r->ops->destroy(r->role, close_next, node);
+    pd_node_role_destroy(&node->roles[--node->n_roles], close_next, node);
     return true;
 }
 
@@ -261,8 +241,7 @@ static bool close_engine(struct pd_node *node)
 {
     if (node->n_engines == 0)
         return false;
-    struct pd_node_engine *e = &node->engines[--node->n_engines];
-    e->ops->destroy(e->engine, close_next, node);
+    pd_node_engine_destroy(node->engines[--node->n_engines], close_next, node);
     return true;
 }
 
@@ -280,13 +259,13 @@ static void node_free(struct pd_node *node)
 {
     void (*closed)(void *) = node->closed;
     void *closed_arg = node->closed_arg;
+    /* Those that were closed one after another keep their place. */
     for (uint32_t i = 0; i < PD_NODE_ROLES_MAX; i++)
-        pd_log_child_free(node->roles[i].log);
+        pd_node_role_fini(&node->roles[i]);
     for (uint32_t i = 0; i < PD_NODE_TRANSPORTS_MAX; i++)
         pd_log_child_free(node->transports[i].log);
-    for (uint32_t i = 0; i < PD_NODE_ENGINES_MAX; i++)
-        pd_log_child_free(node->engine_logs[i]);
     codecs_free(node);
+    pd_conf_put(node->first);
     pd_node_endpoints_free(node);
     pd_node_tls_free(node);
     pd_node_metrics_free(node);
@@ -295,7 +274,8 @@ static void node_free(struct pd_node *node)
     pd_reqs_destroy(node->reqs);
     pd_api_destroy(node->api);
     pd_metrics_destroy(node->metrics);
-    pd_conf_put(node->conf);
+    pd_conf_put(node->plugins_from);
+    pd_node_generations_free(node);
     pd_free(node);
     if (closed != NULL)
         closed(closed_arg);
@@ -315,7 +295,7 @@ static void close_step(struct pd_task *task, void *arg)
         }
         /* fall through */
     case 1: /* roles, the last created first */
-        if (close_role(node))
+        if (close_role(node) || pd_node_generations_close_roles(node))
             return;
         node->close_step++;
         /* fall through */
@@ -362,7 +342,7 @@ static void close_step(struct pd_task *task, void *arg)
         node->close_step++;
         /* fall through */
     case 8:
-        if (close_engine(node))
+        if (close_engine(node) || pd_node_generations_close_engines(node))
             return;
         node->close_step++;
         /* fall through */
@@ -375,6 +355,9 @@ void pd_node_destroy(struct pd_node *node, void (*closed)(void *arg), void *arg)
 {
     node->closed = closed;
     node->closed_arg = arg;
+    node->is_closing = true;
+    pd_task_cancel(node->loop, &node->sweep_task);
+    pd_timer_stop(&node->sweep_timer);
     pd_task_init(&node->close_task, "node close", close_step, node);
     pd_loop_defer(node->loop, &node->close_task);
 }

@@ -5,6 +5,7 @@
  *
  * Life:  pd_node_create   builds all instances; nothing listens yet
  *        pd_node_start    roles start, listeners open, peers are dialled
+ *        pd_node_reload   takes another configuration into use; see reload.c
  *        pd_node_drain    takes no new work, tells when the old is done
  *        pd_node_destroy  ends and frees everything
  *
@@ -27,15 +28,16 @@
 #include "net/net.h"
 #include "net/tls.h"
 #include "node/endpoints.h"
+#include "node/engines.h"
+#include "node/generation.h"
+#include "node/roles.h"
 #include "node/sections.h"
 #include "peer/peer.h"
 #include "req/reqs.h"
 #include "sched/plugins.h"
 #include "sched/scheduler.h"
 
-#define PD_NODE_ENGINES_MAX PD_PEER_MAX_ENGINES
 #define PD_NODE_TRANSPORTS_MAX PD_PEER_MAX_TRANSPORTS
-#define PD_NODE_ROLES_MAX 16u
 #define PD_NODE_PARTS_MAX 16u
 
 struct pd_node_params {
@@ -68,12 +70,12 @@ struct pd_node_codec {
     struct pd_log *log;
 };
 
-struct pd_node_role {
-    const char *name;
-    const struct pd_role_ops *ops;
-    struct pd_role *role;
-    struct pd_log *log;
-    bool is_started;
+/* How attempts to take another configuration went. */
+struct pd_node_reloads {
+    uint64_t done, refused;
+    pd_time took_ns;           /* by the last one that was done */
+    pd_time refused_at;        /* the last one that was not; PD_TIME_NEVER: none since the last done */
+    char why[700];             /* it was not */
 };
 
 struct pd_node_part {
@@ -86,8 +88,14 @@ struct pd_node {
     struct pd_loop *loop;
     struct pd_log *log;
     struct pd_mods *mods;
-    struct pd_conf *conf;
-    const struct pd_node_conf *root;
+    const struct pd_node_conf *root; /* of the current generation */
+    struct pd_conf *first;     /* what transports and codecs were made from */
+    struct pd_list generations; /* oldest first; the last one is the current */
+    struct pd_node_generation *generation;
+    uint64_t generation_number;
+    struct pd_task sweep_task;
+    struct pd_timer sweep_timer;
+    struct pd_node_reloads reloads;
     char name[64];
     char host_id[64];
     struct pd_node_id id;
@@ -98,17 +106,20 @@ struct pd_node {
     struct pd_api *api;
     struct pd_reqs *reqs;
     struct pd_sched_plugins *plugins;
+    const struct pd_sched_conf *plugins_conf; /* what they were made from */
+    struct pd_conf *plugins_from;
     struct pd_sched *sched;
     struct pd_net net;
+    uint64_t descriptors;      /* for connections of clients, and those to servers for them */
     struct pd_peers *peers;
     struct pd_node_door *doors; /* one per listener of the configuration; see tls.c */
     struct pd_tls *link_out;    /* NULL: links are plain */
     struct pd_tls *link_in;
     struct pd_peer_watch *peer_watch;
     struct pd_kv *kv;
-    struct pd_node_engine engines[PD_NODE_ENGINES_MAX];
-    struct pd_log *engine_logs[PD_NODE_ENGINES_MAX];
+    struct pd_node_engine_unit *engines[PD_NODE_ENGINES_MAX];
     uint32_t n_engines;
+    uint32_t engine_serial;
     struct pd_node_transport transports[PD_NODE_TRANSPORTS_MAX];
     uint32_t n_transports;
     struct pd_node_servers servers;
@@ -120,6 +131,8 @@ struct pd_node {
     struct pd_node_part parts[PD_NODE_PARTS_MAX];
     uint32_t n_parts;
     bool is_draining;
+    bool is_closing;
+    bool waits_for_generations;
     struct pd_node_meters *meters; /* see metrics.c */
     uint32_t n_undrained;      /* roles that still have work */
     void (*drained)(void *arg);
@@ -137,6 +150,13 @@ struct pd_node {
 pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **out, struct pd_err *err);
 /* PD_OK, or err says why not; pd_node_destroy then. */
 pd_status pd_node_start(struct pd_node *node, struct pd_err *err);
+/* Takes another configuration into use: its root is a struct pd_node_conf whose
+ * units are loaded.  A reference is taken.  PD_OK: it holds from here on; what
+ * only the one before uses ends with its requests.  Otherwise err says why and
+ * nothing has changed.  Not while the node drains (PD_EBUSY). */
+pd_status pd_node_reload(struct pd_node *node, struct pd_conf *conf, struct pd_err *err);
+/* A configuration that could not even be read. */
+void pd_node_reload_refused(struct pd_node *node, const struct pd_err *err);
 /* done follows once no role has work left; may be called once. */
 void pd_node_drain(struct pd_node *node, void (*done)(void *arg), void *arg);
 /* closed is the last call; the node is gone before it. */
@@ -154,11 +174,39 @@ const struct pd_node_api *pd_node_functions(void);
 struct pd_node_room {
     uint32_t clients, servers, operators, refusing;
 };
-/* PD_OK; PD_ELIMIT with err: too few descriptors for anything. */
-pd_status pd_node_room_find(struct pd_node *node, struct pd_node_room *out, struct pd_err *err);
+/* Sets node->descriptors, once, before there are clients.  PD_OK; PD_ELIMIT with
+ * err: too few for anything. */
+pd_status pd_node_room_find(struct pd_node *node, struct pd_err *err);
+/* What of them each gets with a configuration. */
+void pd_node_room_share(struct pd_node *node, const struct pd_node_conf *c, struct pd_node_room *out);
+struct pd_instance_ctx pd_node_ctx(struct pd_node *node, const char *name, struct pd_log *log);
+/* Names the place of a configuration group in an error that has none; returns status. */
+pd_status pd_node_at_place(struct pd_err *err, const struct pd_conf_place *place, pd_status status);
+/* The description of the node with these engines; `out` borrows from `engines`
+ * (room for PD_NODE_ENGINES_MAX), name and listener are those of now. */
+void pd_node_describe(struct pd_node *node, const struct pd_node_conf *c,
+                      struct pd_node_engine_unit *const *units, uint32_t n, struct pd_peer_engine *engines,
+                      struct pd_peer_desc *out);
+pd_status pd_node_region_add(struct pd_node *node, struct pd_node_engine_unit *u, struct pd_err *err);
+pd_status pd_node_sched_build(struct pd_node *node, const struct pd_node_conf *c, struct pd_conf *conf,
+                              struct pd_err *err);
+/* The HTTP server of an api, made when there is none. */
+pd_status pd_node_server(struct pd_node *node, const struct pd_node_conf *c, uint32_t api,
+                         struct pd_http_server **out, struct pd_err *err);
+/* Limits that may change while servers run. */
+void pd_node_limits_apply(struct pd_node *node);
+/* listen.c */
+pd_status pd_node_listen_http(struct pd_node *node, const struct pd_node_listen_conf *l,
+                              const struct pd_node_door *door, struct pd_err *err);
+pd_status pd_node_listen_all(struct pd_node *node, struct pd_err *err);
+pd_status pd_node_dial(struct pd_node *node, const struct pd_node_peer_conf *p, struct pd_err *err);
 pd_status pd_node_build(struct pd_node *node, struct pd_err *err);
 /* TLS and keys: of listeners and links, and of one endpoint (e->host is set). */
 pd_status pd_node_tls_build(struct pd_node *node, struct pd_err *err);
+/* TLS and keys of one listener, made anew from their files. */
+pd_status pd_node_door_build(struct pd_node *node, const struct pd_node_listen_conf *l,
+                             struct pd_node_door *door, struct pd_err *err);
+void pd_node_door_free(struct pd_node *node, struct pd_node_door *door);
 pd_status pd_node_tls_endpoint(struct pd_node *node, const struct pd_node_endpoint_conf *c,
                                struct pd_node_endpoint *e, struct pd_err *err);
 void pd_node_tls_free(struct pd_node *node);
@@ -174,6 +222,8 @@ struct pd_sources *pd_node_sources(const struct pd_node *node);
 pd_status pd_node_admin_routes(struct pd_node *node);
 pd_status pd_node_metrics_add(struct pd_node *node);
 void pd_node_metrics_free(struct pd_node *node);
+/* Follows what the node is made of now. */
+void pd_node_metrics_rebuild(struct pd_node *node);
 /* Brings figures that are kept elsewhere into the registry; before it is shown. */
 void pd_node_metrics_refresh(struct pd_node *node);
 

@@ -148,7 +148,7 @@ void pd_report_engines(struct pd_node *node, struct pd_view *v)
     };
     pd_view_table(v, "engines", "ENGINES", columns, NULL);
     for (uint32_t i = 0; i < node->n_engines; i++) {
-        const struct pd_node_engine *e = &node->engines[i];
+        const struct pd_node_engine *e = &node->engines[i]->e;
         struct pd_engine_load load = { .size = sizeof load };
         e->ops->load(e->engine, &load);
         pd_view_row(v);

@@ -25,6 +25,8 @@ void pd_report_modules(struct pd_node *node, struct pd_view *v);
 /* Tables "sources" and "entries" of discovery. */
 void pd_report_sources(struct pd_node *node, struct pd_view *v);
 void pd_report_entries(struct pd_node *node, struct pd_view *v);
+/* Table "generations", object "reloads". */
+void pd_report_generations(struct pd_node *node, struct pd_view *v);
 /* Table "requests": live ones, then finished ones, at most max rows. */
 void pd_report_requests(struct pd_node *node, struct pd_view *v, uint32_t max);
 /* Tables "transfers" and "leases", at most max rows each; PD_OK, PD_ENOMEM. */

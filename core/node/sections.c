@@ -329,12 +329,34 @@ const struct pd_option *pd_node_endpoint_rows(void)
     return endpoint_rows;
 }
 
+const struct pd_option *pd_node_listen_rows(void)
+{
+    return listen_rows;
+}
+
+bool pd_node_tls_equal(const struct pd_node_tls_conf *a, const struct pd_node_tls_conf *b)
+{
+    return a == b || (a != NULL && b != NULL && pd_conf_equal(listen_tls_rows, a, b));
+}
+
 static const struct pd_option *row_of(const char *name)
 {
     const struct pd_option *r = sections;
     while (r->name != NULL && strcmp(r->name, name) != 0)
         r++;
     return r;
+}
+
+bool pd_node_section_equal(const char *name, const struct pd_node_conf *a, const struct pd_node_conf *b)
+{
+    const struct pd_option rows[] = { *row_of(name), PD_OPT_END };
+    return pd_conf_equal(rows, a, b);
+}
+
+void pd_node_section_place(const char *name, const struct pd_conf *conf, struct pd_conf_place *out)
+{
+    /* Behind the last member of it stands the key itself. */
+    *out = pd_conf_item_place(conf, name, UINT64_MAX);
 }
 
 void pd_node_conf_module_path(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report)

@@ -136,8 +136,15 @@ struct pd_node_conf {
 
 /* The rows of struct pd_node_conf. */
 const struct pd_option *pd_node_sections(void);
-/* The rows of struct pd_node_endpoint_conf. */
+/* The rows of struct pd_node_endpoint_conf and struct pd_node_listen_conf. */
 const struct pd_option *pd_node_endpoint_rows(void);
+const struct pd_option *pd_node_listen_rows(void);
+/* Whether two listeners have the same TLS; either may be NULL. */
+bool pd_node_tls_equal(const struct pd_node_tls_conf *a, const struct pd_node_tls_conf *b);
+/* Whether the top level option of that name is the same in both. */
+bool pd_node_section_equal(const char *name, const struct pd_node_conf *a, const struct pd_node_conf *b);
+/* Where it stands in a configuration; line 0: nowhere. */
+void pd_node_section_place(const char *name, const struct pd_conf *conf, struct pd_conf_place *out);
 
 /* Reads a configuration the whole way: opens path (or, when text is not NULL,
  * reads *text and calls it path), sets module_path, loads the modules that

@@ -12,44 +12,45 @@
 #define LINK_ALPN "pdplane"
 #define DATA_ALPN "pdplane-data"
 
-static pd_status at_place(struct pd_err *err, const struct pd_conf_place *place, pd_status status)
-{
-    if (status != PD_OK && err->file[0] == '\0') {
-        snprintf(err->file, sizeof err->file, "%s", place->file);
-        err->line = place->line;
-    }
-    return status;
-}
-
 static pd_status make(struct pd_node *node, const struct pd_node_tls_conf *c, bool is_server,
                       const char *what, const char *alpn, struct pd_tls **out, struct pd_err *err)
 {
     struct pd_tls_conf conf = { .is_server = is_server, .what = what, .certificate = c->certificate,
                                 .key = c->key, .ca = c->ca, .name = c->name, .alpn = alpn };
-    return at_place(err, &c->place, pd_tls_create(node->loop, node->log, &conf, out, err));
+    return pd_node_at_place(err, &c->place, pd_tls_create(node->loop, node->log, &conf, out, err));
 }
 
-static pd_status door_build(struct pd_node *node, const struct pd_node_listen_conf *l,
-                            struct pd_node_door *door, struct pd_err *err)
+pd_status pd_node_door_build(struct pd_node *node, const struct pd_node_listen_conf *l,
+                             struct pd_node_door *door, struct pd_err *err)
 {
     bool is_peer = l->api == PD_LISTEN_PEER;
     pd_status st = PD_OK;
     if (l->tls != NULL && is_peer && l->tls->ca == NULL) {
         pd_err_set(err, PD_EINVAL, "a peer listener with TLS needs ca");
         pd_err_hint(err, "nodes know each other by their certificates; set tls in link for both sides");
-        return at_place(err, &l->tls->place, PD_EINVAL);
+        return pd_node_at_place(err, &l->tls->place, PD_EINVAL);
     }
     if (l->tls != NULL)
         st = make(node, l->tls, true, is_peer ? "peers" : l->api == PD_LISTEN_OPENAI ? "clients"
                                                                                      : "operators",
                   is_peer ? LINK_ALPN : NULL, &door->tls, err);
     if (st == PD_OK && l->api_keys_file != NULL && l->api != PD_LISTEN_OPENAI)
-        return at_place(err, &l->place, pd_err_set(err, PD_EINVAL,
+        return pd_node_at_place(err, &l->place, pd_err_set(err, PD_EINVAL,
                                                    "api_keys_file is for listeners with api \"openai\""));
     if (st == PD_OK && l->api_keys_file != NULL)
-        st = at_place(err, &l->place,
+        st = pd_node_at_place(err, &l->place,
                       pd_keys_create(node->loop, node->log, l->api_keys_file, &door->keys, err));
+    if (is_peer && l->tls == NULL)
+        door->tls = node->link_in;
     return st;
+}
+
+void pd_node_door_free(struct pd_node *node, struct pd_node_door *door)
+{
+    if (door->tls != node->link_in)
+        pd_tls_destroy(door->tls);
+    pd_keys_destroy(door->keys);
+    *door = (struct pd_node_door){ .tls = NULL };
 }
 
 pd_status pd_node_tls_build(struct pd_node *node, struct pd_err *err)
@@ -70,9 +71,7 @@ pd_status pd_node_tls_build(struct pd_node *node, struct pd_err *err)
     }
     for (uint64_t i = 0; i < c->listen.count && st == PD_OK; i++) {
         const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
-        st = door_build(node, l, &node->doors[i], err);
-        if (l->api == PD_LISTEN_PEER && l->tls == NULL)
-            node->doors[i].tls = node->link_in;
+        st = pd_node_door_build(node, l, &node->doors[i], err);
     }
     return st;
 }
@@ -84,7 +83,7 @@ pd_status pd_node_tls_endpoint(struct pd_node *node, const struct pd_node_endpoi
     struct pd_node_tls_conf conf = c->tls != NULL ? *c->tls : none;
     bool is_https = pd_str_starts_with(pd_str_from(c->url), PD_STR("https://"));
     if (!is_https && c->tls != NULL)
-        return at_place(err, &conf.place, pd_err_set(err, PD_EINVAL, "tls is given but url is not https://"));
+        return pd_node_at_place(err, &conf.place, pd_err_set(err, PD_EINVAL, "tls is given but url is not https://"));
     if (!is_https)
         return PD_OK;
     if (conf.name == NULL)
@@ -96,11 +95,8 @@ pd_status pd_node_tls_endpoint(struct pd_node *node, const struct pd_node_endpoi
 
 void pd_node_tls_free(struct pd_node *node)
 {
-    for (uint64_t i = 0; node->doors != NULL && i < node->root->listen.count; i++) {
-        if (node->doors[i].tls != node->link_in)
-            pd_tls_destroy(node->doors[i].tls);
-        pd_keys_destroy(node->doors[i].keys);
-    }
+    for (uint64_t i = 0; node->doors != NULL && i < node->root->listen.count; i++)
+        pd_node_door_free(node, &node->doors[i]);
     pd_free(node->doors);
     pd_tls_destroy(node->link_in);
     pd_tls_destroy(node->link_out);

@@ -247,7 +247,7 @@ static void node_count(struct node *n)
     }
     for (uint32_t i = 0; i < n->node->n_engines; i++) {
         struct pd_engine_load load = { .size = sizeof load };
-        n->node->engines[i].ops->load(n->node->engines[i].engine, &load);
+        n->node->engines[i]->e.ops->load(n->node->engines[i]->e.engine, &load);
         to[FUZZ_SEEN_PREEMPTED] += load.preemptions;
         to[FUZZ_SEEN_CACHED] += load.cached_tokens;
     }
@@ -777,7 +777,7 @@ static void node_leaks(struct world *w, const struct node *n)
         fail(w, "leak", "%s has %.0f transfers", host, metric(n, "pdplane_kv_transfer_inflight"));
     for (uint32_t i = 0; i < n->node->n_engines; i++) {
         struct pd_engine_load load = { .size = sizeof load };
-        n->node->engines[i].ops->load(n->node->engines[i].engine, &load);
+        n->node->engines[i]->e.ops->load(n->node->engines[i]->e.engine, &load);
         if (load.blocks_free != load.blocks_total || load.running + load.waiting != 0)
             fail(w, "leak", "%s has %u of %u blocks free, %u sequences run, %u wait", host, load.blocks_free,
                  load.blocks_total, load.running, load.waiting);

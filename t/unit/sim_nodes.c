@@ -53,11 +53,36 @@ static void on_line(void *arg, int32_t level, struct pd_str line)
     pd_sim_note(n->loop, "%.*s", PD_STR_ARG(line));
 }
 
+struct pd_conf *sim_conf_read(struct sim_node *n, const char *text)
+{
+    static char whole[32768], path[8192];
+    struct pd_conf_report report;
+    struct pd_conf *conf = NULL;
+    module_path(path, sizeof path);
+    snprintf(whole, sizeof whole, "%s%s", path, text);
+    struct pd_str bytes = { whole, strlen(whole) };
+    pd_conf_report_init(&report);
+    if (pd_node_conf_read("test.conf", &bytes, NULL, n->mods, &report, &conf) != PD_OK) {
+        pd_conf_report_print(&report, stderr);
+        conf = NULL;
+    }
+    pd_conf_report_fini(&report);
+    return conf;
+}
+
+pd_status sim_node_reload(struct sim_node *n, const char *text, struct pd_err *err)
+{
+    struct pd_conf *conf = sim_conf_read(n, text);
+    assert_non_null(conf);
+    memset(err, 0, sizeof *err);
+    pd_status status = pd_node_reload(n->node, conf, err);
+    pd_conf_put(conf);
+    return status;
+}
+
 struct sim_node *sim_node_start(struct sim_cluster *c, const char *host, const char *text)
 {
-    static char whole[16384], path[8192];
     struct sim_node *n = NULL;
-    struct pd_conf_report report;
     struct pd_err err;
     char ip[32];
     memset(&err, 0, sizeof err);
@@ -79,14 +104,8 @@ struct sim_node *sim_node_start(struct sim_cluster *c, const char *host, const c
     assert_int_equal(pd_log_create(&log, &err, &n->log), PD_OK);
     struct pd_mods_params mods = { .host = pd_host_api_table() };
     assert_int_equal(pd_mods_create(&mods, &n->mods), PD_OK);
-    module_path(path, sizeof path);
-    snprintf(whole, sizeof whole, "%s%s", path, text);
-    struct pd_str bytes = { whole, strlen(whole) };
-    pd_conf_report_init(&report);
-    if (pd_node_conf_read("test.conf", &bytes, NULL, n->mods, &report, &n->conf) != PD_OK)
-        pd_conf_report_print(&report, stderr);
+    n->conf = sim_conf_read(n, text);
     assert_non_null(n->conf);
-    pd_conf_report_fini(&report);
     struct pd_node_params params = { .loop = n->loop, .log = n->log, .mods = n->mods, .conf = n->conf,
                                      .name = host, .host_id = host };
     pd_status status = pd_node_create(&params, &n->node, &err);

@@ -44,6 +44,11 @@ void sim_cluster_fini(struct sim_cluster *c);
 /* Starts a node on 10.0.0.1, 10.0.0.2 ... in the order of first starts; text is its configuration
  * without module_path.  Fails the test when it does not start. */
 struct sim_node *sim_node_start(struct sim_cluster *c, const char *host, const char *text);
+/* Reads a configuration for a node, as sim_node_start does; NULL: it is none, and
+ * what is wrong was printed.  Gives: pd_conf_put. */
+struct pd_conf *sim_conf_read(struct sim_node *n, const char *text);
+/* Takes another configuration into use, in the turn that runs; what pd_node_reload says. */
+pd_status sim_node_reload(struct sim_node *n, const char *text, struct pd_err *err);
 /* The host dies at once. */
 void sim_node_crash(struct sim_node *n, bool tell_peers);
 /* Sends a POST from a new host and runs until its answer is over. */

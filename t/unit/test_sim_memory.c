@@ -112,7 +112,7 @@ static void arm(void *arg)
 static void check_free(struct sim_node *n)
 {
     struct pd_engine_load load = { .size = sizeof load };
-    n->node->engines[0].ops->load(n->node->engines[0].engine, &load);
+    n->node->engines[0]->e.ops->load(n->node->engines[0]->e.engine, &load);
     assert_int_equal(load.running + load.waiting, 0);
     assert_int_equal(load.blocks_free, load.blocks_total);
 }

@@ -192,7 +192,7 @@ static void test_prefill_faults(void **state)
             pd_sim_run_until(c.sim, pd_sim_now(c.sim) + 20 * PD_SEC);
             struct sim_node *d = &c.nodes[2];
             struct pd_engine_load load = { .size = sizeof load };
-            d->node->engines[0].ops->load(d->node->engines[0].engine, &load);
+            d->node->engines[0]->e.ops->load(d->node->engines[0]->e.engine, &load);
             assert_int_equal(load.running + load.waiting, 0);
             assert_int_equal(load.blocks_free, load.blocks_total);
             assert_true(metric(d, "pdplane_kv_leases") == 0);

@@ -63,6 +63,7 @@ struct pd_node_endpoint_events {
 };
 
 struct pd_node_endpoint_watch; /* a registration */
+struct pd_node_generation; /* a configuration, whole and immutable */
 
 struct pd_node_api {
     uint32_t size;
@@ -83,6 +84,11 @@ struct pd_node_api {
     pd_status (*endpoint_watch)(struct pd_node *node, const struct pd_node_endpoint_events *events,
                                 void *arg, struct pd_node_endpoint_watch **out);
     void (*endpoint_unwatch)(struct pd_node_endpoint_watch *watch);
+    /* Every request holds the generation in force when it began, from its begin
+     * to its end: options and engines of then are there as long.  Gives:
+     * generation_release. */
+    struct pd_node_generation *(*generation_hold)(struct pd_node *node);
+    void (*generation_release)(struct pd_node_generation *generation);
 };
 
 #ifdef __cplusplus

@@ -31,6 +31,12 @@ struct pd_role_ops {
     /* Ends what is left with an honest error and frees everything; closed(arg)
      * is the last call. */
     void (*destroy)(struct pd_role *role, void (*closed)(void *arg), void *arg);
+    /* Goes on with other options: what begins from here on follows conf, which is
+     * valid until the next adopt or destroy.  What began before may use the
+     * options of then as long as it holds its generation (node.h).  Cannot fail:
+     * what is wrong with options is the unit's check to say.  May be NULL: the
+     * options of the role then cannot change while the node runs. */
+    void (*adopt)(struct pd_role *role, const void *conf);
 };
 
 #ifdef __cplusplus

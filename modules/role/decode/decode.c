@@ -169,6 +169,11 @@ static void decode_destroy(struct pd_role *role, void (*closed)(void *arg), void
         role_settle(d);
 }
 
+static void decode_adopt(struct pd_role *role, const void *conf)
+{
+    ((struct decode *)role)->conf = conf;
+}
+
 static const struct pd_option_name handover_names[] = {
     { "full", DECODE_FULL },
     { "n-1", DECODE_N_MINUS_1 },
@@ -200,6 +205,7 @@ static const struct pd_role_ops decode_ops = {
     .start = decode_start,
     .drain = decode_drain,
     .destroy = decode_destroy,
+    .adopt = decode_adopt,
 };
 
 static const struct pd_unit decode_units[] = {

@@ -26,6 +26,8 @@ enum state { WAITING, REACHING, MOVING, RUNNING, CLOSING };
 
 struct leg {
     struct decode *role;
+    const struct decode_conf *conf;    /* of the generation in which it began */
+    struct pd_node_generation *generation;
     struct leg *next, **link;          /* in role->legs */
     struct leg *wait_next;             /* in role->waiting */
     enum state state;
@@ -82,7 +84,7 @@ static pd_time now_of(const struct leg *leg)
 static bool unsent_add(struct leg *leg, uint32_t type, struct pd_str bytes)
 {
     size_t need = leg->unsent_n + 8 + bytes.n;
-    if (need > leg->role->conf->unsent_max)
+    if (need > leg->conf->unsent_max)
         return false;
     if (need > leg->unsent_cap) {
         size_t cap = leg->unsent_cap == 0 ? 4096 : leg->unsent_cap * 2;
@@ -206,6 +208,7 @@ static void leg_close(struct leg *leg)
     d->api->message_free(d->apis, leg->message);
     free(leg->tokens);
     free(leg->unsent);
+    d->node->generation_release(leg->generation);
     free(leg);
     if (d->waiting_first != NULL)
         pd_loop_defer(d->loop, &d->retry);
@@ -377,7 +380,7 @@ static bool send_handover(struct leg *leg)
     m.bytes = r->bytes;
     m.prefill_ns = now_of(leg) - leg->order_at;
     m.transfer_ns = r->transfer_ns + r->verify_ns;
-    m.tokens = (d->conf->handover == DECODE_FULL ? leg->n_tokens : leg->n_tokens - 1) - leg->computed;
+    m.tokens = (leg->conf->handover == DECODE_FULL ? leg->n_tokens : leg->n_tokens - 1) - leg->computed;
     m.transport = (struct pd_str){ r->transport, strlen(r->transport) };
     m.prefill = p->name;
     m.detail = (struct pd_str){ r->reason, strlen(r->reason) };
@@ -400,7 +403,7 @@ static void leg_advance(struct leg *leg)
         leg_finish(leg, PD_FINISH_STOP);
         return;
     }
-    if (leg->role->conf->handover == DECODE_FULL && !leg->has_first) {
+    if (leg->conf->handover == DECODE_FULL && !leg->has_first) {
         if (leg->order == NULL)
             leg_next_prefill(leg, "the first token did not come");
         return;
@@ -530,7 +533,7 @@ static bool order_open(struct leg *leg)
     const struct pd_leg_prefill *p = &leg->ask->prefills[leg->candidate - 1];
     struct pd_kv_region *region = d->kv->region(d->kvs, leg->engine->name);
     uint32_t block_tokens = leg->engine->info.layout.block_tokens;
-    uint32_t to = d->conf->handover == DECODE_FULL ? leg->n_tokens : leg->n_tokens - 1;
+    uint32_t to = leg->conf->handover == DECODE_FULL ? leg->n_tokens : leg->n_tokens - 1;
     uint32_t n_blocks = (to + block_tokens - 1) / block_tokens;
     if (region == NULL || to <= leg->computed || d->kv->can_receive(d->kvs, leg->peer, region) != PD_OK)
         return false;
@@ -551,8 +554,8 @@ static bool order_open(struct leg *leg)
     struct pd_leg_order order = {
         .size = sizeof order, .request_id = leg->ask->request_id, .engine = p->engine,
         .cache_salt = leg->ask->cache_salt, .tokens = leg->tokens, .n_tokens = leg->n_tokens,
-        .from = leg->computed, .upto = to, .n_output = leg->ask->n_output, .sample = d->conf->handover == DECODE_FULL,
-        .priority = leg->ask->priority, .deadline_ms = d->conf->prefill_timeout / PD_MS,
+        .from = leg->computed, .upto = to, .n_output = leg->ask->n_output, .sample = leg->conf->handover == DECODE_FULL,
+        .priority = leg->ask->priority, .deadline_ms = leg->conf->prefill_timeout / PD_MS,
         .sampling = leg->ask->sampling, .grant = d->kv->dest_grant(leg->dest),
     };
     struct pd_str bytes;
@@ -566,7 +569,7 @@ static bool order_open(struct leg *leg)
     leg->order_at = now_of(leg);
     d->req->stage(d->reqs, leg->record, PD_REQ_PREFILL_SENT, now_of(leg));
     snprintf(leg->record->prefill, sizeof leg->record->prefill, "%.*s", PD_STR_ARG(p->name));
-    pd_timer_start(&leg->order_timer, d->conf->prefill_timeout);
+    pd_timer_start(&leg->order_timer, leg->conf->prefill_timeout);
     if (status != PD_OK) {
         /* The windows are open: their end brings the leg to the next candidate. */
         leg->order = NULL;
@@ -583,7 +586,7 @@ static bool candidate_try(struct leg *leg, const struct pd_leg_prefill *p)
     leg->order_at = now_of(leg);
     if (status == PD_PENDING) {
         leg->state = REACHING;
-        pd_timer_start(&leg->order_timer, d->conf->prefill_timeout);
+        pd_timer_start(&leg->order_timer, leg->conf->prefill_timeout);
         return true;
     }
     return status == PD_OK && order_open(leg);
@@ -662,7 +665,7 @@ static void leg_run(struct leg *leg, bool with_first)
 {
     struct decode *d = leg->role;
     const struct pd_engine_ops *ops = leg->engine->ops;
-    uint32_t to = d->conf->handover == DECODE_FULL ? leg->n_tokens : leg->n_tokens - 1;
+    uint32_t to = leg->conf->handover == DECODE_FULL ? leg->n_tokens : leg->n_tokens - 1;
     pd_status status = PD_OK;
     if (leg->is_valid)
         status = ops->seq_import(leg->seq, to);
@@ -703,7 +706,7 @@ static void leg_decide(struct leg *leg)
     const struct pd_leg *ask = leg->ask;
     uint32_t uncached = leg->n_tokens - leg->computed;
     uint32_t wanted = uncached;
-    if (leg->role->conf->handover == DECODE_N_MINUS_1 && wanted > 0)
+    if (leg->conf->handover == DECODE_N_MINUS_1 && wanted > 0)
         wanted--; /* the last token is computed here */
     char reason[96];
     bool is_remote = false;
@@ -767,8 +770,8 @@ static void leg_begin(struct leg *leg)
                  "the prompt needs more KV blocks than the model has");
         return;
     }
-    if (status != PD_EAGAIN || d->n_waiting >= d->conf->queue ||
-        d->waiting_tokens + leg->n_tokens > d->conf->queue_tokens) {
+    if (status != PD_EAGAIN || d->n_waiting >= leg->conf->queue ||
+        d->waiting_tokens + leg->n_tokens > leg->conf->queue_tokens) {
         leg_fail(leg, 429, "rate_limit_error", "queue_full", "too many requests wait for memory");
         return;
     }
@@ -920,6 +923,7 @@ void decode_leg_accept(struct decode *d, struct pd_call *call, struct pd_str fir
         return;
     }
     leg->role = d;
+    leg->conf = d->conf;
     leg->message = message;
     leg->ask = message->leg;
     leg->engine = engine;
@@ -934,6 +938,7 @@ void decode_leg_accept(struct decode *d, struct pd_call *call, struct pd_str fir
         call_refuse(d, call, 429, "rate_limit_error", "queue_full", "too many requests");
         return;
     }
+    leg->generation = d->node->generation_hold(d->nodes);
     leg->record->api = PD_REQ_API_NONE;
     snprintf(leg->record->model, sizeof leg->record->model, "%.*s", PD_STR_ARG(leg->ask->model));
     snprintf(leg->record->decode, sizeof leg->record->decode, "%s", d->node->name(d->nodes));

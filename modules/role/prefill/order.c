@@ -30,6 +30,7 @@ struct order {
     struct pd_seq *seq;
     struct pd_kv_source *source;
     uint32_t computed;
+    struct pd_node_generation *generation; /* in which it began */
     bool is_computed;                  /* the engine has finished */
     bool is_handed;                    /* the hand-over was found valid */
     struct pd_timer deadline;
@@ -87,6 +88,7 @@ static void order_close(struct order *o)
         o->next->link = o->link;
     p->n_orders--;
     p->api->message_free(p->apis, o->message);
+    p->node->generation_release(o->generation);
     free(o);
     if (p->waiting_first != NULL)
         pd_loop_defer(p->loop, &p->retry);
@@ -374,6 +376,7 @@ void prefill_order_accept(struct prefill *p, struct pd_call *call, pd_peer_ref f
     snprintf(o->record->model, sizeof o->record->model, "%s", o->engine->model);
     snprintf(o->record->prefill, sizeof o->record->prefill, "%s", p->node->name(p->nodes));
     o->record->user = o;
+    o->generation = p->node->generation_hold(p->nodes);
     pd_timer_init(&o->deadline, p->loop, "prefill deadline", on_deadline, o);
     if (o->ask->deadline_ms != 0 && o->ask->deadline_ms < UINT64_MAX / PD_MS)
         pd_timer_start(&o->deadline, o->ask->deadline_ms * PD_MS);

@@ -137,6 +137,11 @@ static void prefill_destroy(struct pd_role *role, void (*closed)(void *arg), voi
         prefill_settle(p);
 }
 
+static void prefill_adopt(struct pd_role *role, const void *conf)
+{
+    ((struct prefill *)role)->conf = conf;
+}
+
 static const struct pd_option prefill_options[] = {
     PD_OPT_INT("queue", struct prefill_conf, queue, "256", .min = 0, .max = 1 << 20, .unit = "orders",
                .help = "Orders that may wait for KV blocks; more are refused, and the decode node "
@@ -151,6 +156,7 @@ static const struct pd_role_ops prefill_ops = {
     .start = prefill_start,
     .drain = prefill_drain,
     .destroy = prefill_destroy,
+    .adopt = prefill_adopt,
 };
 
 static const struct pd_unit prefill_units[] = {

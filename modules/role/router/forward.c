@@ -188,8 +188,8 @@ void forward_start(struct request *q, struct leg *leg, struct target *t)
     struct pd_http_call_opts opts = {
         .size = sizeof opts, .addr = t->addr, .host = { e->authority, strlen(e->authority) },
         .method = PD_HTTP_POST, .target = want.target, .headers = headers, .n_headers = n, .body = &iov,
-        .n_body = 1, .is_replayable = 1, .first_byte_ns = r->conf->deadline,
-        .idle_ns = r->conf->deadline, .tls = e->tls,
+        .n_body = 1, .is_replayable = 1, .first_byte_ns = q->conf->deadline,
+        .idle_ns = q->conf->deadline, .tls = e->tls,
     };
     q->forward_sse = false;
     q->forward_status = 0;

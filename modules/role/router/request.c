@@ -61,6 +61,7 @@ static void request_free(struct request *q)
     r->api->request_free(r->apis, q->api);
     free(q->forward_body);
     relay_reset(q);
+    r->node->generation_release(q->generation);
     if (q->prompts != &q->prompt)
         free(q->prompts);
     if (q->n_legs == 1 && r->n_spare < SPARE_MAX) {
@@ -207,7 +208,7 @@ static void answer_begin(struct request *q)
     if (q->is_begun)
         return;
     memcpy(headers, sse_headers, sizeof sse_headers);
-    if (r->conf->node_headers) {
+    if (q->conf->node_headers) {
         headers[n++] = (struct pd_http_header){ PD_STR("x-pdplane-decode"),
                                                 { q->record->decode, strlen(q->record->decode) } };
         if (q->record->prefill[0] != '\0')
@@ -247,10 +248,10 @@ static void answer_finish(struct request *q)
     } else {
         struct pd_http_header headers[3] = { json_type[0] };
         size_t n = 1;
-        if (r->conf->node_headers)
+        if (q->conf->node_headers)
             headers[n++] = (struct pd_http_header){ PD_STR("x-pdplane-decode"),
                                                     { q->record->decode, strlen(q->record->decode) } };
-        if (r->conf->node_headers && q->record->prefill[0] != '\0')
+        if (q->conf->node_headers && q->record->prefill[0] != '\0')
             headers[n++] = (struct pd_http_header){ PD_STR("x-pdplane-prefill"),
                                                     { q->record->prefill, strlen(q->record->prefill) } };
         r->net->respond(q->http, 200, headers, n, out);
@@ -477,7 +478,7 @@ static pd_status leg_encode(const struct leg *leg, const struct target *t, const
     m.sampling.seed = seed_of(q, leg->index % a->n_choices);
     m.max_output = a->max_output;
     m.priority = a->priority;
-    m.deadline_ms = r->conf->deadline / PD_MS;
+    m.deadline_ms = q->conf->deadline / PD_MS;
     m.n_stops = a->n_stops;
     for (uint32_t i = 0; i < a->n_stops; i++)
         m.stops[i] = a->stops[i];
@@ -644,7 +645,7 @@ bool leg_again(struct leg *leg, const char *why)
     /* Behind delivered tokens only an engine goes on that would have written
      * the same ones. */
     if ((leg->n_output > 0 && (leg->flags & PD_ENGINE_EXACT) == 0) ||
-        leg->attempts > r->conf->retries || leg->n_avoid == ROUTER_AVOID_MAX || r->is_closing)
+        leg->attempts > q->conf->retries || leg->n_avoid == ROUTER_AVOID_MAX || r->is_closing)
         return false;
     if (leg->n_output > 0)
         r->req->note(q->record, "goes on behind %u tokens", leg->n_output);
@@ -791,6 +792,8 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         return;
     }
     q->router = r;
+    q->conf = r->conf;
+    q->generation = r->node->generation_hold(r->nodes);
     q->http = http;
     q->kind = kind;
     q->api = api;
@@ -809,7 +812,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
     q->link = &r->requests;
     r->n_requests++;
     r->net->req_set_events(http, &http_events, q);
-    r->net->req_set_deadline(http, r->conf->deadline);
+    r->net->req_set_deadline(http, q->conf->deadline);
     if (!prompts_hash(q)) {
         request_failf(q, 503, "server_error", "overloaded", "out of memory");
         return;

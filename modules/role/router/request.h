@@ -48,6 +48,8 @@ struct relay {
 
 struct request {
     struct router *router;
+    const struct router_conf *conf;    /* of the generation in which it began */
+    struct pd_node_generation *generation;
     struct request *next, **link;
     struct pd_http_req *http;
     uint32_t kind;

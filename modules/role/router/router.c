@@ -136,23 +136,34 @@ void router_model_add(struct router *r, struct pd_str model)
         pd_log_warn(r->log, "no route for model \"%s\": %s", r->models[i], pd_host()->status_text(status));
 }
 
-static pd_status routes_add(struct router *r)
+/* With the limit that holds now. */
+static pd_status routes_of_requests_add(struct router *r)
 {
     const struct pd_http_route routes[] = {
         { .path = "/v1/chat/completions", .methods = 1u << PD_HTTP_POST, .body_limit = r->conf->body_limit,
           .on_request = on_chat, .arg = r },
         { .path = "/v1/completions", .methods = 1u << PD_HTTP_POST, .body_limit = r->conf->body_limit,
           .on_request = on_completions, .arg = r },
+    };
+    pd_status status = PD_OK;
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0] && status == PD_OK; i++) {
+        r->net->unroute(r->nets, PD_NET_OPENAI, routes[i].path);
+        status = r->net->route(r->nets, PD_NET_OPENAI, &routes[i]);
+    }
+    return status;
+}
+
+static pd_status routes_add(struct router *r)
+{
+    const struct pd_http_route routes[] = {
         { .path = "/v1/models", .methods = 1u << PD_HTTP_GET, .on_request = on_models, .arg = r },
         { .path = "/health", .methods = 1u << PD_HTTP_GET, .flags = PD_HTTP_ROUTE_ALWAYS,
           .on_request = on_health, .arg = r },
     };
-    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-        pd_status status = r->net->route(r->nets, PD_NET_OPENAI, &routes[i]);
-        if (status != PD_OK)
-            return status;
-    }
-    return PD_OK;
+    pd_status status = routes_of_requests_add(r);
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0] && status == PD_OK; i++)
+        status = r->net->route(r->nets, PD_NET_OPENAI, &routes[i]);
+    return status;
 }
 
 static void routes_remove(struct router *r)
@@ -263,6 +274,14 @@ static void router_destroy(struct pd_role *role, void (*closed)(void *arg), void
         router_settle(r);
 }
 
+static void router_adopt(struct pd_role *role, const void *conf)
+{
+    struct router *r = (struct router *)role;
+    r->conf = conf;
+    /* A route takes the place of the one that was there. */
+    (void)routes_of_requests_add(r);
+}
+
 static const struct pd_option router_options[] = {
     PD_OPT_DURATION("deadline", struct router_conf, deadline, "10m", .min = 1000000,
                     .help = "A request that is not answered by then ends with status 504, or with an "
@@ -298,6 +317,7 @@ static const struct pd_role_ops router_ops = {
     .start = router_start,
     .drain = router_drain,
     .destroy = router_destroy,
+    .adopt = router_adopt,
 };
 
 static const struct pd_unit router_units[] = {
