@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use POSIX ();
 use Test::More;
 
 use PDPlane::Test;
@@ -41,7 +42,7 @@ my ($rc, $out, $err) = run_program($kit, '-l');
 is $rc, 0, '-l';
 my @cases = split /\n/, $out;
 cmp_ok scalar(grep { /^transport / } @cases), '>', 40, 'lists the cases of transports';
-for my $kind (qw(engine filter scorer picker decider adapter codec role)) {
+for my $kind (qw(engine filter scorer picker decider adapter codec discovery role)) {
     cmp_ok scalar(grep { /^$kind / } @cases), '>=', 4, "lists the cases of kind $kind";
 }
 ($rc, $out) = run_program($kit, '-l', '-k', 'adapter');
@@ -63,10 +64,16 @@ my %conf = (
     pd_threshold => q(pd_threshold = { unit = "tokens"; threshold = 100; };),
     ref => qq(ref = { model = "$model"; kv_memory = "4m"; };),
     tcp => "tcp = { $tcp }; tcp_small = { $tcp queue = 4; frame = \"4k\"; };",
+    static => 'static = { servers = [ "http://127.0.0.1:8000", "http://127.0.0.2:8000" ]; peers = "127.0.0.3:7000"; };',
+    file => sprintf('file = { path = "%s"; interval = "50ms"; };', folder() . '/file.json'),
+    dns => 'dns = { server = "http://localhost:8000"; interval = "100ms"; };',
     shm => "shm = { $shm }; shm_small = { $shm queue = 4; };",
 );
+# What changes the world of a source.
+my $change = "$^X " . srcdir() . '/t/conform/source.pl';
+my %more = (file => ['-x', "$change json " . folder() . '/file.json']);
 for my $name (sort map { m{([^/]+)\.so$} } map { glob "$_/*.so" } module_dirs()) {
-    ($rc, $out) = conform($name, $conf{$name});
+    ($rc, $out) = conform($name, $conf{$name}, undef, @{ $more{$name} // [] });
     is $rc, 0, "$name passes" or diag join "\n", $out =~ /^(not ok.*\n(?:#.*\n)*)/mg, $out =~ /^([^#\s].*error.*)/mg;
     my ($plan) = $out =~ /^1\.\.(\d+)$/m;
     is scalar(() = $out =~ /^(?:not )?ok \d+ - /mg), $plan // 0, "$name: the plan is kept";
@@ -101,6 +108,23 @@ my @broken = (
     [ broken_engine => broken_engine => twice => 'life', qr/on_finish comes twice/ ],
     [ broken_engine => broken_engine => random => 'batched', qr/tokens differ/ ],
     [ broken_engine => broken_engine => utf8 => 'bad_text', qr/is taken/ ],
+    [ broken_discovery => broken_discovery => leak => 'cycles', qr/bytes are lost/ ],
+    [ broken_discovery => broken_discovery => inside => 'order', qr/from inside an operation/ ],
+    [ broken_discovery => broken_discovery => late => 'any_moment', qr/from inside an operation|after destroy/ ],
+    [ broken_discovery => broken_discovery => silent => 'flags', qr/nothing is told within/ ],
+    [ broken_claim => broken_claim => none => 'flags', qr/REFRESH is claimed without refresh/ ],
+    [ broken_discovery => broken_discovery => unended => 'flags', qr/nothing is told within/ ],
+    [ broken_discovery => broken_discovery => order => 'order', qr/ends that was not begun/ ],
+    [ broken_discovery => broken_discovery => names => 'two_alike', qr/has no entry "n/ ],
+    [ broken_discovery => broken_discovery => refresh => 'refreshes', qr/refreshes keep memory/ ],
+    [ broken_discovery => broken_discovery => rename => 'add_remove', qr/has another name/ ],
+    [ broken_discovery => broken_discovery => sticky => 'add_remove', qr/two less: the servers 2 4 are not/ ],
+    [ broken_discovery => broken_discovery => stuck => 'flap', qr/after a storm: the servers 2 3 4 are not/ ],
+    [ broken_discovery => broken_discovery => growth => 'change_growth', qr/bytes are kept/ ],
+    [ broken_discovery => broken_discovery => twice => 'duplicates', qr/named twice: the servers 1 2 are not/ ],
+    [ broken_discovery => broken_discovery => fragile => 'invalid', qr/takes others away: 0 of 3/ ],
+    [ broken_discovery => broken_discovery => empty => 'resync', qr/taken away by a loss: 0 of 3/ ],
+    [ broken_discovery => broken_discovery => deaf => 'late', qr/when it comes: the servers 1 2 are not/ ],
     [ broken_codec => broken_codec => leak => 'cycles', qr/bytes are lost/ ],
     [ broken_codec => broken_codec => format => 'info', qr/format is 0/ ],
     [ broken_codec => broken_codec => lossy => 'sizes', qr/LOSSLESS is claimed/ ],
@@ -117,12 +141,39 @@ my @broken = (
     [ broken_transport => broken_transport => read => 'read', qr/post_read.* is -3, expected 0/ ],
     [ broken_transport => broken_transport => inside => 'sizes', qr/./ ],
 );
+# Sources are given time to tell what they should; that time passes for all of
+# them at once.
+sub source_options {
+    my ($unit, $fault) = @_;
+    my $path = folder() . "/source-$unit-$fault";
+    return ("$unit = { path = \"$path\"; fault = \"$fault\"; };", '-x', "$change lines $path");
+}
+my %later;
+for my $b (grep { $so{ $_->[0] } && $_->[0] =~ /discovery|claim/ } @broken) {
+    my ($module, $unit, $fault, $case) = @$b;
+    my $to = folder() . "/later-$unit-$fault";
+    my ($conf, @x) = source_options($unit, $fault);
+    spew("$to.conf", $conf);
+    my $pid = fork // die;
+    if ($pid == 0) {
+        $ENV{PD_TEST} = $case;
+        open STDOUT, '>', "$to.out" or POSIX::_exit(127);
+        open STDERR, '>&', \*STDOUT or POSIX::_exit(127);
+        exec $kit, '-c', "$to.conf", @x, $so{$module} or POSIX::_exit(127);
+    }
+    $later{"$unit $fault"} = [ $pid, "$to.out" ];
+}
 for my $b (@broken) {
     my ($module, $unit, $fault, $case, $message) = @$b;
     next unless $so{$module};
-    my ($kind) = $unit =~ /broken_(\w+)/;
+    my ($kind) = $unit eq 'broken_claim' ? 'discovery' : $unit =~ /broken_(\w+)/;
     my $more = $kind eq 'transport' ? $tcp : '';
-    ($rc, $out) = conform($module, "$unit = { $more fault = \"$fault\"; };", $case, '-k', $kind);
+    if (my $run = $later{"$unit $fault"}) {
+        waitpid $run->[0], 0;
+        ($rc, $out) = ($? >> 8, slurp($run->[1]));
+    } else {
+        ($rc, $out) = conform($module, "$unit = { $more fault = \"$fault\"; };", $case, '-k', $kind);
+    }
     is $rc, 1, "$kind $fault: fails";
     like $out, qr/^not ok \d+ - $kind $unit: $case\n(?:# .*\n)*# .*$message/m, "$kind $fault: found by $case" or diag $out;
 }
@@ -131,5 +182,10 @@ for my $kind (qw(filter scorer picker decider adapter engine codec)) {
     ($rc, $out) = conform($module, "broken_$kind = { };", undef, '-k', $kind);
     is $rc, 0, "$kind without a fault passes" or diag $out =~ /^(not ok.*\n(?:#.*\n)*)/mg;
 }
+
+my ($text, @x) = source_options('broken_discovery', 'none');
+($rc, $out) = conform('broken_discovery', $text, undef, '-k', 'discovery', @x);
+is $rc, 0, 'discovery without a fault passes' or diag $out =~ /^(not ok.*\n(?:#.*\n)*)/mg;
+unlike $out, qr/# SKIP (?!the unit has no check)/, 'with every case';
 
 done_testing;

@@ -53,7 +53,11 @@ extern const struct cf_case cf_sched_cases[];
 extern const struct cf_case cf_engine_cases[];
 extern const struct cf_case cf_transport_cases[];
 extern const struct cf_case cf_adapter_cases[];
+extern const struct cf_case cf_discovery_cases[];
 extern const struct cf_case cf_codec_cases[];
+
+/* Changes the world of a source (option -x); NULL: nobody does. */
+extern const char *cf_command;
 
 void cf_world_open(struct cf_world *w, const struct cf_unit *u);
 /* Everything must be gone: handles of the loop, shared memory. */

@@ -46,6 +46,8 @@ static struct tables tables_of(uint32_t kind)
         return (struct tables){ { cf_static_cases, cf_common_cases, cf_transport_cases } };
     case PD_KIND_CODEC:
         return (struct tables){ { cf_static_cases, cf_common_cases, cf_codec_cases } };
+    case PD_KIND_DISCOVERY:
+        return (struct tables){ { cf_static_cases, cf_common_cases, cf_discovery_cases } };
     case PD_KIND_ADAPTER:
         return (struct tables){ { cf_static_cases, cf_common_cases, cf_adapter_cases } };
     default:                        /* a role needs a whole node around it */
@@ -54,7 +56,7 @@ static struct tables tables_of(uint32_t kind)
 }
 
 static const char usage_text[] =
-    "usage: pdconform [-c FILE] [-k KIND] MODULE.so\n"
+    "usage: pdconform [-c FILE] [-k KIND] [-x COMMAND] MODULE.so\n"
     "       pdconform -l [-k KIND]\n"
     "\n"
     "Checks that a module keeps the contract of what it provides.  Prints TAP; the\n"
@@ -62,6 +64,7 @@ static const char usage_text[] =
     "\n"
     "  -c, --config FILE   options of the units, one group for each: ref = { model = \"m.gguf\"; };\n"
     "  -k, --kind KIND     only units of this kind\n"
+    "  -x, --change COMMAND  changes the world of a source: COMMAND set 1 2 3\n"
     "  -l, --list          lists the cases instead of running them\n"
     "  -h, --help          this text\n"
     "  -V, --version       the version\n"
@@ -75,13 +78,14 @@ static int options_parse(struct options *o, int argc, char **argv)
 {
     static const struct option names[] = {
         { "config", required_argument, NULL, 'c' }, { "kind", required_argument, NULL, 'k' },
+        { "change", required_argument, NULL, 'x' },
         { "list", no_argument, NULL, 'l' },         { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'V' },      { NULL, 0, NULL, 0 },
     };
     int c;
 
     memset(o, 0, sizeof(*o));
-    while ((c = getopt_long(argc, argv, "c:k:lhV", names, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, "c:k:x:lhV", names, NULL)) != -1) {
         switch (c) {
         case 'c':
             o->conf_file = optarg;
@@ -94,6 +98,9 @@ static int options_parse(struct options *o, int argc, char **argv)
                 fprintf(stderr, "pdconform: unknown kind \"%s\"\n", optarg);
                 return EXIT_USAGE;
             }
+            break;
+        case 'x':
+            cf_command = optarg;
             break;
         case 'l':
             o->list = true;

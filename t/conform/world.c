@@ -9,7 +9,9 @@
 
 #include <pdplane/adapter.h>
 #include <pdplane/codec.h>
+#include <pdplane/discovery.h>
 
+#include "base/json.h"
 #include "log/log.h"
 #include "loop/uv.h"
 #include "metric/metric.h"
@@ -120,6 +122,8 @@ void cf_world_open(struct cf_world *w, const struct cf_unit *u)
     memset(w, 0, sizeof(*w));
     w->u = u;
     pd_host_init(&w->host);
+    assert_int_equal(pd_host_register(&w->host, PD_JSON_TABLE, PD_JSON_VERSION, pd_json_functions(), NULL),
+                     PD_OK);
     assert_int_equal(pd_loop_uv_create(NULL, &w->loop), PD_OK);
     assert_int_equal(pd_metrics_create(0, &w->metrics), PD_OK);
     assert_int_equal(pd_log_create(&log, &err, &w->log), PD_OK);
@@ -196,6 +200,7 @@ pd_status cf_create(struct cf_world *w, struct cf_inst *i, uint32_t number, stru
         CREATE(DECIDER, decider)
         CREATE(ADAPTER, adapter)
         CREATE(CODEC, codec)
+        CREATE(DISCOVERY, discovery)
     }
 #undef CREATE
     return st;
@@ -240,6 +245,9 @@ void cf_destroy(struct cf_world *w, struct cf_inst *i)
         DESTROY(CODEC, codec)
     case PD_KIND_ENGINE:
         ((const struct pd_engine_ops *)ops)->destroy(i->p, on_closed, i);
+        break;
+    case PD_KIND_DISCOVERY:
+        ((const struct pd_discovery_ops *)ops)->destroy(i->p, on_closed, i);
         break;
     default:
         ((const struct pd_transport_ops *)ops)->destroy(i->p, on_closed, i);
