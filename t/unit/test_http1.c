@@ -121,6 +121,63 @@ static void check_rows(const struct row *rows, size_t n)
 
 #define CHECK(rows) check_rows(rows, sizeof(rows) / sizeof((rows)[0]))
 
+/* The same header block and body as the answer of an upstream: 0 accepted, 1
+ * cut short, 2 refused; -1 when the row is about what only requests have. */
+static int as_answer(const struct row *row)
+{
+    static const char *const fronts[] = { "GET / HTTP/1.1\r\n" H, "POST / HTTP/1.1\r\n" H };
+    static const char line[] = "HTTP/1.1 200 OK\r\n";
+    char msg[4096];
+    struct pd_http1 p;
+    struct result r;
+    size_t front = 0;
+
+    for (size_t i = 0; i < 2; i++)
+        if (row->n >= strlen(fronts[i]) && memcmp(row->msg, fronts[i], strlen(fronts[i])) == 0)
+            front = strlen(fronts[i]);
+    if (front == 0)
+        return -1;
+    size_t n = sizeof(line) - 1 + row->n - front;
+    assert_true(n <= sizeof(msg));
+    memcpy(msg, line, sizeof(line) - 1);
+    memcpy(msg + sizeof(line) - 1, row->msg + front, row->n - front);
+    run(true, false, msg, n, &r);
+    if (r.last == PD_HTTP1_BAD)
+        return 2;
+    if (r.last != PD_HTTP1_DONE) {
+        /* Without a length an answer lasts until the end of the connection. */
+        pd_http1_init(&p, true, LIMIT);
+        feed(&p, msg, n, n, &r);
+        enum pd_http1_event end = pd_http1_end_of_input(&p);
+        pd_http1_fini(&p);
+        return end == PD_HTTP1_DONE ? 0 : 1;
+    }
+    if (row->body != NULL) {
+        assert_int_equal(r.body_n, strlen(row->body));
+        assert_memory_equal(r.body, row->body, r.body_n);
+    }
+    return 0;
+}
+
+static void check_answers(const struct row *rows, size_t n, size_t least)
+{
+    size_t checked = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        int got = as_answer(&rows[i]);
+        int want = rows[i].status > 1 ? 2 : (int)rows[i].status;
+        if (got < 0)
+            continue;
+        checked++;
+        if (got != want)
+            fail_msg("row %zu as an answer: \"%.60s\": %d, not %d", i, rows[i].msg, got, want);
+    }
+    assert_true(checked >= least);
+}
+
+/* Towards upstreams the same rules hold for at least `least` of the rows. */
+#define CHECK_ANSWERS(rows, least) check_answers(rows, sizeof(rows) / sizeof((rows)[0]), least)
+
 static void test_line_ends(void **state)
 {
     (void)state;
@@ -139,6 +196,7 @@ static void test_line_ends(void **state)
         M("POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\r\n0\r\n\r\n", 400),
     };
     CHECK(rows);
+    CHECK_ANSWERS(rows, 6);
 }
 
 static void test_start(void **state)
@@ -264,6 +322,7 @@ static void test_headers(void **state)
     static const char dropped[] = "GET / HTTP/1.1\r\nX_a: 1\r\n" H "X-A: 2\r\n" E;
 
     CHECK(rows);
+    CHECK_ANSWERS(rows, 17);
     run(false, false, dropped, sizeof(dropped) - 1, &r);
     assert_int_equal(r.last, PD_HTTP1_DONE);
     assert_int_equal(r.n_headers, 2);
@@ -320,6 +379,7 @@ static void test_content_length(void **state)
         M(CL(" 1000000", "abc"), 1),
     };
     CHECK(rows);
+    CHECK_ANSWERS(rows, 18);
 }
 
 static void test_transfer_encoding(void **state)
@@ -346,6 +406,7 @@ static void test_transfer_encoding(void **state)
         M("POST / HTTP/1.1\r\n" H "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
     };
     CHECK(rows);
+    CHECK_ANSWERS(rows, 15);
 }
 
 static void test_chunks(void **state)
@@ -392,6 +453,7 @@ static void test_chunks(void **state)
         M(CH("1\r\nx\r\n0\r\n"), 1),
     };
     CHECK(rows);
+    CHECK_ANSWERS(rows, 30);
 }
 
 static void test_expect(void **state)
