@@ -143,6 +143,8 @@ void sim_node_crash(struct sim_node *n, bool tell_peers)
 static bool all_closed(void *arg)
 {
     struct sim_cluster *c = arg;
+    if (c->watch != NULL)
+        c->watch(c);
     for (uint32_t i = 0; i < c->n; i++) {
         if (!c->nodes[i].is_closed)
             return false;
@@ -216,6 +218,7 @@ static const struct pd_http_call_events client_events = {
 };
 
 struct waiting {
+    struct sim_cluster *cluster;
     struct sim_answer *answers;
     uint32_t n;
 };
@@ -223,6 +226,8 @@ struct waiting {
 static bool all_over(void *arg)
 {
     struct waiting *w = arg;
+    if (w->cluster->watch != NULL)
+        w->cluster->watch(w->cluster);
     for (uint32_t i = 0; i < w->n; i++) {
         if (!w->answers[i].is_over)
             return false;
@@ -245,7 +250,7 @@ void sim_post_many(struct sim_cluster *c, const char *ip, uint16_t port, const c
 {
     struct pd_loop *loop;
     struct pd_http_client *client;
-    struct waiting w = { out, n };
+    struct waiting w = { c, out, n };
     char address[64];
     bool closed = false;
     assert_int_equal(pd_sim_loop_create(c->sim, "client", "10.9.9.9", &loop), PD_OK);

@@ -27,6 +27,7 @@ struct sim_cluster {
     struct sim_node nodes[SIM_NODES_MAX];
     uint32_t n;
     FILE *trace;               /* event log, when PD_SIM_TRACE names a file */
+    void (*watch)(void *arg);  /* called with the cluster after each event while one waits; may be NULL */
 };
 
 /* One answer, as a client on a host of its own sees it. */
