@@ -16,6 +16,7 @@ AC_DEFUN([PD_OPTIONS],[
   AC_ARG_ENABLE([werror], [AS_HELP_STRING([--enable-werror], [warnings are errors])], [], [enable_werror=no])
   AC_ARG_ENABLE([sanitizers], [AS_HELP_STRING([--enable-sanitizers@<:@=LIST@:>@], [address,undefined (default) or thread])], [], [enable_sanitizers=no])
   AC_ARG_ENABLE([fuzz], [AS_HELP_STRING([--enable-fuzz@<:@=fast@:>@], [build the fuzz targets with libFuzzer; fast: do not trace comparisons; needs clang])], [], [enable_fuzz=no])
+  AC_ARG_ENABLE([coverage], [AS_HELP_STRING([--enable-coverage], [count what tests run, for make coverage; needs gcc and gcovr])], [], [enable_coverage=no])
   AC_ARG_ENABLE([trace], [AS_HELP_STRING([--enable-trace], [compile trace-level log lines in])], [], [enable_trace=no])
   AS_IF([test "x$enable_trace" = xyes], [pd_trace=-DPD_ENABLE_TRACE], [pd_trace=])
 
@@ -40,6 +41,8 @@ AC_DEFUN([PD_OPTIONS],[
     [PD_SAN_FLAGS="$PD_SAN_FLAGS -fno-omit-frame-pointer -fno-sanitize-recover=all"])
   # The sanitizer runtime lives in the executable, so modules keep its symbols open.
   AS_IF([test -n "$PD_SAN_FLAGS"], [PD_ZDEFS=], [PD_ZDEFS="-no-undefined -Wl,-z,defs"])
+  AS_IF([test "x$enable_coverage" = xyes], [PD_SAN_FLAGS="$PD_SAN_FLAGS --coverage -fprofile-update=atomic"])
+  AM_CONDITIONAL([ENABLE_COVERAGE], [test "x$enable_coverage" = xyes])
   AC_SUBST([PD_WARN_CFLAGS])
   AC_SUBST([PD_CODE_CFLAGS])
   AC_SUBST([PD_SAN_FLAGS])
