@@ -31,7 +31,7 @@ diag "seed $seed, $reloads reloads" if defined $ENV{PD_SEED} || defined $ENV{PD_
 authority('ca');
 leaf('server', 'ca', 'DNS:localhost,IP:127.0.0.1');
 my $tls = sprintf 'tls = { certificate = "%s"; key = "%s"; };', pem('server'), key('server');
-my $s = topology('1p1d', engine => 'ms_per_token = 1.0; kv_memory = "4m";', router => <<'END');
+my $s = topology('1p1d', engine => 'ms_per_token = 1.0; kv_memory = "4m";', all => 'requests = { finished = 16; };', router => <<'END');
 role = { router = { retries = 2; }; };
 endpoints = ( );
 END
@@ -200,7 +200,8 @@ for my $node (@nodes) {
     ok until_true(20, sub { $node->metric('pdplane_generations') == 1 }), $node->name . ': no earlier generation is left'
         or diag $node->log_text;
     my ($from, $to) = ($before{ $node->name }, rss($node));
-    cmp_ok $to - $from, '<', 8192, $node->name . ": memory stays ($from kB, then $to kB)" unless $node->log_text =~ /ASan|Sanitizer/;
+    # An engine that changes leaves room for one or two of its copies in the allocator.
+    cmp_ok $to - $from, '<', 12288, $node->name . ": memory stays ($from kB, then $to kB)" unless $node->log_text =~ /ASan|Sanitizer/;
     diag sprintf '%s: VmRSS %d kB after %d reloads, %d kB at the end, %d descriptors', $node->name, $from, $warm, $to,
         descriptors($node) if defined $ENV{PD_RELOADS};
 }
