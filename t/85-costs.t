@@ -21,9 +21,9 @@ use PDPlane::Test qw(builddir folder slurp spew run_program);
 
 my %budget = (
     # operation => { count per operation => most }
-    small => { instructions => 43_000, allocations => 0.05, moved => 1_000 },
-    event => { instructions => 3_600, allocations => 0.05, moved => 150 },
-    long  => { instructions => 850_000, allocations => 2.2, moved => 70_000 },
+    small => { instructions => 39_000, allocations => 0.05, moved => 800 },
+    event => { instructions => 2_700, allocations => 0.05, moved => 150 },
+    long  => { instructions => 430_000, allocations => 1.1, moved => 17_500 },
 );
 my %calls_budget = (1 => 6.1, 64 => 4.5);
 my $endpoints = 16;

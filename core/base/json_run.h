@@ -16,10 +16,18 @@ static inline int pd_json_is_plain(unsigned char c)
     return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
 }
 
+/* With less than this to go a call is not worth it. */
+#define PD_JSON_LONG 256
+
+/* As pd_json_plain_run, with the widest instructions of this processor; may stop
+ * before the first byte that is not plain. */
+const char *pd_json_plain_long(const char *p, const char *end);
+
 /* The first byte from p that is not plain, or end. */
 static inline const char *pd_json_plain_run(const char *p, const char *end)
 {
 #if defined(__SSE2__)
+    const char *far = end - p >= PD_JSON_LONG ? p + 64 : NULL;
     const __m128i quote = _mm_set1_epi8('"');
     const __m128i slash = _mm_set1_epi8('\\');
     const __m128i space = _mm_set1_epi8(0x20);
@@ -34,6 +42,8 @@ static inline const char *pd_json_plain_run(const char *p, const char *end)
         if (mask != 0)
             return p + __builtin_ctz(mask);
         p += 16;
+        if (p == far)
+            p = pd_json_plain_long(p, end);
     }
 #else
     const uint64_t ones = 0x0101010101010101u;

@@ -484,7 +484,7 @@ pd_status pd_json_scan_paths(struct pd_str doc, const struct pd_json_limits *lim
     s.error = error;
     s.status = PD_OK;
     for (size_t i = 0; i < paths->n; i++)
-        values[i] = (struct pd_json_value){ PD_JSON_NONE, false, { NULL, 0 }, { NULL, 0 } };
+        values[i] = (struct pd_json_value){ .type = PD_JSON_NONE };
     const char *p = scan_value(&s, skip_space(s.start, s.end));
     if (p == NULL)
         return s.status;

@@ -251,6 +251,7 @@ bool pd_loop_uvl_post(struct pd_loop *loop, struct pd_task *task)
     if (is_new) {
         was_empty = l->posted.next == &l->posted;
         list_append(&l->posted, task);
+        __atomic_store_n(&l->any_posted, 1, __ATOMIC_RELEASE);
         l->st.posts++;
     }
     pthread_mutex_unlock(&l->post_lock);
@@ -308,9 +309,12 @@ static void move_all(struct pd_task *to, struct pd_task *from)
 /* Posted tasks first, then those deferred up to now. */
 static void run_tasks(struct uvl *l)
 {
-    pthread_mutex_lock(&l->post_lock);
-    move_all(&l->running, &l->posted);
-    pthread_mutex_unlock(&l->post_lock);
+    if (__atomic_load_n(&l->any_posted, __ATOMIC_ACQUIRE) != 0) {
+        pthread_mutex_lock(&l->post_lock);
+        move_all(&l->running, &l->posted);
+        __atomic_store_n(&l->any_posted, 0, __ATOMIC_RELAXED);
+        pthread_mutex_unlock(&l->post_lock);
+    }
     run_list(l, &l->running);
     move_all(&l->running, &l->deferred);
     run_list(l, &l->running);
@@ -318,14 +322,7 @@ static void run_tasks(struct uvl *l)
 
 static bool has_tasks(struct uvl *l)
 {
-    bool any;
-
-    if (l->deferred.next != &l->deferred)
-        return true;
-    pthread_mutex_lock(&l->post_lock);
-    any = l->posted.next != &l->posted;
-    pthread_mutex_unlock(&l->post_lock);
-    return any;
+    return l->deferred.next != &l->deferred || __atomic_load_n(&l->any_posted, __ATOMIC_ACQUIRE) != 0;
 }
 
 static void on_wake(uv_async_t *h)

@@ -36,6 +36,7 @@ struct uvl {
 
     pthread_mutex_t post_lock;
     struct pd_task posted;      /* list head; behind post_lock */
+    uint32_t any_posted;        /* atomic: 0 when nothing is in it */
     struct pd_task running;     /* list head: posted tasks of this turn */
     struct pd_task deferred;    /* list head */
     uintptr_t thread;           /* atomic: who runs the loop now, 0: nobody */

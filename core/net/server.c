@@ -41,6 +41,8 @@ static void free_server(struct pd_http_server *s)
         pd_http_req_free(PD_LIST_ENTRY(link, struct pd_http_req, link));
     while ((link = pd_list_pop(&s->conn_pool)) != NULL)
         pd_free(PD_LIST_ENTRY(link, struct pd_http_conn, link));
+    while (s->n_bodies > 0)
+        pd_free(s->bodies[--s->n_bodies].p);
     pd_buf_fini(&s->text);
     pd_free(s->scratch);
     pd_free(s);

@@ -370,7 +370,13 @@ static pd_status make_body_room(struct pd_http_req *req, size_t n)
         cap *= 2;
     if (h->has_length)
         cap = need < 4096 ? 4096 : need;
-    more = pd_realloc(req->body, cap);
+    if (cap > PD_HTTP_KEEP_BODY && req->body_n == 0) {
+        more = pd_http_body_get(req->conn->server, cap, &cap);
+        if (more != NULL)
+            pd_free(req->body);
+    } else {
+        more = pd_realloc(req->body, cap);
+    }
     if (more == NULL)
         return PD_ENOMEM;
     req->body = more;
@@ -608,6 +614,8 @@ static void on_readable(struct pd_stream *stream, void *arg)
             direct = c->req->body_cap - c->req->body_n;
         iov[0].base = c->req->body + c->req->body_n;
         iov[0].len = (size_t)direct;
+    } else if (c->req == NULL && c->stash.n == 0) {
+        iov[1].len = PD_HTTP_FIRST;
     } else if (c->stash.n > 0 && c->stash.n < PD_HTTP_STASH) {
         iov[1].len = PD_HTTP_STASH - c->stash.n;
     }

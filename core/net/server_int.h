@@ -13,6 +13,8 @@
 #include "net/server.h"
 
 #define PD_HTTP_SCRATCH (64 * 1024)     /* one read, shared by all connections */
+#define PD_HTTP_FIRST (16 * 1024)       /* one read where a request may begin: what of a long body
+                                           is copied to its place */
 #define PD_HTTP_STASH (64 * 1024)       /* pipelined bytes that may wait */
 #define PD_HTTP_PIPELINE 16             /* requests of one connection served in a row */
 #define PD_HTTP_DISCARD (64 * 1024)     /* body that nobody asked for */
@@ -23,6 +25,9 @@
 #define PD_HTTP_MAX_ROUTES 256
 #define PD_HTTP_MAX_LISTENERS 16
 #define PD_HTTP_POOL 256                /* objects kept for the next use */
+#define PD_HTTP_KEEP_BODY (16 * 1024)   /* a request in the pool keeps a body's memory up to this */
+#define PD_HTTP_BODIES 16               /* larger ones that the server keeps */
+#define PD_HTTP_BODIES_BYTES (4 * 1024 * 1024)
 
 enum pd_http_conn_state {
     PD_HTTP_CONN_IDLE = 0,
@@ -126,6 +131,8 @@ struct pd_http_server {
     size_t n_conn_pool;
     struct pd_list req_pool;
     size_t n_req_pool;
+    struct { char *p; size_t cap; } bodies[PD_HTTP_BODIES]; /* the last one was used last */
+    size_t n_bodies, bodies_bytes;
     struct pd_task task;
     void (*on_drained)(void *arg);
     void *drained_arg;
@@ -176,6 +183,10 @@ void pd_http_req_note_queue(struct pd_http_req *req);
 struct pd_http_req *pd_http_req_get(struct pd_http_server *s);
 void pd_http_req_put(struct pd_http_server *s, struct pd_http_req *req);
 void pd_http_req_free(struct pd_http_req *req);
+/* Memory for a body of n bytes: *cap is its size; NULL: none is left. */
+char *pd_http_body_get(struct pd_http_server *s, size_t n, size_t *cap);
+/* Takes a body's memory back. */
+void pd_http_body_put(struct pd_http_server *s, char *p, size_t cap);
 /* Makes sure that req->id is set. */
 void pd_http_req_make_id(struct pd_http_req *req);
 

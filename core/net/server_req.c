@@ -8,7 +8,6 @@
 
 #include <string.h>
 
-#define KEEP_BODY (16 * 1024)
 #define KEEP_OUT (8 * 1024)
 #define ARENA_CHUNK 2048
 #define ARENA_LIMIT (1 << 20)
@@ -42,6 +41,44 @@ void pd_http_req_free(struct pd_http_req *req)
     pd_free(req);
 }
 
+/* Long bodies come again and again where prompts are long, and fresh memory for
+ * each costs more than to read them: some of it is kept, for all connections. */
+char *pd_http_body_get(struct pd_http_server *s, size_t n, size_t *cap)
+{
+    for (size_t i = s->n_bodies; i > 0; i--) {
+        char *p = s->bodies[i - 1].p;
+        if (s->bodies[i - 1].cap < n || s->bodies[i - 1].cap / 4 > n)
+            continue;
+        *cap = s->bodies[i - 1].cap;
+        s->bodies_bytes -= *cap;
+        s->n_bodies--;
+        memmove(&s->bodies[i - 1], &s->bodies[i], (s->n_bodies - (i - 1)) * sizeof(s->bodies[0]));
+        return p;
+    }
+    *cap = n;
+    return pd_alloc(n);
+}
+
+void pd_http_body_put(struct pd_http_server *s, char *p, size_t cap)
+{
+    if (s->n_bodies == PD_HTTP_BODIES || cap > PD_HTTP_BODIES_BYTES - s->bodies_bytes) {
+        pd_free(p);
+        return;
+    }
+    s->bodies[s->n_bodies].p = p;
+    s->bodies[s->n_bodies++].cap = cap;
+    s->bodies_bytes += cap;
+}
+
+static void drop_large_body(struct pd_http_server *s, struct pd_http_req *req)
+{
+    if (req->body_cap <= PD_HTTP_KEEP_BODY)
+        return;
+    pd_http_body_put(s, req->body, req->body_cap);
+    req->body = NULL;
+    req->body_cap = 0;
+}
+
 void pd_http_req_put(struct pd_http_server *s, struct pd_http_req *req)
 {
     struct pd_http_req clean;
@@ -59,11 +96,7 @@ void pd_http_req_put(struct pd_http_server *s, struct pd_http_req *req)
     pd_buf_clear(&req->out);
     if (req->out.cap > KEEP_OUT)
         pd_buf_fini(&req->out);
-    if (req->body_cap > KEEP_BODY) {
-        pd_free(req->body);
-        req->body = NULL;
-        req->body_cap = 0;
-    }
+    drop_large_body(s, req);
     clean.parser = req->parser;
     clean.arena = req->arena;
     clean.out = req->out;
@@ -145,11 +178,7 @@ void pd_http_req_body_release(struct pd_http_req *req)
         return;
     req->conn->server->stats.body_bytes -= req->held;
     req->held = 0;
-    if (req->body_cap > KEEP_BODY) {
-        pd_free(req->body);
-        req->body = NULL;
-        req->body_cap = 0;
-    }
+    drop_large_body(req->conn->server, req);
     req->body_n = 0;
 }
 

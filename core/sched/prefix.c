@@ -17,6 +17,7 @@
 
 #include <string.h>
 
+#define AHEAD 8u                /* lookups under way at a time */
 #define NIL 0u                  /* entries are numbered from 1 */
 
 struct link {
@@ -107,21 +108,14 @@ uint32_t pd_prefix_room(const struct pd_prefix *index, uint64_t bytes)
 void pd_prefix_prompt(const struct pd_prefix *index, struct pd_prompt *prompt, struct pd_str model,
                       struct pd_str salt, const void *bytes, size_t n, uint64_t *hashes, uint32_t room)
 {
-    const uint8_t *p = bytes;
     uint32_t blocks = PD_MIN(pd_prefix_room(index, n), room);
     /* The length of the model keeps ("ab", "c") and ("a", "bc") apart. */
     uint64_t chain = pd_hash64(salt.p, salt.n, pd_hash64(model.p, model.n, model.n));
 
-    for (uint32_t i = 0; i < blocks; i++) {
-        size_t take = PD_MIN(n, (size_t)index->conf.block_bytes);
-        chain = pd_hash_u64(pd_hash64(p, take, 0), chain);
-        hashes[i] = chain;
-        p += take;
-        n -= take;
-    }
+    pd_hash_chain(bytes, n, index->conf.block_bytes, chain, hashes, blocks);
     prompt->hashes = hashes;
     prompt->n = blocks;
-    prompt->bytes = (uint64_t)(p - (const uint8_t *)bytes) + n;
+    prompt->bytes = n;
 }
 
 /* ---- entries ---- */
@@ -172,6 +166,14 @@ static void list_push(struct pd_prefix *index, struct ends *ends, uint32_t which
     else
         ends->tail = at;
     ends->head = at;
+}
+
+static void list_to_front(struct pd_prefix *index, struct ends *ends, uint32_t which, uint32_t at)
+{
+    if (ends->head == at)
+        return;
+    list_remove(index, ends, which, at);
+    list_push(index, ends, which, at);
 }
 
 static void drop(struct pd_prefix *index, uint32_t at)
@@ -264,6 +266,9 @@ void pd_prefix_insert(struct pd_prefix *index, uint32_t slot_no, const uint64_t 
     uint32_t room = PD_MIN(slot->limit, index->conf.entries);
 
     for (uint32_t i = PD_MIN(n, room); i > 0; i--) {
+        /* Each step waits for memory of its own. */
+        if (i > AHEAD)
+            __builtin_prefetch(bucket_of(index, hashes[i - 1 - AHEAD], slot_no));
         uint32_t at = find(index, hashes[i - 1], slot_no);
         if (at == NIL) {
             add(index, slot_no, hashes[i - 1], ticket);
@@ -271,10 +276,8 @@ void pd_prefix_insert(struct pd_prefix *index, uint32_t slot_no, const uint64_t 
         }
         if (index->entries[at].ticket != ticket)
             index->entries[at].ticket = 0;
-        list_remove(index, &slot->lru, OF_SLOT, at);
-        list_push(index, &slot->lru, OF_SLOT, at);
-        list_remove(index, &index->all, OF_ALL, at);
-        list_push(index, &index->all, OF_ALL, at);
+        list_to_front(index, &slot->lru, OF_SLOT, at);
+        list_to_front(index, &index->all, OF_ALL, at);
     }
 }
 

@@ -60,6 +60,29 @@ static void test_crc_agrees(void **state)
     free(b);
 }
 
+/* Whatever the processor has, a chain is what its definition says. */
+static void test_hash_chain(void **state)
+{
+    static const size_t blocks[] = { 1, 16, 129, 240, 241, 256, 1000, 4096 };
+    static uint8_t bytes[9000];
+    uint64_t out[9000];
+    (void)state;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)(i * 2654435761u >> 13);
+    for (size_t b = 0; b < sizeof blocks / sizeof blocks[0]; b++) {
+        for (size_t size = 1; size <= sizeof bytes; size = size * 3 + 1) {
+            size_t n = (size + blocks[b] - 1) / blocks[b];
+            uint64_t chain = 77;
+            pd_hash_chain(bytes, size, blocks[b], chain, out, n);
+            for (size_t i = 0; i < n; i++) {
+                size_t at = i * blocks[b], take = size - at < blocks[b] ? size - at : blocks[b];
+                chain = pd_hash_u64(pd_hash64(bytes + at, take, 0), chain);
+                assert_true(out[i] == chain);
+            }
+        }
+    }
+}
+
 static void test_hash(void **state)
 {
     (void)state;
@@ -144,7 +167,7 @@ static void test_utf8(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_crc_vectors),
     cmocka_unit_test(test_crc_agrees),
-    cmocka_unit_test(test_hash),
+    cmocka_unit_test(test_hash), cmocka_unit_test(test_hash_chain),
     cmocka_unit_test(test_utf8),
 };
 

@@ -354,6 +354,33 @@ static void test_iterate(void **state)
     }
 }
 
+/* A byte that is not plain is found wherever it stands in a long string. */
+static void test_long_strings(void **state)
+{
+    static const char *const odd[] = { "\\n", "\\\"", "\xc3\xa9" };
+    char doc[900];
+    (void)state;
+    for (size_t n = 0; n < 640; n += n < 300 ? 1 : 37) {
+        for (size_t at = 0; at <= n; at += 1 + at / 40) {
+            for (size_t k = 0; k < PD_ARRAY_LEN(odd) + 2; k++) {
+                struct pd_json_value v;
+                memset(doc, 'x', sizeof doc);
+                doc[0] = '"';
+                size_t extra = k < PD_ARRAY_LEN(odd) ? 2 : 1;
+                if (k < PD_ARRAY_LEN(odd))
+                    memcpy(doc + 1 + at, odd[k], 2);
+                else
+                    doc[1 + at] = k == PD_ARRAY_LEN(odd) ? '\x1f' : '\xff';
+                doc[1 + n + extra] = '"';
+                pd_status st = pd_json_scan(pd_str_of(doc, n + extra + 2), NULL, (const char *const[]){ "" }, 1, &v, NULL);
+                assert_int_equal(st, k < PD_ARRAY_LEN(odd) ? PD_OK : PD_EPROTO);
+                if (st == PD_OK)
+                    assert_true(v.is_plain == (k == 2) && v.text.n == n + extra + 2);
+            }
+        }
+    }
+}
+
 struct seen {
     char text[256];
     size_t n;
@@ -589,7 +616,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_prefixes),    cmocka_unit_test(test_error_place),
     cmocka_unit_test(test_limits),      cmocka_unit_test(test_paths),
     cmocka_unit_test(test_duplicates),  cmocka_unit_test(test_getters),
-    cmocka_unit_test(test_strings),     cmocka_unit_test(test_scan_each), cmocka_unit_test(test_iterate),
+    cmocka_unit_test(test_strings),     cmocka_unit_test(test_scan_each), cmocka_unit_test(test_long_strings), cmocka_unit_test(test_iterate),
     cmocka_unit_test(test_splice),      cmocka_unit_test(test_splice_nested),
     cmocka_unit_test(test_write),       cmocka_unit_test(test_mutations),
 };

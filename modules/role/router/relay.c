@@ -24,22 +24,12 @@ static void line_look(struct relay *s)
         s->is_error = true;
 }
 
-/* Bytes before the next CR or LF, eight at a time. */
-static size_t plain_run(const char *p, size_t n)
+/* Where the line at p ends: its LF or CR, or NULL. */
+static const char *line_end(const char *p, size_t n)
 {
-    const uint64_t ones = 0x0101010101010101u;
-    size_t i = 0;
-    for (; n - i >= 8; i += 8) {
-        uint64_t v, lf, cr;
-        memcpy(&v, p + i, sizeof v);
-        lf = v ^ ones * '\n';
-        cr = v ^ ones * '\r';
-        if (((((lf - ones) & ~lf) | ((cr - ones) & ~cr)) & ones << 7) != 0)
-            break;
-    }
-    while (i < n && p[i] != '\n' && p[i] != '\r')
-        i++;
-    return i;
+    const char *lf = memchr(p, '\n', n);
+    const char *cr = memchr(p, '\r', lf != NULL ? (size_t)(lf - p) : n);
+    return cr != NULL ? cr : lf;
 }
 
 /* Bytes of piece up to the end of its last whole event.  A line ends with LF,
@@ -47,30 +37,31 @@ static size_t plain_run(const char *p, size_t n)
 static size_t whole_events(struct relay *s, struct pd_str piece)
 {
     size_t whole = 0;
-    for (size_t i = 0; i < piece.n; i++) {
-        char c = piece.p[i];
-        if (c == '\n' && s->was_cr) {
+    for (size_t i = 0; i < piece.n;) {
+        if (piece.p[i] == '\n' && s->was_cr) {
             s->was_cr = false;
+            i++;
             if (s->was_boundary)
-                whole = i + 1;
+                whole = i;
             continue;
         }
-        s->was_cr = c == '\r';
-        if (c != '\n' && c != '\r') {
-            if (s->line_n < sizeof s->line)
-                s->line[s->line_n] = c;
-            s->line_n++;
-            s->was_boundary = false;
-            if (s->line_n >= sizeof s->line) {
-                size_t n = plain_run(piece.p + i + 1, piece.n - i - 1);
-                s->line_n += n;
-                i += n;
-            }
-            continue;
+        const char *end = line_end(piece.p + i, piece.n - i);
+        size_t n = end != NULL ? (size_t)(end - piece.p) - i : piece.n - i;
+        if (s->line_n < sizeof s->line) {
+            size_t room = sizeof s->line - s->line_n;
+            memcpy(s->line + s->line_n, piece.p + i, n < room ? n : room);
         }
+        s->line_n += n;
+        i += n;
+        if (n > 0)
+            s->was_boundary = s->was_cr = false;
+        if (end == NULL)
+            break;
+        s->was_cr = *end == '\r';
+        i++;
         s->was_boundary = s->line_n == 0;
         if (s->was_boundary)
-            whole = i + 1;
+            whole = i;
         else
             line_look(s);
         s->line_n = 0;
