@@ -135,11 +135,15 @@ $r = ask(',"stream":true');
 (my $crlf = $sse) =~ s/\n/\r\n/g;
 is $r->{body}, $crlf, 'events with CR LF';
 modes('stream');
+my ($gaps, $firsts) = map { $router->metric("pdplane_${_}_seconds_count") } qw(itl ttft);
 my $s = open_stream($port, '/v1/chat/completions', sprintf $body, ',"stream":true');
 my $t0 = time;
 like $s->event, qr/"w1 "/, 'the first event comes';
 cmp_ok time - $t0, '<', 0.5, 'at once';
 is scalar($s->rest), 6, 'then the others';
+ok until_true(2, sub { $router->metric('pdplane_itl_seconds_count') == $gaps + 5 }),
+    'each event of a server counts as a token: 5 times between 6 of them';
+is $router->metric('pdplane_ttft_seconds_count'), $firsts + 1, 'and one time to the first of them';
 
 # ---- failures before the first byte: tried elsewhere
 for my $mode (qw(503 429 cut reset garbage two_lengths)) {

@@ -26,6 +26,7 @@ struct pd_api {
     struct pd_leg_top top[PD_API_MAX_TOP];
     struct pd_json_paths *paths;       /* what a request is scanned for */
     struct pd_buf found;               /* messages of the scan under way */
+    struct pd_json_value values[PD_JSON_MAX_PATHS];
     struct pd_list pool;               /* of parsed requests */
     uint32_t n_pool;
 };

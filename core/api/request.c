@@ -111,12 +111,17 @@ struct late {
     struct pd_str *out;
 };
 
+_Static_assert(M_COUNT <= PD_JSON_MAX_PATHS, "a scan finds that many values");
+
 /* A request with what belongs to it; the public part comes first. */
 struct parsed {
     struct pd_api_request request;
     struct pd_list link;               /* in the pool */
     struct pd_arena arena;
-    struct pd_json_value values[M_COUNT];
+    struct pd_json_value *values;      /* M_COUNT, of the api: valid while parsing */
+    struct pd_json_value root, model;  /* of these, what forwarding needs */
+    struct pd_json_value *hints;
+    uint32_t n_hints;
     struct raw_message message;        /* of the one under way */
     uint32_t n_messages;
     struct pd_buf *found;              /* struct raw_message, at most limits->max_messages */
@@ -611,6 +616,26 @@ static void check_unsupported(struct parsed *p)
                          "'echo' together with 'logprobs' is not supported by this model");
 }
 
+/* The places of members that a forwarded body must not have, or has otherwise. */
+static pd_status keep_for_forward(struct parsed *p)
+{
+    uint32_t n = 0;
+    p->root = p->values[M_ROOT];
+    p->model = p->values[M_MODEL];
+    for (int m = M_FIRST_HINT; m < M_COUNT; m++)
+        n += p->values[m].type != PD_JSON_NONE;
+    if (n == 0)
+        return PD_OK;
+    p->hints = pd_arena_alloc(&p->arena, n * sizeof *p->hints);
+    if (p->hints == NULL)
+        return PD_ENOMEM;
+    for (int m = M_FIRST_HINT; m < M_COUNT; m++) {
+        if (p->values[m].type != PD_JSON_NONE)
+            p->hints[p->n_hints++] = p->values[m];
+    }
+    return PD_OK;
+}
+
 static pd_status parse(struct parsed *p, const struct pd_json_paths *wanted, struct pd_str body)
 {
     struct pd_json_error where;
@@ -640,7 +665,7 @@ static pd_status parse(struct parsed *p, const struct pd_json_paths *wanted, str
     p->request.prompt_json = p->values[is_chat ? M_MESSAGES : M_PROMPT].text;
     p->request.n_legs = p->request.n_prompts * p->request.n_choices;
     check_unsupported(p);
-    return PD_OK;
+    return keep_for_forward(p);
 }
 
 pd_status pd_api_request_paths(struct pd_json_paths **out)
@@ -693,6 +718,9 @@ pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str 
     p->n_messages = 0;
     p->found = &api->found;
     p->late = NULL;
+    p->values = api->values;
+    p->hints = NULL;
+    p->n_hints = 0;
     p->limits = limits;
     p->error = error;
     p->request.size = sizeof p->request;
@@ -701,6 +729,7 @@ pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str 
     p->limits = NULL;
     p->error = NULL;
     p->found = NULL;
+    p->values = NULL;
     if (status != PD_OK) {
         if (status != PD_EINVAL)
             pd_api_error_set(error, 503, "server_error", "overloaded", "out of memory");
@@ -732,15 +761,13 @@ pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request
     struct pd_json_edit edits[M_COUNT];
     struct pd_buf name;
     size_t n = 0;
-    for (int m = M_FIRST_HINT; m < M_COUNT; m++) {
-        if (p->values[m].type != PD_JSON_NONE)
-            edits[n++] = (struct pd_json_edit){ .op = PD_JSON_REMOVE, .value = &p->values[m] };
-    }
+    for (; n < p->n_hints; n++)
+        edits[n] = (struct pd_json_edit){ .op = PD_JSON_REMOVE, .value = &p->hints[n] };
     pd_buf_init(&name, 8 * PD_API_NAME_MAX);
     if (model.n > 0) {
         pd_json_put_str(&name, model);
-        edits[n++] = (struct pd_json_edit){ .op = PD_JSON_SET, .value = &p->values[M_MODEL],
-                                            .object = &p->values[M_ROOT], .key = "model",
+        edits[n++] = (struct pd_json_edit){ .op = PD_JSON_SET, .value = &p->model,
+                                            .object = &p->root, .key = "model",
                                             .text = pd_buf_str(&name) };
     }
     pd_buf_clear(&api->scratch);

@@ -85,6 +85,9 @@ void pd_http_call_cancel(struct pd_http_call *call);
 void pd_http_call_pause(struct pd_http_call *call);
 void pd_http_call_resume(struct pd_http_call *call);
 void *pd_http_call_arg(const struct pd_http_call *call);
+/* Whether the request has left whole: its body is not needed any more once an
+ * answer has begun. */
+bool pd_http_call_is_sent(const struct pd_http_call *call);
 /* Whether it was sent on a connection that had served another call. */
 bool pd_http_call_is_reused(const struct pd_http_call *call);
 

@@ -33,10 +33,18 @@ static struct pd_http_call *get_call(struct pd_http_client *c)
     return call;
 }
 
+static void drop_body(struct pd_http_call *call)
+{
+    if (call->body != call->few)
+        pd_free(call->body);
+    call->body = NULL;
+}
+
 void pd_http_call_free(struct pd_http_call *call)
 {
     pd_buf_fini(&call->head);
     pd_http1_fini(&call->parser);
+    drop_body(call);
     pd_free(call);
 }
 
@@ -50,13 +58,13 @@ static void put_call(struct pd_http_call *call)
         pd_http_call_free(call);
         return;
     }
+    drop_body(call);
     pd_http1_reset(&call->parser);
     parser = call->parser;
     pd_buf_clear(&head);
     if (head.cap > KEEP_HEAD)
         pd_buf_fini(&head);
-    memset(call, 0, offsetof(struct pd_http_call, body));
-    memset(&call->n_body, 0, sizeof(*call) - offsetof(struct pd_http_call, n_body));
+    memset(call, 0, sizeof(*call));
     call->head = head;
     call->parser = parser;
     pd_list_prepend(&c->call_pool, &call->link);
@@ -144,6 +152,10 @@ static pd_status fill(struct pd_http_call *call, const struct pd_http_call_opts 
 
     if (o->n_body > PD_HTTP_CALL_IOV)
         return PD_EINVAL;
+    call->body = o->n_body <= PD_HTTP_CALL_FEW ? call->few
+                                               : pd_realloc_array(NULL, o->n_body, sizeof(call->body[0]));
+    if (call->body == NULL)
+        return PD_ENOMEM;
     for (size_t i = 0; i < o->n_body; i++) {
         call->body[i] = o->body[i];
         length += o->body[i].len;
@@ -272,6 +284,11 @@ void pd_http_call_resume(struct pd_http_call *call)
 void *pd_http_call_arg(const struct pd_http_call *call)
 {
     return call->arg;
+}
+
+bool pd_http_call_is_sent(const struct pd_http_call *call)
+{
+    return call->sent == call->total;
 }
 
 bool pd_http_call_is_reused(const struct pd_http_call *call)

@@ -9,6 +9,7 @@
 #include "net/client.h"
 
 #define PD_HTTP_CALL_IOV 60
+#define PD_HTTP_CALL_FEW 2              /* runs of a body for which nothing is allocated */
 #define PD_HTTP_CLIENT_SCRATCH (64 * 1024)
 #define PD_HTTP_CLIENT_POOL 256
 
@@ -58,7 +59,8 @@ struct pd_http_call {
     void *arg;
     struct pd_http1 parser;
     struct pd_buf head;         /* request line and headers */
-    struct pd_iov body[PD_HTTP_CALL_IOV];
+    struct pd_iov *body;        /* few, or allocated */
+    struct pd_iov few[PD_HTTP_CALL_FEW];
     size_t n_body;
     uint64_t total;             /* bytes of the request */
     uint64_t sent;

@@ -89,7 +89,7 @@ static struct pd_str offset_span(size_t off, size_t n)
 static pd_status add_header(struct pd_http1 *p, struct pd_str name, struct pd_str value)
 {
     if (p->n_headers == p->cap_headers) {
-        size_t cap = p->cap_headers == 0 ? 16 : p->cap_headers * 2;
+        size_t cap = p->cap_headers == 0 ? 8 : p->cap_headers * 2;
         struct pd_http_header *more = pd_realloc_array(p->headers, cap, sizeof(*more));
         if (more == NULL)
             return PD_ENOMEM;

@@ -369,7 +369,7 @@ static pd_status make_body_room(struct pd_http_req *req, size_t n)
     while (cap < need)
         cap *= 2;
     if (h->has_length)
-        cap = need < 4096 ? 4096 : need;
+        cap = (need + 511) & ~(size_t)511;
     if (cap > PD_HTTP_KEEP_BODY && req->body_n == 0) {
         more = pd_http_body_get(req->conn->server, cap, &cap);
         if (more != NULL)

@@ -179,7 +179,9 @@ void pd_http_req_body_release(struct pd_http_req *req)
     req->conn->server->stats.body_bytes -= req->held;
     req->held = 0;
     drop_large_body(req->conn->server, req);
-    req->body_n = 0;
+    pd_free(req->body);
+    req->body = NULL;
+    req->body_n = req->body_cap = 0;
 }
 
 struct pd_str pd_http_req_id(const struct pd_http_req *req)

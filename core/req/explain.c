@@ -8,6 +8,8 @@
  * rare, so it walks from the start for each line. */
 #include "req/explain.h"
 
+#include "base/mem.h"
+
 #include <string.h>
 
 struct packed {
@@ -34,15 +36,35 @@ static uint8_t *put(uint8_t *at, const void *p, size_t n)
     return at + n;
 }
 
-void pd_explain_init(struct pd_explain *e, uint8_t *bytes, uint32_t cap)
+void pd_explain_init(struct pd_explain *e, uint8_t *bytes, uint32_t cap, uint32_t max)
 {
-    e->bytes = bytes;
-    e->cap = cap;
+    e->first = bytes;
+    e->own = NULL;
+    e->first_cap = cap;
+    e->max = max;
     pd_explain_reset(e);
+}
+
+/* Makes sure that `need` more bytes, which max allows, have a place. */
+static bool make_room(struct pd_explain *e, uint32_t need)
+{
+    if (e->used + need <= e->cap)
+        return true;
+    uint8_t *own = e->own == NULL ? pd_alloc(e->max) : NULL;
+    if (own == NULL)
+        return false;
+    memcpy(own, e->bytes, e->used);
+    e->bytes = e->own = own;
+    e->cap = e->max;
+    return true;
 }
 
 void pd_explain_reset(struct pd_explain *e)
 {
+    pd_free(e->own);
+    e->own = NULL;
+    e->bytes = e->first;
+    e->cap = e->first_cap;
     e->used = 0;
     e->lost = 0;
     e->skip_scores = false;
@@ -65,13 +87,13 @@ void pd_explain_add(struct pd_explain *e, const struct pd_explain_line *line)
     };
     uint32_t need = HEAD + head.subject + head.plugin + head.text;
     uint32_t reserve = is_detail(line->kind) ? PD_EXPLAIN_RESERVE : 0;
-    bool fits = e->used + need + reserve <= e->cap;
+    bool fits = e->used + need + reserve <= e->max;
 
     if (line->kind == PD_EXPLAIN_SCORE)
         fits = fits && !e->skip_scores;
     else
         e->skip_scores = line->kind == PD_EXPLAIN_CANDIDATE && !fits;
-    if (!fits) {
+    if (!fits || !make_room(e, need)) {
         e->lost++;
         return;
     }
@@ -96,7 +118,7 @@ static uint8_t *put_text(uint8_t *at, struct pd_str s)
 /* Bytes of the first rows that fit, and how many these are. */
 static uint32_t measure(const struct pd_explain *e, const struct pd_explain_table *t, uint32_t *rows)
 {
-    uint32_t room = e->cap - e->used < PD_EXPLAIN_RESERVE ? 0 : e->cap - e->used - PD_EXPLAIN_RESERVE;
+    uint32_t room = e->max - e->used < PD_EXPLAIN_RESERVE ? 0 : e->max - e->used - PD_EXPLAIN_RESERVE;
     uint32_t need = HEAD;
 
     *rows = 0;
@@ -116,6 +138,8 @@ void pd_explain_add_table(struct pd_explain *e, const struct pd_explain_table *t
 {
     uint32_t rows, need = measure(e, t, &rows);
 
+    if (rows > 0 && !make_room(e, need))
+        rows = 0;
     e->lost += (t->rows - rows) * (1 + t->columns);
     e->skip_scores = rows < t->rows;
     if (rows == 0)

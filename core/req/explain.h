@@ -12,14 +12,20 @@
 #define PD_EXPLAIN_MIN (PD_EXPLAIN_RESERVE + 384u)
 
 struct pd_explain {
-    uint8_t *bytes;         /* borrowed */
-    uint32_t cap;
+    uint8_t *bytes;         /* first, or own */
+    uint8_t *first;         /* borrowed */
+    uint8_t *own;           /* allocated when first is too small; NULL: none */
+    uint32_t first_cap;
+    uint32_t cap;           /* of bytes */
+    uint32_t max;           /* to which it may grow */
     uint32_t used;
     uint32_t lost;
     bool skip_scores;       /* the candidate before did not fit */
 };
 
-void pd_explain_init(struct pd_explain *e, uint8_t *bytes, uint32_t cap);
+/* bytes: borrowed, for as much as usually comes; max: at least cap. */
+void pd_explain_init(struct pd_explain *e, uint8_t *bytes, uint32_t cap, uint32_t max);
+/* Empty again; gives back what was allocated. */
 void pd_explain_reset(struct pd_explain *e);
 /* Packs a copy; a line without room is counted in `lost`. */
 void pd_explain_add(struct pd_explain *e, const struct pd_explain_line *line);

@@ -201,15 +201,31 @@ static void observe_span(struct pd_histogram *h, pd_time from, pd_time to)
         pd_histogram_observe_ns(h, to - from);
 }
 
-static void end_router(struct pd_req_meter *m, struct pd_req_meter_model *model,
-                       const struct pd_req *req)
+/* The counter of this request's labels; looking one up by name is slow. */
+static struct pd_counter *requests_counter(struct pd_req_meter *m, struct pd_req_meter_model *model,
+                                           const struct pd_req *req)
 {
+    uint32_t key = 1u << 31 | req->http_status << 8 | req->api << 2 | (req->remote != 0 ? 2u : 0u) |
+                   (req->stream != 0 ? 1u : 0u);
+    for (uint32_t i = 0; i < PD_ARRAY_LEN(model->requests); i++) {
+        if (model->requests[i].key == key)
+            return model->requests[i].counter;
+    }
     char code[16];
     snprintf(code, sizeof code, "%u", (unsigned)req->http_status);
     const char *values[5] = { pd_req_api_name(req->api), label_of(req), code,
                               req->remote != 0 ? "pd" : "decode_only",
                               req->stream != 0 ? "true" : "false" };
-    pd_counter_inc(pd_metrics_counter(m->metrics, m->requests, values));
+    uint32_t at = model->requests_next++ % PD_ARRAY_LEN(model->requests);
+    model->requests[at].key = key;
+    model->requests[at].counter = pd_metrics_counter(m->metrics, m->requests, values);
+    return model->requests[at].counter;
+}
+
+static void end_router(struct pd_req_meter *m, struct pd_req_meter_model *model,
+                       const struct pd_req *req)
+{
+    pd_counter_inc(requests_counter(m, model, req));
     if (req->attempts > 1)
         pd_counter_add(m->retry, req->attempts - 1);
 

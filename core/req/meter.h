@@ -14,6 +14,12 @@ struct pd_req_meter_model {
     bool used;
     struct pd_histogram *duration, *ttft, *itl, *tpot, *queue, *prefill, *transfer, *first;
     struct pd_histogram *input, *output, *cached;
+    /* Counters of pdplane_requests_total that were found last. */
+    struct {
+        uint32_t key;                  /* of the other labels; 0: none */
+        struct pd_counter *counter;
+    } requests[4];
+    uint32_t requests_next;
 };
 
 struct pd_req_meter {

@@ -18,6 +18,9 @@
 #include <string.h>
 
 #define SLAB_RECORDS 16u
+/* Of the explanation's memory, what every record has; more is allocated when it is
+ * needed. */
+#define EXPLAIN_FIRST 512u
 
 struct record {
     struct pd_req req;      /* first: the two are cast into each other */
@@ -68,12 +71,18 @@ static struct record *linked(struct pd_list *link)
     return PD_LIST_ENTRY(link, struct record, link);
 }
 
+#define SLAB_HEAD ((sizeof(struct slab) + 15u) & ~(size_t)15u)
+
+static struct record *slab_records(struct slab *slab)
+{
+    return (struct record *)(void *)((char *)slab + SLAB_HEAD);
+}
+
 /* A chunk of records, each with its explanation memory behind the records. */
 static pd_status slab_add(struct pd_reqs *reqs)
 {
-    size_t head = (sizeof(struct slab) + 15u) & ~(size_t)15u;
-    size_t room = (size_t)reqs->conf.explain_bytes;
-    size_t bytes = head + SLAB_RECORDS * (sizeof(struct record) + room);
+    size_t room = PD_MIN((size_t)reqs->conf.explain_bytes, EXPLAIN_FIRST);
+    size_t bytes = SLAB_HEAD + SLAB_RECORDS * (sizeof(struct record) + room);
     struct slab *slab = pd_calloc(1, bytes);
 
     if (slab == NULL)
@@ -81,10 +90,11 @@ static pd_status slab_add(struct pd_reqs *reqs)
     slab->next = reqs->slabs;
     reqs->slabs = slab;
     reqs->bytes += bytes;
-    struct record *records = (struct record *)(void *)((char *)slab + head);
+    struct record *records = slab_records(slab);
     uint8_t *explain = (uint8_t *)(records + SLAB_RECORDS);
     for (uint32_t i = 0; i < SLAB_RECORDS; i++) {
-        pd_explain_init(&records[i].explain, explain + i * room, (uint32_t)room);
+        pd_explain_init(&records[i].explain, explain + i * room, (uint32_t)room,
+                        (uint32_t)reqs->conf.explain_bytes);
         pd_list_append(&reqs->spare, &records[i].link);
     }
     return PD_OK;
@@ -120,6 +130,8 @@ void pd_reqs_destroy(struct pd_reqs *reqs)
     while (reqs->slabs != NULL) {
         struct slab *slab = reqs->slabs;
         reqs->slabs = slab->next;
+        for (uint32_t i = 0; i < SLAB_RECORDS; i++)
+            pd_explain_reset(&slab_records(slab)[i].explain);
         pd_free(slab);
     }
     pd_free(reqs);

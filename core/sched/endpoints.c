@@ -144,6 +144,7 @@ pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info
         pd_free(known);
         return st;
     }
+    t->version++;
     pd_free(e->models);
     pd_free(e->known);
     e->models = models;
@@ -171,6 +172,7 @@ pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info
 
 void pd_endpoints_remove(struct pd_endpoints *t, struct pd_endpoint *e)
 {
+    t->version++;
     pd_strmap_remove(&t->by_key, pd_str_from(e->key));
     t->slots[e->view.slot] = NULL;
     t->spare[t->spare_n++] = e->view.slot;

@@ -40,6 +40,7 @@ struct pd_endpoints {
     uint32_t used;                  /* slots below this may be in use */
     uint32_t n;
     uint64_t serial;
+    uint64_t version;               /* changes when an endpoint or its models do */
     struct pd_strmap by_key;
     uint32_t failures_max;          /* in a row until suspect */
     pd_time suspect_ns;

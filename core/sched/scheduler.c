@@ -24,6 +24,11 @@ struct pd_sched {
     struct pd_pipeline_scratch scratch;
     struct pd_endpoint_view *views; /* of the request at hand, before any filter */
     uint32_t views_n;
+    /* Which slots serve the model that was asked for last. */
+    uint8_t *serves;
+    uint64_t serves_version;
+    size_t serves_n;
+    char serves_model[128];
     const struct pd_sched_pipeline *pipeline;
     pd_time load_stale;
     uint32_t explain_max;
@@ -57,7 +62,8 @@ pd_status pd_sched_create(const struct pd_sched_conf *conf,
                                       PD_PROFILE_SCORERS_MAX);
     if (st == PD_OK) {
         sched->views = pd_calloc((size_t)conf->endpoints, sizeof *sched->views);
-        st = sched->views == NULL ? PD_ENOMEM : PD_OK;
+        sched->serves = pd_calloc((size_t)conf->endpoints, 1);
+        st = sched->views == NULL || sched->serves == NULL ? PD_ENOMEM : PD_OK;
     }
     if (st != PD_OK)
         (void)pd_err_set(err, st, "cannot set up the scheduler: %s", pd_status_text(st));
@@ -83,6 +89,7 @@ void pd_sched_destroy(struct pd_sched *sched)
     pd_prefix_destroy(sched->prefix);
     pd_pipeline_scratch_fini(&sched->scratch);
     pd_free(sched->views);
+    pd_free(sched->serves);
     pd_free(sched);
 }
 
@@ -299,16 +306,34 @@ static void prompt_hash(const struct pd_sched *sched, struct pd_prompt *prompt, 
 
 /* ---- decisions ---- */
 
+/* Marks the slots that serve the model, unless that is known already. */
+static void mark_serving(struct pd_sched *sched, struct pd_str model)
+{
+    const struct pd_endpoints *t = &sched->endpoints;
+
+    if (sched->serves_version == t->version && sched->serves_n == model.n && model.n > 0 &&
+        memcmp(sched->serves_model, model.p, model.n) == 0)
+        return;
+    uint64_t hash = pd_endpoint_model_hash(model);
+    for (uint32_t i = 0; i < t->used; i++)
+        sched->serves[i] = t->slots[i] != NULL && pd_endpoint_serves(t->slots[i], model, hash);
+    sched->serves_version = t->version;
+    sched->serves_n = model.n <= sizeof sched->serves_model ? model.n : 0;
+    if (sched->serves_n > 0)
+        memcpy(sched->serves_model, model.p, model.n);
+}
+
 /* All endpoints that serve the model, as they are now. */
 static void gather(struct pd_sched *sched, const struct pd_sched_ask *ask)
 {
     const struct pd_endpoints *t = &sched->endpoints;
-    uint64_t hash = pd_endpoint_model_hash(ask->model);
+
+    mark_serving(sched, ask->model);
 
     sched->views_n = 0;
     for (uint32_t i = 0; i < t->used; i++) {
         const struct pd_endpoint *e = t->slots[i];
-        if (e == NULL || e->is_leaving || !pd_endpoint_serves(e, ask->model, hash))
+        if (e == NULL || e->is_leaving || sched->serves[i] == 0)
             continue;
         struct pd_endpoint_view *view = &sched->views[sched->views_n++];
         pd_endpoint_view_at(e, ask->now, view);

@@ -235,7 +235,7 @@ static void scores_stay_with_their_candidate(void **state)
     char name[256];
     uint32_t cursor = 0;
     memset(name, 'n', sizeof name);
-    pd_explain_init(&e, room, sizeof room);
+    pd_explain_init(&e, room, sizeof room, sizeof room);
     struct pd_explain_line big = { .kind = PD_EXPLAIN_CANDIDATE,
                                    .subject = pd_str_of(name, sizeof name) };
     struct pd_explain_line small = { .kind = PD_EXPLAIN_SCORE, .plugin = PD_STR("p") };
@@ -275,7 +275,7 @@ static void tables_read_as_lines(void **state)
     struct pd_explain_line got;
     uint32_t cursor = 0;
     (void)state;
-    pd_explain_init(&e, room, sizeof room);
+    pd_explain_init(&e, room, sizeof room, sizeof room);
     struct pd_explain_line first = { .kind = PD_EXPLAIN_PROFILE, .subject = PD_STR("decode"), .value = 2 };
     struct pd_explain_line last = { .kind = PD_EXPLAIN_PICKED, .subject = PD_STR("d0"), .value = 2.5 };
     pd_explain_add(&e, &first);

@@ -222,6 +222,11 @@ struct pd_net_api {
 
     /* The label of the key that the client showed; empty when none was needed. */
     struct pd_str (*req_label)(const struct pd_http_req *req);
+    /* Gives back the memory of the request's body before the answer is over. */
+    void (*req_body_release)(struct pd_http_req *req);
+    /* Whether the request of a call has left whole: with the head of its answer the
+     * body is not needed any more. */
+    bool (*call_is_sent)(const struct pd_http_call *call);
 
     /* TLS for connections to other nodes beside the link, as link.tls says:
      * certificates both ways.  is_server: for what is accepted.  NULL: link.tls

@@ -41,6 +41,25 @@ void forward_cancel(struct request *q)
     q->forward = NULL;
 }
 
+/* The answer has begun, so nothing is sent again: what was kept for that goes.  A
+ * stream may live long. */
+static void forward_lighten(struct request *q, struct pd_http_call *call)
+{
+    struct router *r = q->router;
+    r->sched->computed(r->scheds, &q->legs[0].decode);
+    if (!r->net->call_is_sent(call))
+        return;
+    if (q->prompts != &q->prompt)
+        free(q->prompts);
+    q->prompts = &q->prompt;
+    free(q->forward_body);
+    q->forward_body = NULL;
+    r->api->request_free(r->apis, q->api);
+    q->api = NULL;
+    if (q->forward_sse)
+        r->net->req_body_release(q->http);
+}
+
 static void on_head(struct pd_http_call *call, const struct pd_http_head *head, void *arg)
 {
     struct request *q = arg;
@@ -58,7 +77,6 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
                       q->forward_status == 429 ? "queue_full" : "overloaded", "no server can take this request now");
         return;
     }
-    (void)call;
     for (size_t i = 0; i < head->n_headers && n < sizeof headers / sizeof headers[0]; i++) {
         const struct pd_http_header *h = &head->headers[i];
         if (is_hop(h->name))
@@ -69,6 +87,7 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
         headers[n++] = *h;
     }
     q->is_begun = true;
+    forward_lighten(q, call);
     r->req->stage(r->reqs, q->record, PD_REQ_DECODING, pd_loop_now(r->loop));
     /* An error event may have to follow what the server sends. */
     r->net->begin(q->http, head->status, headers, n,

@@ -22,6 +22,8 @@ static void line_look(struct relay *s)
         s->is_done = true;
     else if (n >= at + 8 && memcmp(p + at, "{\"error\"", 8) == 0)
         s->is_error = true;
+    else
+        s->n_data++;
 }
 
 /* Where the line at p ends: its LF or CR, or NULL. */
@@ -92,8 +94,12 @@ bool relay_piece(struct request *q, struct pd_str piece, size_t *queued)
 {
     struct relay *s = &q->relay;
     const struct pd_net_api *net = q->router->net;
+    s->n_data = 0;
     size_t whole = whole_events(s, piece);
     *queued = 0;
+    /* What a server sends with one event counts as one token. */
+    if (s->n_data > 0)
+        q->router->req->tokens(q->router->reqs, q->record, s->n_data, pd_loop_now(q->router->loop));
     if (whole > 0) {
         if (s->held_n > 0)
             net->write(q->http, (struct pd_str){ s->held, s->held_n });

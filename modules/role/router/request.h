@@ -42,6 +42,7 @@ struct relay {
     bool was_boundary;                 /* the line before was empty */
     bool is_done;                      /* data: [DONE] has come */
     bool is_error;                     /* an error event has come */
+    uint32_t n_data;                   /* data lines of the piece at hand */
     char *held;                        /* the beginning of an event */
     size_t held_n, held_cap;
 };
@@ -53,7 +54,7 @@ struct request {
     struct request *next, **link;
     struct pd_http_req *http;
     uint32_t kind;
-    struct pd_api_request *api;
+    struct pd_api_request *api;        /* NULL once a server answers */
     struct pd_req *record;
     struct pd_answer *answer;          /* of our own nodes; NULL: a server writes it */
     struct pd_prompt *prompts;         /* one per prompt, then their hashes; `prompt` when that is
