@@ -249,6 +249,16 @@ void pd_loop_sim_conn_send_reset(struct sim_conn *c, uint8_t i)
     send_packet(c, i, SIM_RST, 0);
 }
 
+/* The system tells the peers of a process that is gone, also when this program is
+ * short of memory: then at once. */
+static void reset_surely(struct sim_conn *c, uint8_t i)
+{
+    struct sim_host *a = c->end[i].host, *b = c->end[1 - i].host;
+
+    if (send_packet(c, i, SIM_RST, 0) == NULL && b != NULL && !is_blocked(c, a, b))
+        pd_loop_sim_conn_fail(c, 1 - i, PD_EPEER);
+}
+
 static void maybe_finished(struct sim_conn *c, uint8_t i)
 {
     struct sim_dir *d = &c->dir[i];
@@ -291,7 +301,7 @@ void pd_loop_sim_net_forget_host(struct sim_host *h, bool tell_peers)
             if (c->end[i].host != h || !c->end[i].is_open)
                 continue;
             if (tell_peers && c->is_established)
-                pd_loop_sim_conn_send_reset(c, i);
+                reset_surely(c, i);
             end_gone(c, i);
         }
         link_next = link->next;

@@ -2,6 +2,7 @@
 /* The simulator: all common cases, and faults, time and sameness. */
 #include "loop_cases.h"
 
+#include "base/mem.h"
 #include "loop/sim.h"
 
 /* ---- the common cases, over several seeds */
@@ -341,6 +342,33 @@ static void test_crash_told(void **state)
     assert_int_equal(x.connected, PD_EPEER);
     pd_stream_close(x.s);
     pd_stream_close(p.a.s);
+    pass(&p, PD_SEC);
+    loop_end(p.e.client);
+    assert_int_equal(pd_sim_destroy(p.sim), PD_OK);
+}
+
+/* The reset of a crash comes also when this program is short of memory then. */
+static void test_crash_told_without_memory(void **state)
+{
+    static struct end x[40];
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, 6, &whole);
+    for (int i = 0; i < 40; i++) {      /* packets that were used before are on their way again */
+        memset(&x[i], 0, sizeof x[i]);
+        assert_int_equal(pd_stream_connect(p.e.client, &p.addr, &end_events, &x[i], &x[i].s), PD_OK);
+    }
+    uint64_t before = pd_mem_count();
+    pd_mem_fault_set(1);
+    crash_server(&p, true);
+    pd_mem_fault_set(0);
+    assert_int_equal(pd_mem_count() - before, 1);
+    pass(&p, PD_SEC);
+    assert_int_equal(p.a.error, PD_EPEER);
+    pd_stream_close(p.a.s);
+    for (int i = 0; i < 40; i++)
+        pd_stream_close(x[i].s);
     pass(&p, PD_SEC);
     loop_end(p.e.client);
     assert_int_equal(pd_sim_destroy(p.sim), PD_OK);
@@ -806,7 +834,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_partition_forever),
     cmocka_unit_test(test_connect_nobody),
     cmocka_unit_test(test_reset_half_open_flip),
-    cmocka_unit_test(test_crash_told),
+    cmocka_unit_test(test_crash_told), cmocka_unit_test(test_crash_told_without_memory),
     cmocka_unit_test(test_crash_silent_restart),
     cmocka_unit_test(test_crash_drops_all),
     cmocka_unit_test(test_stop_continue),
