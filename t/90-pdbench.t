@@ -15,7 +15,7 @@ my $page = slurp(srcdir() . '/doc/man/pdbench.1.in');
 my ($rc, $out, $err) = run_program($pdbench, '--help');
 is $rc, 0, '--help';
 like $out, qr/^usage: pdbench .*^commands:\n.*^examples:\n/ms, 'teaches';
-for my $command (qw(engine load)) {
+for my $command (qw(engine load transport)) {
     ($rc, $out) = run_program($pdbench, $command, '--help');
     is $rc, 0, "$command --help";
     my ($part) = $page =~ /^\.Ss pdbench $command\n(.*?)^\.S[sh] /ms;
@@ -24,7 +24,7 @@ for my $command (qw(engine load)) {
     is_deeply \@man, \@help, "pdbench(1) has the options of $command";
 }
 for my $bad ([], ['nothing'], ['engine', '-E', 'reset'], ['engine', '-E', 'x=1'], ['engine', '-E', 'cut=0.7', '-E', '503=0.4'],
-             ['engine', '-d', 'x'], ['load'], ['load', '--rate', 'x', '-u', 'http://127.0.0.1:1'], ['engine', '--ttft', '5'],
+             ['engine', '-d', 'x'], ['transport'], ['transport', '-b', '5000', '-s', '4k', 'shm'], ['transport', '-s', 'x', 'shm'], ['load'], ['load', '--rate', 'x', '-u', 'http://127.0.0.1:1'], ['engine', '--ttft', '5'],
              ['load', '-u', 'ftp://x'], ['engine', 'x'], ['load', '-u', 'http://127.0.0.1:99999'],
              ['load', '-u', 'http://127.0.0.1:1', '-A', 'x', '-r', 5]) {
     ($rc, $out, $err) = run_program($pdbench, @$bad);
@@ -96,5 +96,22 @@ like $out, qr/^kv_transfer_params: 1 prefills, 2 decodes$/m, 'counted';
 ($rc, $out) = run_program($pdbench, 'load', '-u', 'http://127.0.0.1:1', '-q', '-n', 5);
 is $rc, 1, 'nobody there';
 like $out, qr/failed: connect +5/, 'said so';
+
+for my $module (qw(shm tcp)) {
+    SKIP: {
+        my $file = builddir() . "/modules/transport/$module/.libs/$module.so";
+        skip "$module is not built", 4 unless -e $file;
+        ($rc, $out, $err) = run_program($pdbench, 'transport', '-b', '4m', '-s', '4k,1m', '-n', 2, '--json', $file);
+        is $rc, 0, "transport $module" or diag $err;
+        my $rows = decode_json($out)->{rows};
+        is_deeply [map { "$_->{segment} " . ($_->{scattered} ? 1 : 0) } @$rows], ['4096 0', '4096 1', '1048576 0', '1048576 1'],
+            'each size, in order and shuffled';
+        is scalar(grep { $_->{module} > 0 && $_->{memcpy} > 0 && $_->{stream} > 0 } @$rows), 4, 'beside the floors';
+        is scalar(grep { abs($_->{segments_per_second} * $_->{segment} / 1e9 / $_->{module} - 1) < 1e-6 } @$rows), 4, 'one time behind all';
+    }
+}
+($rc, $out, $err) = run_program($pdbench, 'transport', '-b', '4m', '/nowhere/x.so');
+is $rc, 1, 'no such module';
+like $err, qr{/nowhere/x\.so}, 'which';
 
 done_testing;

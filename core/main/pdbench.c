@@ -22,6 +22,7 @@ static void help(FILE *out)
           "commands:\n"
           "  engine    be a server (or thousands) that computes nothing, with given delays and faults\n"
           "  load      send requests, and tell what their clients saw\n"
+          "  transport move memory between two processes through a module, beside what the machine can do\n"
           "\n"
           "options:\n"
           "  -h, --help     print this; \"pdbench COMMAND --help\" tells more about one\n"
@@ -95,7 +96,7 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } commands[] = { { "engine", pdbench_engine }, { "load", pdbench_load } };
+    } commands[] = { { "engine", pdbench_engine }, { "load", pdbench_load }, { "transport", pdbench_transport } };
     if (argc < 2)
         return pdbench_usage(NULL, "a command is missing", NULL);
     if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {

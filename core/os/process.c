@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -92,9 +93,37 @@ pd_status pd_process_reap(pid_t *pid, int *status)
     return PD_OK;
 }
 
+pd_status pd_process_wait(pid_t pid, int *status)
+{
+    pid_t got;
+    do
+        got = waitpid(pid, status, 0);
+    while (got < 0 && errno == EINTR);
+    return got == pid ? PD_OK : PD_ENOENT;
+}
+
 pd_status pd_process_kill(pid_t pid, int number)
 {
     return kill(pid, number) == 0 ? PD_OK : pd_status_from_errno(errno);
+}
+
+pd_status pd_process_read(pid_t pid, const uint64_t *from, void *const *to, size_t n, uint64_t bytes)
+{
+    enum { BATCH = 64 };
+    struct iovec local[BATCH], remote[BATCH];
+    for (size_t i = 0; i < n; i += BATCH) {
+        size_t count = n - i < BATCH ? n - i : BATCH;
+        for (size_t k = 0; k < count; k++) {
+            local[k] = (struct iovec){ to[i + k], (size_t)bytes };
+            remote[k] = (struct iovec){ (void *)(uintptr_t)from[i + k], (size_t)bytes };
+        }
+        ssize_t got = process_vm_readv(pid, local, count, remote, count, 0);
+        if (got < 0)
+            return errno == EPERM ? PD_EPERM : errno == ENOSYS ? PD_ENOSYS : PD_EIO;
+        if ((uint64_t)got != count * bytes)
+            return PD_EIO;
+    }
+    return PD_OK;
 }
 
 const char *pd_process_status_text(int status, char *out, size_t size)

@@ -18,8 +18,15 @@ pd_status pd_process_spawn(const char *path, char *const *argv, const char *cons
  * PD_EAGAIN when none has ended, PD_ENOENT when there is no child. */
 pd_status pd_process_reap(pid_t *pid, int *status);
 
+/* Waits for one child; PD_OK with *status, PD_ENOENT when it is none. */
+pd_status pd_process_wait(pid_t pid, int *status);
+
 /* Sends a signal; PD_OK or what the system said. */
 pd_status pd_process_kill(pid_t pid, int number);
+
+/* Copies n runs of another process's memory into as many of this one's, each of
+ * `bytes` bytes; PD_OK, PD_EPERM, PD_ENOSYS, PD_EIO. */
+pd_status pd_process_read(pid_t pid, const uint64_t *from, void *const *to, size_t n, uint64_t bytes);
 
 /* "exit status 1" or "signal KILL" for a status of pd_process_reap. */
 const char *pd_process_status_text(int status, char *out, size_t size);
