@@ -197,11 +197,21 @@ bool pd_dial_covers(struct pd_peers *peers, const struct pd_peer *peer)
     return false;
 }
 
+/* The address stands for this node now; what it stood for before may be another
+ * one, when a node started again without its identity. */
+static void cover(struct pd_dial *dial, const struct pd_node_id *id)
+{
+    bool is_other = !pd_uuid_eq(&dial->covered.uuid, &id->uuid);
+    dial->covered = *id;
+    if (is_other && dial->is_configured)
+        pd_peers_release(dial->peers);
+}
+
 void pd_dial_up(struct pd_dial *dial, const struct pd_node_id *id)
 {
     dial->backoff = dial->peers->conf.backoff_min;
     dial->state = PD_DIAL_LINKED;
-    dial->covered = *id;
+    cover(dial, id);
     if (!dial->is_configured)
         pd_dial_remove(dial);   /* the link goes on without it */
 }
@@ -219,7 +229,7 @@ void pd_dial_lost(struct pd_dial *dial, uint32_t reason, const struct pd_node_id
             pd_peer_forget_later(want, 2 * peers->conf.connect_timeout);
     } else if (reason == PD_GOODBYE_DUPLICATE) {
         dial->state = PD_DIAL_COVERED;
-        dial->covered = *id;
+        cover(dial, id);
         struct pd_peer *peer = pd_peers_by_uuid(peers, &id->uuid);
         if (peer != NULL) {
             peer->flags |= PD_PEER_CONFIGURED;

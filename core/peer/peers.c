@@ -640,8 +640,12 @@ pd_status pd_peers_undial(struct pd_peers *peers, struct pd_str address)
     if (dial == NULL)
         return PD_ENOENT;
     pd_dial_remove(dial);
-    /* Which peer it stood for is not known while it is down: those that nobody
-     * dials any more may be forgotten. */
+    pd_peers_release(peers);
+    return PD_OK;
+}
+
+void pd_peers_release(struct pd_peers *peers)
+{
     PD_LIST_EACH(&peers->all, l) {
         struct pd_peer *peer = PD_LIST_ENTRY(l, struct pd_peer, node);
         if ((peer->flags & PD_PEER_CONFIGURED) == 0 || pd_dial_covers(peers, peer))
@@ -649,7 +653,6 @@ pd_status pd_peers_undial(struct pd_peers *peers, struct pd_str address)
         peer->flags &= ~PD_PEER_CONFIGURED;
         pd_peer_forget_later(peer, peers->conf.forget);
     }
-    return PD_OK;
 }
 
 void pd_peer_rest(struct pd_peer *peer, bool is_resting)

@@ -322,6 +322,8 @@ struct pd_dial *pd_dial_find_want(struct pd_peers *peers, pd_peer_ref want);
 void pd_dial_up(struct pd_dial *dial, const struct pd_node_id *id);
 /* Whether a configured address was last seen to be this node's. */
 bool pd_dial_covers(struct pd_peers *peers, const struct pd_peer *peer);
+/* Peers that no configured address stands for any more may be forgotten. */
+void pd_peers_release(struct pd_peers *peers);
 /* The dial's link is gone; reason PD_GOODBYE_*. */
 void pd_dial_lost(struct pd_dial *dial, uint32_t reason, const struct pd_node_id *id);
 /* A node's link broke: dials that it covered try again. */

@@ -738,6 +738,44 @@ static void test_reach(void **state)
     net_down(&net);
 }
 
+/* A node that keeps no identity is another one after each start.  What it was
+ * before is forgotten, although its address stands in the configuration. */
+static void test_new_identity(void **state)
+{
+    struct net net;
+    struct node a, b, next;
+    char at[64];
+    (void)state;
+    net_up(&net);
+    struct pd_peers_conf conf = { .forget = 100 * PD_MS };
+    node_up_conf(&a, &net, 1, 10, &conf);
+    node_up(&b, &net, 2, 20);
+    snprintf(at, sizeof at, "127.0.0.1:%u", b.port);
+    link_nodes(&net, &a, &b);
+    for (uint8_t uuid = 3; uuid < 8; uuid++) {
+        struct pd_err err = { 0 };
+        struct node *pair[2] = { &a, &next };
+        pd_peer_ref old = peer_of(&a, &b);
+        struct pd_peer_info i;
+        assert_true(old != 0);
+        node_down(&b);
+        turns(&net, NULL, NULL, 200 * PD_MS);
+        assert_int_equal(api->info(a.peers, old, &i), PD_OK); /* it may come back as it was */
+        node_up(&next, &net, uuid, 30);
+        assert_int_equal(pd_peers_listen(next.peers, pd_str_from(at), NULL, &err), PD_OK);
+        assert_true(turns(&net, both_up, pair, 2 * PD_SEC));
+        turns(&net, NULL, NULL, 200 * PD_MS);
+        assert_int_equal(api->info(a.peers, old, &i), PD_ESTALE);
+        /* The watch of a node knows the node by its place. */
+        api->unwatch(next.watch);
+        b = next;
+        assert_int_equal(api->watch(b.peers, &watch_events, &b, &b.watch), PD_OK);
+    }
+    node_down(&b);
+    node_down(&a);
+    net_down(&net);
+}
+
 /* ---- somebody who does not keep to the protocol */
 
 struct rogue {
@@ -1048,6 +1086,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_windows),
     cmocka_unit_test(test_caps),
     cmocka_unit_test(test_reach),
+    cmocka_unit_test(test_new_identity),
     cmocka_unit_test(test_rogue),
     cmocka_unit_test(test_garbage),
     cmocka_unit_test(test_dead),
