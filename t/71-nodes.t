@@ -164,6 +164,27 @@ my @lost = (qr/peer /, qr/ kv: .*kv (?:from|to) peer/, qr/hand-over ended/, qr/r
     $s->stop;
 }
 
+# ---- another decode node goes on with the KV that the prefill node still has
+{
+    my $s = topology('2p2d', all => $link, engine => 'ms_per_token = 2;');
+    $s->expect_log(@lost);
+    my ($path, $body) = @{ ask(79, max_tokens => 120, stream => JSON::PP::true) };
+    my $stream = open_stream($s->port, $path, $body);
+    my @events = map { $stream->event } 1 .. 20;
+    my $tokens = sub { $s->metric('prefill', qq(pdplane_engine_tokens_total{engine="tiny",kind="$_[0]"})) };
+    my $computed = $tokens->('prompt');
+    cmp_ok $computed, '>', 400, 'a long prompt was computed on a prefill node';
+    my ($serving) = grep { $_->metric('pdplane_engine_running') > 0 } @{ $s->{decode} };
+    $serving->kill9;
+    push @events, $stream->rest;
+    is pop @events, '[DONE]', 'killed behind tokens: the answer is complete';
+    cmp_ok $tokens->('cached'), '>', $computed - 16, 'the prefill node had its KV still';
+    cmp_ok $tokens->('prompt') - $computed, '<', 120 + 16, 'and computed only what was new';
+    is $s->metric('decode', 'pdplane_decode_handovers_valid_total'), 1, 'it was handed over to the other decode node';
+    ok free_within($s, 1), 'all blocks are free';
+    $s->stop;
+}
+
 # ---- clients that leave
 {
     my $s = topology('1p1d', all => $link, engine => "$slow ms_per_token = 2;");

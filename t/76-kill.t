@@ -63,7 +63,7 @@ for my $t (qw(1p1d 2p2d)) {
     # Slow and quick cells are dealt out like cards.
     my $i = 0;
     push @{ $parts[ $i++ % $k ] }, $_ for sort { $a->{fault} cmp $b->{fault} || $a->{at} <=> $b->{at} } @mine;
-    push @groups, map { { cells => $_, world => PDPlane::Kill::World->new($t, probe => 1) } } @parts;
+    push @groups, map { { cells => $_, world => PDPlane::Kill::World->new($t, probe => 1, keeps => $t eq '1p1d') } } @parts;
 }
 my %number = map { $all[$_]{name} => $_ + 1 } 0 .. $#all;
 

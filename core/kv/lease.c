@@ -185,8 +185,9 @@ pd_status pd_lease_step(struct pd_lease *lease, enum pd_lease_event event, uint3
         t->expired++;
         pd_counter_inc(t->metric_expired);
     } else if (lease->state == PD_LEASE_SETTLING) {
-        /* What is on its way has this long to land. */
-        lease->due = pd_loop_now(t->loop) + lease->ttl;
+        /* The holder's posts have ended well, so bytes that have not landed are at
+         * most a moment behind, or lost. */
+        lease->due = pd_loop_now(t->loop) + PD_MIN(lease->ttl, PD_LEASE_LAND);
         pd_timer_start_at(&lease->timer, lease->due);
     } else if (lease->state == PD_LEASE_RELEASED) {
         make_tomb(lease, verdict);

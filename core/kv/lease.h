@@ -3,7 +3,8 @@
  * set of blocks for a time.
  *
  *   ACTIVE     the holder may write; each renewal begins the time anew
- *   SETTLING   the holder said that it is done; the fence is being closed
+ *   SETTLING   the holder said that it is done; what has not landed has a moment
+ *              to do so, then the fence is closed
  *   VERIFYING  fenced; digests are compared
  *   EXPIRED    the time ran out; the fence is being closed
  *   FENCING    aborted; the fence is being closed
@@ -21,6 +22,8 @@
 #include <pdplane/kv.h>
 #include <pdplane/loop.h>
 #include <pdplane/metric.h>
+
+#define PD_LEASE_LAND PD_SEC        /* most that a done transfer may take to land */
 
 enum pd_lease_state {
     PD_LEASE_ACTIVE,

@@ -123,6 +123,17 @@ static void test_clock(void **state)
     assert_int_equal(expired, 2);
     assert_int_equal(pd_lease_step(a, PD_LEASE_FENCE, 0), PD_OK);
     assert_int_equal(pd_lease_step(a, PD_LEASE_RELEASE, PD_KV_ABORTED), PD_OK);
+    /* What was said to be done lands soon or never, however long the lease. */
+    assert_int_equal(pd_lease_grant(&t, &holder, "p", 60 * PD_SEC, 3, on_expired, &expired, &a),
+                     PD_OK);
+    assert_int_equal(pd_lease_step(a, PD_LEASE_SETTLE, 0), PD_OK);
+    pd_sim_run_until(sim, pd_sim_now(sim) + PD_LEASE_LAND - PD_MS);
+    assert_int_equal(a->state, PD_LEASE_SETTLING);
+    pd_sim_run_until(sim, pd_sim_now(sim) + 2 * PD_MS);
+    assert_int_equal(a->state, PD_LEASE_EXPIRED);
+    assert_int_equal(expired, 3);
+    assert_int_equal(pd_lease_step(a, PD_LEASE_FENCE, 0), PD_OK);
+    assert_int_equal(pd_lease_step(a, PD_LEASE_RELEASE, PD_KV_TIMEOUT), PD_OK);
     pd_leases_fini(&t);
     assert_int_equal(pd_loop_destroy(loop, NULL, 0), PD_OK);
     assert_int_equal(pd_sim_destroy(sim), PD_OK);

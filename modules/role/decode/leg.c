@@ -52,6 +52,7 @@ struct leg {
     struct pd_kv_dest *dest;
     pd_time order_at;                  /* this one was asked, or is being reached since */
     bool is_hopeless;                  /* no other one is to be tried */
+    bool is_reached_again;             /* this one was replaced by its next life */
     bool has_first;                    /* the first token came */
     bool is_valid;                     /* the hand-over was verified */
     bool ends_at_once;                 /* prefill: the text ends before any token */
@@ -583,7 +584,8 @@ static bool candidate_try(struct leg *leg, const struct pd_leg_prefill *p)
 {
     struct decode *d = leg->role;
     pd_status status = d->peer->reach(d->peers, &p->node, p->address, &leg->peer);
-    leg->order_at = now_of(leg);
+    if (!leg->is_reached_again)
+        leg->order_at = now_of(leg);
     if (status == PD_PENDING) {
         leg->state = REACHING;
         pd_timer_start(&leg->order_timer, leg->conf->prefill_timeout);
@@ -614,6 +616,7 @@ static void leg_next_prefill(struct leg *leg, const char *why)
     }
     while (leg->candidate < leg->ask->n_prefills && !leg->is_hopeless) {
         const struct pd_leg_prefill *p = &leg->ask->prefills[leg->candidate++];
+        leg->is_reached_again = false;
         if (!is_told && !send_started(leg, p, reason))
             return;
         if (candidate_try(leg, p))
@@ -634,7 +637,12 @@ void decode_legs_peer(struct decode *d, pd_peer_ref peer, uint32_t what)
         next = leg->next;
         if (leg->state != REACHING || leg->peer != peer)
             continue;
-        if (what == PD_PEER_ON_UP) {
+        if (what == PD_PEER_ON_GONE && !leg->is_reached_again) {
+            /* The node has started again, which the router knew before us. */
+            leg->is_reached_again = true;
+            leg->peer = 0;
+            pd_loop_defer(d->loop, &d->retry);
+        } else if (what == PD_PEER_ON_UP) {
             pd_timer_stop(&leg->order_timer);
             if (!order_open(leg))
                 leg_next_prefill(leg, "no transport or no engine in common");
@@ -789,8 +797,20 @@ static void leg_begin(struct leg *leg)
         pd_timer_start(&d->retry_timer, 10 * PD_MS);
 }
 
+static void legs_reach_again(struct decode *d)
+{
+    struct leg *next;
+    for (struct leg *leg = d->legs; leg != NULL; leg = next) {
+        next = leg->next;
+        if (leg->state == REACHING && leg->peer == 0 &&
+            !candidate_try(leg, &leg->ask->prefills[leg->candidate - 1]))
+            leg_next_prefill(leg, "it could not be reached");
+    }
+}
+
 void decode_legs_retry(struct decode *d)
 {
+    legs_reach_again(d);
     while (d->waiting_first != NULL) {
         struct leg *leg = d->waiting_first;
         pd_status status = leg_open(leg);

@@ -25,8 +25,10 @@ my $worlds = 0;
 our @lost = (qr/peer /, qr/ kv: /, qr/hand-over ended/, qr/request failed with status/, qr/worker \d+ /,
     qr/transport /, qr/refused a peer's greeting/);
 
-# new(TOPOLOGY, options): transport (tcp_fault), link: text of section link,
-# probe: 1 with probes, engine: text of each engine.
+# new(TOPOLOGY, options): transport (tcp_fault); probe: 1 with probes; keeps: 1
+# for nodes that keep their identity when they start again; text added to each
+# engine (engine), each node of a role (decode, prefill), its transport
+# (decode_transport, prefill_transport); model of the prefill nodes.
 sub new {
     my ($class, $topology, %o) = @_;
     my ($n) = $topology =~ /^(\d)p\1d$/ or die "topology $topology";
@@ -40,10 +42,9 @@ sub new {
     my $conf = sub {
         my ($name, $load, @text) = @_;
         my $list = join ', ', map { qq("$_") } @$load, @load;
-        push @text, qq(link = { $o{link} };) if $o{link};
         my $role = join ' ', $o{probe} ? qq(probe = { dir = "$dir"; };) : (),
             $name =~ /^decode/ ? 'decode = { prefill_timeout = "60s"; };' : ();
-        my $node = PDPlane::Daemon->new("$id-$name", join "\n", qq(load = [ $list ];), qq(node = { name = "$name"; };),
+        my $node = PDPlane::Daemon->new("$id-$name", join "\n", qq(load = [ $list ];), qq(node = { name = "$name"; ) . ($o{keeps} ? qq(state = "$dir/$name";) : '') . ' };',
             qq(pid_file = "$dir/$name.pid";), qq(role = { $role };), qq(log = { level = "info"; };), @text, '');
         $node->{short} = $name;
         $node->expect_log(@lost);
@@ -62,25 +63,26 @@ sub new {
         $links{$name} = [ port("${id}_link_$name"), $to ];
         return $links{$name}[0];
     };
-    my $seed = $o{seed} // 1;
     my $hooks = $transport eq 'tcp_fault' && $o{probe} ? qq(probe = "$dir";) : '';
     for my $i (1 .. $n) {
         my $kv = port("${id}_kv$i");
         my $tcp = $transport eq 'shm' ? '' : sprintf 'transport = { %s = { listen = "127.0.0.1:%d"; advertise = '
-            . '"127.0.0.1:%d"; frame = "32k"; %s }; };', $transport, $kv, $link->("kv$i", $kv), $hooks;
+            . '"127.0.0.1:%d"; frame = "32k"; %s %s }; };', $transport, $kv, $link->("kv$i", $kv), $hooks, $o{decode_transport} // '';
         push @{ $self->{decode} }, $conf->("decode$i", [ 'decode', 'ref', $transport ],
-            $listen->("decode$i", apis => [qw(peer admin)]), qq(engine = ( { name = "tiny"; $engine roles = [ "decode" ]; } );), $tcp);
+            $listen->("decode$i", apis => [qw(peer admin)]), qq(engine = ( { name = "tiny"; $engine roles = [ "decode" ]; } );), $tcp, $o{decode} // ());
         $link->("rd$i", port("${id}_decode${i}_peer"));
-        my $out = $transport eq 'shm' ? '' : qq(transport = { $transport = { listen = "127.0.0.1:0"; frame = "32k"; $hooks }; };);
+        my $out = $transport eq 'shm' ? '' : qq(transport = { $transport = { listen = "127.0.0.1:0"; frame = "32k"; $hooks @{[ $o{prefill_transport} // '' ]} }; };);
         push @{ $self->{prefill} }, $conf->("prefill$i", [ 'prefill', 'ref', $transport ],
             $listen->("prefill$i", apis => [qw(peer admin)], peer => $link->("dp$i", port("${id}_prefill${i}_peer"))),
-            qq(engine = ( { name = "tiny"; $engine roles = [ "prefill" ]; } );), $out);
+            qq(engine = ( { name = "tiny"; @{[ $o{model} ? $engine =~ s/%%MODEL%%/$o{model}/r : $engine ]} roles = [ "prefill" ]; } );), $out,
+            $o{prefill} // ());
         $link->("rp$i", port("${id}_prefill${i}_peer"));
     }
     my $peers = join ', ', map { qq({ address = "127.0.0.1:$links{$_}[0]"; }) } map { ("rp$_", "rd$_") } 1 .. $n;
+    $self->{control} = "$dir/control";
     $self->{router} = $conf->('router', ['router'], $listen->('router', apis => [qw(openai admin)]),
         qq(peers = ( $peers );), 'scheduler = { decider = { module = "pd_threshold"; unit = "tokens"; threshold = 1; }; };',
-        'drain = "5s";');
+        qq(drain = "5s"; control = "$self->{control}";));
     $link->('client', $self->{router}->api_port);
     $self->{links} = \%links;
     $self->{one} = $conf->('one', [qw(router decode ref)], $listen->('one', apis => [qw(openai admin)]),
