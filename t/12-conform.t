@@ -7,6 +7,7 @@ use warnings;
 use POSIX ();
 use Test::More;
 
+use PDPlane::FakeKube;
 use PDPlane::Test;
 
 my $kit = $ENV{PD_CONFORM} // builddir() . '/pdconform';
@@ -60,6 +61,7 @@ if ($so{ref}) {
 }
 
 # ---- our own modules
+my $kube = PDPlane::FakeKube->new(folder() . '/kube');
 my %conf = (
     pd_threshold => q(pd_threshold = { unit = "tokens"; threshold = 100; };),
     ref => qq(ref = { model = "$model"; kv_memory = "4m"; };),
@@ -67,11 +69,13 @@ my %conf = (
     static => 'static = { servers = [ "http://127.0.0.1:8000", "http://127.0.0.2:8000" ]; peers = "127.0.0.3:7000"; };',
     file => sprintf('file = { path = "%s"; interval = "50ms"; };', folder() . '/file.json'),
     dns => 'dns = { server = "http://localhost:8000"; interval = "100ms"; };',
+    kube => sprintf('kube = { service = "s"; namespace = "ns"; port = "http"; api = "http://127.0.0.1:%d"; token_file = "%s/kube/token"; };',
+        $kube->port, folder()),
     shm => "shm = { $shm }; shm_small = { $shm queue = 4; };",
 );
 # What changes the world of a source.
-my $change = "$^X " . srcdir() . '/t/conform/source.pl';
-my %more = (file => ['-x', "$change json " . folder() . '/file.json']);
+my $change = "$^X -I" . srcdir() . '/t/lib ' . srcdir() . '/t/conform/source.pl';
+my %more = (file => ['-x', "$change json " . folder() . '/file.json'], kube => ['-x', "$change kube " . folder() . '/kube']);
 for my $name (sort map { m{([^/]+)\.so$} } map { glob "$_/*.so" } module_dirs()) {
     ($rc, $out) = conform($name, $conf{$name}, undef, @{ $more{$name} // [] });
     is $rc, 0, "$name passes" or diag join "\n", $out =~ /^(not ok.*\n(?:#.*\n)*)/mg, $out =~ /^([^#\s].*error.*)/mg;

@@ -32,6 +32,13 @@ static struct pd_tls *net_peer_tls(struct pd_net *net, bool is_server)
     return is_server ? net->peer_in : net->peer_out;
 }
 
+static pd_status net_tls_create(struct pd_loop *loop, struct pd_log *log, const char *what, const char *ca,
+                                const char *name, struct pd_tls **out, struct pd_err *err)
+{
+    struct pd_tls_conf conf = { .what = what, .ca = ca, .name = name };
+    return pd_tls_create(loop, log, &conf, out, err);
+}
+
 const struct pd_net_api *pd_net_functions(void)
 {
     static const struct pd_net_api table = {
@@ -66,6 +73,8 @@ const struct pd_net_api *pd_net_functions(void)
         .tls_accept = pd_tls_accept,
         .tls_connect = pd_tls_connect,
         .tls_node = pd_tls_stream_node,
+        .tls_create = net_tls_create,
+        .tls_destroy = pd_tls_destroy,
     };
     return &table;
 }

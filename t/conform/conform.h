@@ -13,6 +13,7 @@
 #include "conform/check.h"
 #include "mod/host.h"
 #include "mod/mod.h"
+#include "net/net.h"
 
 /* A unit under test and the options it was given. */
 struct cf_unit {
@@ -30,6 +31,7 @@ struct cf_world {
     struct pd_metrics *metrics;
     struct pd_log *log;
     struct pd_host host;
+    struct pd_net net;              /* a client of HTTP, for sources */
 };
 
 /* One instance of the unit. */

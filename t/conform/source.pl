@@ -4,11 +4,18 @@
 #                            twice 1 2   each of them twice
 #                            bad 1 2     these, and something that is no server
 #                            lose        the source cannot be read
-# FORM is lines (for broken_discovery) or json (for the module file).
+# FORM is lines (for broken_discovery), json (for the module file) or kube (PATH is
+# the folder of a PDPlane::FakeKube).
 use strict;
 use warnings;
 
 my ($form, $path, $verb, @numbers) = @ARGV;
+if ($form eq 'kube') {
+    require PDPlane::FakeKube;
+    PDPlane::FakeKube::mode($path, $verb eq 'lose' ? 'lose' : 'ok');
+    PDPlane::FakeKube::set($path, [ @numbers, $verb eq 'bad' ? '0.0.0.0' : () ], twice => $verb eq 'twice') if $verb ne 'lose';
+    exit 0;
+}
 exit !unlink $path if $verb eq 'lose' && -e $path;
 exit 0 if $verb eq 'lose';
 @numbers = map { ($_, $_) } @numbers if $verb eq 'twice';

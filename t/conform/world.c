@@ -127,6 +127,11 @@ void cf_world_open(struct cf_world *w, const struct cf_unit *u)
     assert_int_equal(pd_loop_uv_create(NULL, &w->loop), PD_OK);
     assert_int_equal(pd_metrics_create(0, &w->metrics), PD_OK);
     assert_int_equal(pd_log_create(&log, &err, &w->log), PD_OK);
+    if (u->unit->kind == PD_KIND_DISCOVERY) {
+        assert_int_equal(pd_http_client_create(w->loop, NULL, &w->net.client), PD_OK);
+        assert_int_equal(pd_host_register(&w->host, PD_NET_TABLE, PD_NET_VERSION, pd_net_functions(), &w->net),
+                         PD_OK);
+    }
 }
 
 void cf_turn(struct cf_world *w, pd_time ns)
@@ -156,6 +161,8 @@ void cf_loop_end(struct pd_loop *loop)
 
 void cf_world_close(struct cf_world *w)
 {
+    if (w->net.client != NULL)
+        pd_http_client_close(w->net.client, NULL, NULL);
     for (int i = 0; i < 5; i++)
         cf_turn(w, 0);
     cf_loop_end(w->loop);

@@ -23,6 +23,7 @@ extern "C" {
 #define PD_NET_TABLE "net"
 #define PD_NET_VERSION 1u
 
+struct pd_log;
 struct pd_tls;       /* how to speak TLS with a server */
 struct pd_net;       /* servers and client of a node */
 struct pd_http_req;  /* a request and its answer */
@@ -243,6 +244,15 @@ struct pd_net_api {
                              struct pd_stream **out);
     /* The node that the other side's certificate names; false: none. */
     bool (*tls_node)(const struct pd_stream *s, struct pd_uuid *out);
+
+    /* How to speak TLS with a server of one's own choice, for call opts.  ca: PEM
+     * file of its authorities, NULL: the system's; read again when it changes.
+     * name: that its certificate must have.  Strings are copied, log is borrowed.
+     * PD_OK, or err says which file is wrong.  Gives: tls_destroy, behind the last
+     * call with it. */
+    pd_status (*tls_create)(struct pd_loop *loop, struct pd_log *log, const char *what, const char *ca,
+                            const char *name, struct pd_tls **out, struct pd_err *err);
+    void (*tls_destroy)(struct pd_tls *tls);
 };
 
 #ifdef __cplusplus
