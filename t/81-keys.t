@@ -81,6 +81,41 @@ my ($seen) = $engine->requests;
 my %names = map { lc((split /:/, $_)[0]) => 1 } grep { /:/ } split /\r\n/, (split /\r\n\r\n/, $seen)[0];
 is_deeply [ sort keys %names ], [ sort qw(host content-type content-length x-request-id), exists $names{connection} ? 'connection' : () ], 'no header of the client goes on';
 unlike $seen, qr/10\.1\.2\.3|sk-/, 'and nothing of them';
+unlike $seen, qr/mine-1/, 'nor its request id';
+($rc, $out) = run_program(builddir() . '/pdctl', '-s', $control, 'explain', 'mine-1');
+my ($ours) = $seen =~ /^x-request-id: ([0-9a-f]{32})\r$/mi;
+like $out, qr/knows it as $ours/, 'pdctl explain tells which id the server got';
+
+# ---- the same, refused
+{
+    my $strict = PDPlane::Daemon->new('strict', sprintf 'load = [ "router", "openai" ]; role = { router = { hints = "refuse"; }; };
+endpoints = ( { name = "up"; type = "openai"; url = "http://127.0.0.1:%d"; } );
+listen = ( { address = "127.0.0.1:%%%%PORT_sadmin%%%%"; api = "admin"; }, { address = "127.0.0.1:%%%%PORT_strict%%%%"; api = "openai"; } );', $engine->port);
+    $strict->start;
+    my $ask = sub { my ($body, %h) = @_; return post($strict->api_port, '/v1/chat/completions', { %ask, %$body }, headers => \%h) };
+    until_true(10, sub { ($ask->({})->{status} // 0) == 200 });
+    is $ask->({}, 'x-request-id' => 'a', 'x-whatever' => 1)->{status}, 200, 'strict: a plain request';
+    $engine->forget;
+    my $n = 0;
+    for my $h (grep { /^x-(?:pref|enc|data|kv|pd|for)|^forwarded/i } sort keys %hints) {
+        my $r = $ask->({}, $h => '10.1.2.3:80');
+        my $e = eval { json_of($r->{body})->{error} } // {};
+        is "$r->{status} $e->{type} $e->{code}", '403 permission_error forbidden_route', "strict: header $h";
+        unlike $r->{body}, qr/10\.1\.2\.3/, 'its value is not repeated';
+        $n++;
+    }
+    for my $body ({ kv_transfer_params => { remote_host => 'a' } }, { remote_anything => 1 }, { disagg_x => 1 }, { tp_size => 4 },
+        { extra_body => { bootstrap_host => 'a' } }, { sampling_params => { do_remote_prefill => JSON::PP::true() } }, { nvext => {} }) {
+        my $r = $ask->($body);
+        is "$r->{status} " . (json_of($r->{body})->{error}{code} // ''), '403 forbidden_route', 'strict: member ' . (keys %$body)[0];
+        $n++;
+    }
+    is scalar($engine->requests), 0, 'strict: no server saw any of them';
+    is $strict->metric('pdplane_router_hints_refused_total'), $n, 'strict: each is counted';
+    is $ask->({}, x_prefiller_host_port => '10.1.2.3:80')->{status}, 200, 'strict: names with an underscore are dropped as they come';
+    is $ask->({ user => 'kv_transfer_params remote_host' })->{status}, 200, 'strict: words inside of values are no hints';
+    $strict->stop;
+}
 
 # ---- secrets
 my $text = join '', map { slurp($_) } grep { -f && !/keys$|request|\.conf$/ } glob(folder() . '/*.log');

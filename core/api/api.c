@@ -70,6 +70,7 @@ const struct pd_api_table *pd_api_functions(void)
         .answer_error = pd_api_answer_error,
         .answer_body = pd_api_answer_body,
         .request_texts = pd_api_request_texts,
+        .request_hint = pd_api_request_hint,
     };
     return &table;
 }

@@ -49,6 +49,15 @@ void pd_api_request_pool_fini(struct pd_api *api);
 pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request *request,
                                  struct pd_str model, struct pd_str *out);
 
+/* The path of the first member that only we may set; empty: there is none. */
+struct pd_str pd_api_request_hint(struct pd_api *api, const struct pd_api_request *request);
+
+/* hint.c */
+bool pd_api_is_hint(struct pd_str key);
+/* Adds such members of an object to out.  PD_OK, PD_ELIMIT (more than cap), PD_ENOMEM. */
+pd_status pd_api_hints_in(const struct pd_json_value *object, struct pd_arena *arena,
+                          struct pd_json_value *out, size_t cap, size_t *n);
+
 void pd_api_error_set(struct pd_api_error *error, uint32_t http, const char *type, const char *code,
                       const char *message_fmt, ...) PD_PRINTF(5, 6);
 /* The error object alone, without the outer braces' key: {"message":...}. */

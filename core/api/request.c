@@ -30,12 +30,18 @@ enum member {
     /* Members that only we may set; deleted before a body is forwarded. */
     M_FIRST_HINT,
     M_KV_TRANSFER_PARAMS = M_FIRST_HINT, M_BOOTSTRAP_HOST, M_BOOTSTRAP_PORT, M_BOOTSTRAP_ROOM,
-    M_DO_REMOTE_PREFILL, M_DO_REMOTE_DECODE, M_REMOTE_ENGINE_ID, M_REMOTE_BLOCK_IDS, M_REMOTE_HOST,
-    M_REMOTE_PORT, M_EC_TRANSFER_PARAMS, M_DISAGGREGATED_PARAMS, M_DP_RANK, M_ROUTED_DP_RANK,
-    M_PREFILL_DP_RANK, M_DATA_PARALLEL_RANK, M_NVEXT,
-    M_EXTRA_KV_TRANSFER_PARAMS, M_SAMPLING_KV_TRANSFER_PARAMS,
+    M_DO_REMOTE_PREFILL, M_DO_REMOTE_DECODE, M_EC_TRANSFER_PARAMS, M_DISAGGREGATED_PARAMS, M_TP_SIZE,
+    M_DP_RANK, M_ROUTED_DP_RANK, M_DATA_PARALLEL_RANK, M_NVEXT,
+    /* Families of them, and objects in which they may stand too. */
+    M_FIRST_FAMILY,
+    M_REMOTE = M_FIRST_FAMILY, M_DISAGG,
+    M_FIRST_HOLDER,
+    M_EXTRA_BODY = M_FIRST_HOLDER, M_SAMPLING_PARAMS,
     M_COUNT
 };
+
+#define FAMILIES_MAX 16u           /* members of these families in one request */
+#define HINTS_MAX 48u              /* members that are deleted from one request */
 
 static const char *const paths[M_COUNT] = {
     [M_ROOT] = "",
@@ -82,19 +88,17 @@ static const char *const paths[M_COUNT] = {
     [M_BOOTSTRAP_ROOM] = "bootstrap_room",
     [M_DO_REMOTE_PREFILL] = "do_remote_prefill",
     [M_DO_REMOTE_DECODE] = "do_remote_decode",
-    [M_REMOTE_ENGINE_ID] = "remote_engine_id",
-    [M_REMOTE_BLOCK_IDS] = "remote_block_ids",
-    [M_REMOTE_HOST] = "remote_host",
-    [M_REMOTE_PORT] = "remote_port",
     [M_EC_TRANSFER_PARAMS] = "ec_transfer_params",
     [M_DISAGGREGATED_PARAMS] = "disaggregated_params",
+    [M_TP_SIZE] = "tp_size",
     [M_DP_RANK] = "dp_rank",
     [M_ROUTED_DP_RANK] = "routed_dp_rank",
-    [M_PREFILL_DP_RANK] = "disagg_prefill_dp_rank",
     [M_DATA_PARALLEL_RANK] = "data_parallel_rank",
     [M_NVEXT] = "nvext",
-    [M_EXTRA_KV_TRANSFER_PARAMS] = "extra_body.kv_transfer_params",
-    [M_SAMPLING_KV_TRANSFER_PARAMS] = "sampling_params.kv_transfer_params",
+    [M_REMOTE] = "remote_*",
+    [M_DISAGG] = "disagg_*",
+    [M_EXTRA_BODY] = "extra_body",
+    [M_SAMPLING_PARAMS] = "sampling_params",
 };
 
 /* What matters of a message, as the scan finds it. */
@@ -124,6 +128,8 @@ struct parsed {
     uint32_t n_hints;
     struct raw_message message;        /* of the one under way */
     uint32_t n_messages;
+    uint32_t n_families;
+    struct pd_json_value families[FAMILIES_MAX];
     struct pd_buf *found;              /* struct raw_message, at most limits->max_messages */
     struct late *late;
     const struct pd_api_limits *limits;
@@ -343,8 +349,8 @@ static pd_status read_content(struct parsed *p, const struct pd_json_value *cont
     return status;
 }
 
-/* The scan has come by a value on one of the paths through messages. */
-static void on_message_value(void *arg, size_t path, const struct pd_json_value *value)
+/* The scan has come by a value of a path that has more than one. */
+static void on_value(void *arg, size_t path, const struct pd_json_value *value)
 {
     struct parsed *p = arg;
     struct raw_message *m = &p->message;
@@ -357,6 +363,11 @@ static void on_message_value(void *arg, size_t path, const struct pd_json_value 
         break;
     case M_MESSAGE_CALLS:
         m->calls = *value;
+        break;
+    case M_REMOTE:
+    case M_DISAGG:
+        if (p->n_families++ < FAMILIES_MAX)
+            p->families[p->n_families - 1] = *value;
         break;
     default:
         m->type = value->type;
@@ -619,20 +630,28 @@ static void check_unsupported(struct parsed *p)
 /* The places of members that a forwarded body must not have, or has otherwise. */
 static pd_status keep_for_forward(struct parsed *p)
 {
-    uint32_t n = 0;
+    struct pd_json_value found[HINTS_MAX];
+    size_t n = 0;
+    pd_status status = PD_OK;
     p->root = p->values[M_ROOT];
     p->model = p->values[M_MODEL];
-    for (int m = M_FIRST_HINT; m < M_COUNT; m++)
-        n += p->values[m].type != PD_JSON_NONE;
-    if (n == 0)
-        return PD_OK;
+    for (int m = M_FIRST_HINT; m < M_FIRST_FAMILY; m++) {
+        if (p->values[m].type != PD_JSON_NONE)
+            found[n++] = p->values[m];
+    }
+    for (uint32_t i = 0; i < p->n_families; i++)
+        found[n++] = p->families[i];
+    for (int m = M_FIRST_HOLDER; m < M_COUNT && status == PD_OK; m++)
+        status = pd_api_hints_in(&p->values[m], &p->arena, found, HINTS_MAX, &n);
+    if (status == PD_ELIMIT)
+        return refuse(p, M_EXTRA_BODY, "invalid_value", "more than %u members tell where KV is", HINTS_MAX);
+    if (status != PD_OK || n == 0)
+        return status;
     p->hints = pd_arena_alloc(&p->arena, n * sizeof *p->hints);
     if (p->hints == NULL)
         return PD_ENOMEM;
-    for (int m = M_FIRST_HINT; m < M_COUNT; m++) {
-        if (p->values[m].type != PD_JSON_NONE)
-            p->hints[p->n_hints++] = p->values[m];
-    }
+    memcpy(p->hints, found, n * sizeof *p->hints);
+    p->n_hints = (uint32_t)n;
     return PD_OK;
 }
 
@@ -640,7 +659,7 @@ static pd_status parse(struct parsed *p, const struct pd_json_paths *wanted, str
 {
     struct pd_json_error where;
     static const struct pd_json_limits json_limits = { .depth = 64, .keys = 4096 };
-    pd_status status = pd_json_scan_paths(body, &json_limits, wanted, p->values, on_message_value, p,
+    pd_status status = pd_json_scan_paths(body, &json_limits, wanted, p->values, on_value, p,
                                           &where);
     if (status != PD_OK) {
         pd_api_error_set(p->error, 400, "invalid_request_error",
@@ -655,6 +674,9 @@ static pd_status parse(struct parsed *p, const struct pd_json_paths *wanted, str
         return PD_EINVAL;
     }
     p->request.body = body;
+    if (p->n_families > FAMILIES_MAX)
+        return refuse(p, M_REMOTE, "invalid_value", "more than %u members begin with remote_ or disagg_",
+                      FAMILIES_MAX);
     if ((status = read_shape(p)) != PD_OK || (status = read_sampling(p)) != PD_OK ||
         (status = read_stops(p)) != PD_OK)
         return status;
@@ -716,6 +738,7 @@ pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str 
     p->request.unsupported.http = 0;
     p->message.role.type = p->message.content.type = p->message.calls.type = PD_JSON_NONE;
     p->n_messages = 0;
+    p->n_families = 0;
     p->found = &api->found;
     p->late = NULL;
     p->values = api->values;
@@ -754,11 +777,22 @@ void pd_api_request_free(struct pd_api *api, struct pd_api_request *request)
     api->n_pool++;
 }
 
+struct pd_str pd_api_request_hint(struct pd_api *api, const struct pd_api_request *request)
+{
+    const struct parsed *p = (const struct parsed *)(const void *)request;
+    (void)api;
+    if (p->n_hints == 0)
+        return PD_STR("");
+    struct pd_str member = p->hints[0].member;
+    const char *end = memchr(member.p + 1, '"', member.n - 1);
+    return pd_str_of(member.p + 1, (size_t)(end - member.p) - 1);
+}
+
 pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request *request,
                                  struct pd_str model, struct pd_str *out)
 {
     const struct parsed *p = (const struct parsed *)(const void *)request;
-    struct pd_json_edit edits[M_COUNT];
+    struct pd_json_edit edits[HINTS_MAX + 1];
     struct pd_buf name;
     size_t n = 0;
     for (; n < p->n_hints; n++)

@@ -17,6 +17,8 @@
  * when absent).  A path is made of keys with dots between: "model",
  * "stream_options.include_usage"; "" is the root; "[]" stands for any element
  * of an array ("messages[].role") and its value is the first one found.
+ * "remote_*" stands for any key of the root that begins so; it may only be a path
+ * of its own, and its value is the first one found.
  * A key on a path that stands twice in one object is refused, at each level.
  * Keys are compared after decoding their escapes.
  * limits and error may be NULL.  PD_OK; PD_EPROTO: not valid JSON; PD_EEXIST:
@@ -27,7 +29,7 @@ pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
                        struct pd_json_error *error);
 
 /* The same with paths that are compiled once, for documents that come often.
- * each (may be NULL) is called for every value of a path with "[]" on it, in the
+ * each (may be NULL) is called for every value of a path with "[]" or "*" on it, in the
  * order in which values end, so elements come after what is in them; after an
  * error it may have been called for values before it. */
 struct pd_json_paths;

@@ -22,6 +22,7 @@ struct segment {
     const char *p;
     uint8_t n;
     bool is_element;            /* "[]" */
+    bool is_family;             /* "remote_*": p and n are what its keys begin with */
 };
 
 struct path {
@@ -45,7 +46,8 @@ struct pd_json_paths {
     size_t n;
     uint64_t of_length[PD_JSON_MAX_SEGMENTS + 1];   /* paths by number of segments */
     uint64_t first[FIRST_LENGTHS];                  /* paths by length of their first key */
-    uint64_t in_arrays;                             /* paths with an element on them */
+    uint64_t families;                              /* paths that are a family of keys */
+    uint64_t many;                                  /* these, and those with an element on them */
     struct path paths[PD_JSON_MAX_PATHS];
 };
 
@@ -112,10 +114,13 @@ static pd_status compile_path(struct path *path, const char *p)
         bool has_key = n != 0 || elements == 0;
         if (path->n + elements + has_key > PD_JSON_MAX_SEGMENTS || n > SEGMENT_BYTES)
             return PD_EINVAL;
+        bool is_family = n > 1 && key[n - 1] == '*';
+        if (is_family && (path->n != 0 || elements != 0 || *p != '\0'))
+            return PD_EINVAL;
         if (has_key)
-            path->segments[path->n++] = (struct segment){ key, (uint8_t)n, false };
+            path->segments[path->n++] = (struct segment){ key, (uint8_t)(n - is_family), false, is_family };
         for (; elements != 0; elements--)
-            path->segments[path->n++] = (struct segment){ NULL, 0, true };
+            path->segments[path->n++] = (struct segment){ NULL, 0, true, false };
         if (*p == '.')
             p++;
     }
@@ -127,7 +132,7 @@ static pd_status compile_paths(struct pd_json_paths *out, const char *const *pat
     if (n > PD_JSON_MAX_PATHS)
         return PD_EINVAL;
     out->n = n;
-    out->in_arrays = 0;
+    out->families = out->many = 0;
     memset(out->of_length, 0, sizeof out->of_length);
     memset(out->first, 0, sizeof out->first);
     for (size_t i = 0; i < n; i++) {
@@ -136,11 +141,14 @@ static pd_status compile_paths(struct pd_json_paths *out, const char *const *pat
         if (compile_path(path, paths[i]) != PD_OK)
             return PD_EINVAL;
         out->of_length[path->n] |= bit;
-        if (path->n > 0 && !path->segments[0].is_element)
+        if (path->n > 0 && path->segments[0].is_family)
+            out->families |= bit;
+        else if (path->n > 0 && !path->segments[0].is_element)
             out->first[PD_MIN(path->segments[0].n, FIRST_LENGTHS - 1)] |= bit;
         for (uint32_t k = 0; k < path->n; k++)
-            out->in_arrays |= path->segments[k].is_element ? bit : 0;
+            out->many |= path->segments[k].is_element ? bit : 0;
     }
+    out->many |= out->families;
     return PD_OK;
 }
 
@@ -293,7 +301,7 @@ static void record(struct scan *s, uint64_t mask, const char *start, const char 
     s->found |= mask;
     if (s->each == NULL)
         return;
-    for (uint64_t left = mask & s->paths->in_arrays; left != 0; left &= left - 1)
+    for (uint64_t left = mask & s->paths->many; left != 0; left &= left - 1)
         s->each(s->each_arg, (size_t)__builtin_ctzll(left), &v);
 }
 
@@ -301,8 +309,16 @@ static void record(struct scan *s, uint64_t mask, const char *start, const char 
 static uint64_t match_key(const struct scan *s, uint64_t live, uint32_t at, struct pd_str key)
 {
     uint64_t matched = 0;
-    if (at == 0)
+    if (at == 0) {
+        for (uint64_t left = live & s->paths->families; left != 0; left &= left - 1) {
+            int i = __builtin_ctzll(left);
+            const struct segment *segment = &s->paths->paths[i].segments[0];
+            if (key.n >= segment->n && segment->p[0] == key.p[0] &&
+                memcmp(segment->p, key.p, segment->n) == 0)
+                matched |= (uint64_t)1 << i;
+        }
         live &= s->paths->first[PD_MIN(key.n, FIRST_LENGTHS - 1)];
+    }
     for (uint64_t left = live; left != 0; left &= left - 1) {
         int i = __builtin_ctzll(left);
         const struct segment *segment = &s->paths->paths[i].segments[at];
@@ -360,7 +376,7 @@ static const char *scan_key(struct scan *s, const char *p, uint64_t *matched)
             snprintf(text, sizeof text, "key \"%.*s\" appears twice", PD_STR_ARG(key));
             return fail(s, PD_EEXIST, p, text);
         }
-        level->seen |= *matched;
+        level->seen |= *matched & ~s->paths->families;
     }
     p = skip_space(after, s->end);
     if (p == s->end || *p != ':')

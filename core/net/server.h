@@ -135,6 +135,9 @@ void pd_http_req_body_release(struct pd_http_req *req);
 struct pd_str pd_http_req_id(const struct pd_http_req *req);
 /* The label of the key that the client showed; empty when none was needed. */
 struct pd_str pd_http_req_label(const struct pd_http_req *req);
+/* The first header with which a client could tell servers where to go, in any
+ * spelling; empty: there is none. */
+struct pd_str pd_http_req_hint(const struct pd_http_req *req);
 /* PD_OK or PD_EPEER. */
 pd_status pd_http_req_peer(const struct pd_http_req *req, struct pd_addr *out);
 /* When the head was complete. */

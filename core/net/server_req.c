@@ -194,6 +194,34 @@ struct pd_str pd_http_req_label(const struct pd_http_req *req)
     return pd_str_from(req->label);
 }
 
+/* Names are lower case; the parser has dropped those with an underscore. */
+static bool is_hint(struct pd_str name)
+{
+    static const char *const names[] = {
+        "x-prefiller-host-port", "x-prefiller-url", "x-encoder-hosts-ports",
+        "x-data-parallel-host-port", "x-data-parallel-rank", "forwarded",
+    };
+    static const char *const families[] = { "x-kv-", "x-pd-", "x-forwarded-" };
+
+    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
+        if (pd_str_starts_with(name, pd_str_from(families[i])))
+            return true;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (pd_str_is(name, names[i]))
+            return true;
+    return false;
+}
+
+struct pd_str pd_http_req_hint(const struct pd_http_req *req)
+{
+    const struct pd_http_head *h = &req->parser.head;
+
+    for (size_t i = 0; i < h->n_headers; i++)
+        if (is_hint(h->headers[i].name))
+            return h->headers[i].name;
+    return pd_str_of("", 0);
+}
+
 pd_status pd_http_req_peer(const struct pd_http_req *req, struct pd_addr *out)
 {
     return pd_stream_peer_addr(req->conn->stream, out);

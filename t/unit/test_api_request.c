@@ -434,7 +434,8 @@ static void test_forward(void **state)
         "kv_transfer_params", "bootstrap_host", "bootstrap_port", "bootstrap_room", "do_remote_prefill",
         "do_remote_decode", "remote_engine_id", "remote_block_ids", "remote_host", "remote_port",
         "ec_transfer_params", "disaggregated_params", "dp_rank", "routed_dp_rank",
-        "disagg_prefill_dp_rank", "data_parallel_rank", "nvext", "\\u006evext",
+        "disagg_prefill_dp_rank", "data_parallel_rank", "nvext", "\\u006evext", "tp_size", "remote_anything",
+        "disagg_x", "\\u0072emote_y", "remote\\u005fz",
     };
     for (size_t i = 0; i < sizeof hints / sizeof hints[0]; i++) {
         char body[256];
@@ -442,7 +443,24 @@ static void test_forward(void **state)
         check_forward(body, "", "{\"model\":\"m\"," HI ",\"k\":0}");
         snprintf(body, sizeof body, "{\"%s\":null,\"model\":\"m\"," HI "}", hints[i]);
         check_forward(body, "", "{\"model\":\"m\"," HI "}");
+        for (int k = 0; k < 2; k++) {
+            static const char *const holders[] = { "extra_body", "sampling_par\\u0061ms" };
+            char want[256];
+            snprintf(body, sizeof body, "{\"model\":\"m\"," HI ",\"%s\":{\"a\":\"%s\",\"%s\":[{}]}}", holders[k],
+                     hints[i], hints[i]);
+            snprintf(want, sizeof want, "{\"model\":\"m\"," HI ",\"%s\":{\"a\":\"%s\"}}", holders[k], hints[i]);
+            check_forward(body, "", want);
+            parse(PD_API_CHAT, body);
+            assert_true(pd_str_is(pd_api_request_hint(api, req), hints[i]));
+            drop();
+        }
     }
+    /* Names that only look alike stay. */
+    check_forward("{\"model\":\"m\"," HI ",\"remotely\":1,\"x_remote_host\":2,\"disagg\":3}", "",
+                  "{\"model\":\"m\"," HI ",\"remotely\":1,\"x_remote_host\":2,\"disagg\":3}");
+    parse(PD_API_CHAT, "{\"model\":\"m\"," HI ",\"user\":\"remote_host\"}");
+    assert_int_equal(pd_api_request_hint(api, req).n, 0);
+    drop();
 }
 
 /* Each allocation fails once; nothing leaks and the answer is 503. */

@@ -386,6 +386,12 @@ struct seen {
     size_t n;
 };
 
+static void note_family(void *arg, size_t path, const struct pd_json_value *v)
+{
+    assert_int_equal(path, 0);
+    snprintf((char *)arg + strlen(arg), 256 - strlen(arg), "%.*s|", PD_STR_ARG(v->member));
+}
+
 static void note_each(void *arg, size_t path, const struct pd_json_value *v)
 {
     struct seen *seen = arg;
@@ -395,6 +401,28 @@ static void note_each(void *arg, size_t path, const struct pd_json_value *v)
 }
 
 /* Compiled paths, used twice, tell every element in the order in which values end. */
+/* Keys that only begin like the path: each is told, none is twice. */
+static void test_families(void **state)
+{
+    static const char *const paths[] = { "remote_*", "model", "remote_port" };
+    static const char *const bad[] = { "a.b*", "a*.b", "a*[]" };
+    struct pd_json_paths *compiled;
+    struct pd_json_value v[3];
+    struct pd_str doc = PD_STR("{\"remote_\":1,\"remot\":2,\"x\":{\"remote_in\":3},\"\\u0072emote_a\":4,"
+                               "\"remote_a\":[5],\"model\":6,\"remote_port\":7}");
+    char seen[256] = "";
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(pd_json_paths_create(&bad[i], 1, &compiled), PD_EINVAL);
+    assert_int_equal(pd_json_paths_create(paths, 3, &compiled), PD_OK);
+    assert_int_equal(pd_json_scan_paths(doc, NULL, compiled, v, note_family, seen, NULL), PD_OK);
+    assert_string_equal(seen, "\"remote_\":1|\"\\u0072emote_a\":4|\"remote_a\":[5]|\"remote_port\":7|");
+    assert_true(pd_str_is(v[1].text, "6"));
+    assert_true(pd_str_is(v[2].text, "7"));
+    pd_json_paths_destroy(compiled);
+}
+
 static void test_scan_each(void **state)
 {
     static const char *const list[] = { "a[].k", "a[]", "b", "c[][]" };
@@ -616,7 +644,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_prefixes),    cmocka_unit_test(test_error_place),
     cmocka_unit_test(test_limits),      cmocka_unit_test(test_paths),
     cmocka_unit_test(test_duplicates),  cmocka_unit_test(test_getters),
-    cmocka_unit_test(test_strings),     cmocka_unit_test(test_scan_each), cmocka_unit_test(test_long_strings), cmocka_unit_test(test_iterate),
+    cmocka_unit_test(test_strings),     cmocka_unit_test(test_scan_each), cmocka_unit_test(test_families),
+    cmocka_unit_test(test_long_strings), cmocka_unit_test(test_iterate),
     cmocka_unit_test(test_splice),      cmocka_unit_test(test_splice_nested),
     cmocka_unit_test(test_write),       cmocka_unit_test(test_mutations),
 };

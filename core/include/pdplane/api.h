@@ -310,6 +310,10 @@ struct pd_api_table {
      * request_parse; this decodes them, and may set `unsupported`.  Once, before
      * they are used here.  PD_OK, PD_ENOMEM. */
     pd_status (*request_texts)(struct pd_api *api, struct pd_api_request *request);
+    /* The key of the first member that clients may not set, such as
+     * kv_transfer_params, without its escapes decoded; empty: there is none.  Such
+     * members never get into what request_forward gives.  Borrowed from the body. */
+    struct pd_str (*request_hint)(struct pd_api *api, const struct pd_api_request *request);
 };
 
 #ifdef __cplusplus

@@ -229,6 +229,10 @@ struct pd_net_api {
      * body is not needed any more. */
     bool (*call_is_sent)(const struct pd_http_call *call);
 
+    /* The first header with which clients could tell servers where to go, such as
+     * x-prefiller-host-port; empty: there is none. */
+    struct pd_str (*req_hint)(const struct pd_http_req *req);
+
     /* TLS for connections to other nodes beside the link, as link.tls says:
      * certificates both ways.  is_server: for what is accepted.  NULL: link.tls
      * is not given.  Borrowed as long as the node lives. */

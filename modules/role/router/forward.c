@@ -172,6 +172,21 @@ static const struct pd_http_call_events forward_events = {
     .on_error = on_error,
 };
 
+/* The request id for a server is always ours: some take addresses out of it. */
+static struct pd_str server_id(struct request *q, const struct pd_node_endpoint *e)
+{
+    struct router *r = q->router;
+    struct pd_str given = r->net->req_header(q->http, "x-request-id");
+    if (given.n == 0 || given.n != strlen(q->record->id) || memcmp(given.p, q->record->id, given.n) != 0)
+        return (struct pd_str){ q->record->id, strlen(q->record->id) };
+    if (q->server_id[0] == '\0')
+        snprintf(q->server_id, sizeof q->server_id, "%016llx%016llx",
+                 (unsigned long long)pd_loop_random_u64(r->loop),
+                 (unsigned long long)pd_loop_random_u64(r->loop));
+    r->req->note(q->record, "server \"%s\" knows it as %s", e->name, q->server_id);
+    return (struct pd_str){ q->server_id, strlen(q->server_id) };
+}
+
 void forward_start(struct request *q, struct leg *leg, struct target *t)
 {
     struct router *r = q->router;
@@ -199,8 +214,7 @@ void forward_start(struct request *q, struct leg *leg, struct target *t)
         return;
     }
     headers[n++] = (struct pd_http_header){ PD_STR("content-type"), PD_STR("application/json") };
-    headers[n++] = (struct pd_http_header){ PD_STR("x-request-id"),
-                                            { q->record->id, strlen(q->record->id) } };
+    headers[n++] = (struct pd_http_header){ PD_STR("x-request-id"), server_id(q, e) };
     for (uint32_t i = 0; i < want.n_headers; i++)
         headers[n++] = (struct pd_http_header){ want.headers[i].name, want.headers[i].value };
     struct pd_iov iov = { (void *)(uintptr_t)body.p, body.n };

@@ -738,6 +738,21 @@ void router_requests_fini(struct router *r)
     r->n_spare = 0;
 }
 
+/* Whether the client tells servers where to go; e says with what. */
+static bool has_hint(struct router *r, struct pd_http_req *http, const struct pd_api_request *api,
+                     struct pd_api_error *e)
+{
+    struct pd_str header = r->net->req_hint(http);
+    struct pd_str member = header.n > 0 ? (struct pd_str){ "", 0 } : r->api->request_hint(r->apis, api);
+    if (header.n == 0 && member.n == 0)
+        return false;
+    r->api->error_set(e, 403, "permission_error", "forbidden_route", "the %s '%.*s' is not allowed here",
+                      header.n > 0 ? "header" : "member",
+                      (int)(header.n > 0 ? (header.n < 64 ? header.n : 64) : member.n < 64 ? member.n : 64),
+                      header.n > 0 ? header.p : member.p);
+    return true;
+}
+
 void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
 {
     struct pd_api_limits limits = {
@@ -768,6 +783,12 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
     }
     copy_text(record->model, sizeof record->model, api->model);
     record->stream = api->stream;
+    if (r->conf->hints == ROUTER_HINTS_REFUSE && has_hint(r, http, api, &e)) {
+        pd_counter_inc(r->hints_refused);
+        r->api->request_free(r->apis, api);
+        refuse(r, http, record, &e);
+        return;
+    }
     if (!r->sched->model_known(r->scheds, api->model)) {
         /* Before the first node has come, or after the last one of a model has gone
          * for good, a client should come back and not give up. */

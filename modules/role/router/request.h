@@ -71,6 +71,7 @@ struct request {
     uint32_t forward_status;
     bool forward_sse;
     struct relay relay;
+    char server_id[33];                /* the request id that servers get; empty: the record's */
     bool is_native;                    /* a leg went to a node of our own */
     uint32_t n_legs;
     struct leg legs[];

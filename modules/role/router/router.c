@@ -227,6 +227,8 @@ static pd_status router_create(const struct pd_instance_ctx *ctx, const void *co
                                            "Endpoints that can decode now.");
     r->client_gone = pd_metrics_simple_counter(ctx->metrics, "pdplane_router_client_gone_total",
                                                "Clients that left before the end of their answer.");
+    r->hints_refused = pd_metrics_simple_counter(ctx->metrics, "pdplane_router_hints_refused_total",
+                                                 "Requests that told servers where to go.");
     *out = (struct pd_role *)r;
     return PD_OK;
 }
@@ -282,6 +284,12 @@ static void router_adopt(struct pd_role *role, const void *conf)
     (void)routes_of_requests_add(r);
 }
 
+static const struct pd_option_name hint_names[] = {
+    { "delete", ROUTER_HINTS_DELETE },
+    { "refuse", ROUTER_HINTS_REFUSE },
+    { NULL, 0 },
+};
+
 static const struct pd_option router_options[] = {
     PD_OPT_DURATION("deadline", struct router_conf, deadline, "10m", .min = 1000000,
                     .help = "A request that is not answered by then ends with status 504, or with an "
@@ -304,6 +312,10 @@ static const struct pd_option router_options[] = {
                .help = "Largest \"max_tokens\" of a request."),
     PD_OPT_DURATION("probe_interval", struct router_conf, probe_interval, "5s", .min = 10000000,
                     .help = "How often servers behind adapters are probed."),
+    PD_OPT_ENUM("hints", struct router_conf, hints, "delete", hint_names,
+                .help = "What happens to headers and members of requests that tell servers where to go or "
+                        "where KV is, such as x-prefiller-host-port and kv_transfer_params: delete keeps "
+                        "them from servers, refuse answers with status 403."),
     PD_OPT_BOOL("node_headers", struct router_conf, node_headers, "false",
                 .help = "Answers tell in headers x-pdplane-decode and x-pdplane-prefill which nodes "
                         "made them."),

@@ -27,9 +27,12 @@ struct router_conf {
     uint32_t max_prompts;
     uint64_t max_output;
     uint64_t probe_interval;   /* ns, of servers behind adapters */
+    uint32_t hints;            /* ROUTER_HINTS_DELETE, ROUTER_HINTS_REFUSE */
     bool node_headers;         /* answers name their nodes */
     uint64_t wait;             /* ns for a lost node to be back */
 };
+
+enum { ROUTER_HINTS_DELETE = 0, ROUTER_HINTS_REFUSE = 1 };
 
 struct router;
 struct request;
@@ -109,6 +112,7 @@ struct router {
     struct pd_gauge *prefill_up, *decode_up;
     struct pd_counter *retries;
     struct pd_counter *client_gone;
+    struct pd_counter *hints_refused;
 };
 
 /* targets.c */
