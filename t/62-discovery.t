@@ -228,6 +228,10 @@ END
 $router->expect_log(qr/left out: its address is that of an endpoint of the configuration/);
 $router->start;
 becomes(sprintf('127.0.0.1:%d up a up', $e{b}->port), 'a list of servers');
+spew('router2.conf', slurp($router->{conf}) =~ s/^endpoints = .*\n//mr);
+$router->signal('HUP');
+becomes(join(' ', map { "127.0.0.1:$_ up" } sort { $a cmp $b } map { $e{$_}->port } qw(a b)),
+    'what was refused is used once a reload makes room for it');
 $router->stop;
 
 # ---- nodes

@@ -577,6 +577,9 @@ static void commit(struct next *n)
     pd_peers_commit(node->peers, n->peers);
     pd_node_metrics_rebuild(node);
     pd_node_generations_sweep(node);
+    /* Names and addresses may be free that sources were refused. */
+    if (pd_node_sources(node) != NULL)
+        pd_sources_settle(pd_node_sources(node));
 }
 
 void pd_node_reload_refused(struct pd_node *node, const struct pd_err *err)

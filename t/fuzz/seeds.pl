@@ -197,3 +197,15 @@ seed 'gguf', 'keys', model([@keys[0 .. 4], gs('list') . pack('VVQ<', 9, 4, 3) . 
     gs('u64') . pack('VQ<', 10, 5), kv_bool('b', 1)], [['t', 0, 2, 3], ['u', 1, 32]]);
 seed 'gguf', 'empty', model([], []);
 seed 'gguf', 'short', substr model(\@keys, \@tensors), 0, 300;
+
+# discovery: what it is, then JSON
+seed 'discovery', 'file', "\0" . '{"endpoints":[{"name":"a","url":"http://10.0.0.1:8000","type":"vllm","roles":["prefill","decode"],'
+    . '"models":["m"],"weight":50,"labels":{"llm-d.ai/role":"both"},"epoch":7},'
+    . '{"name":"b","namespace":"ns","address":"fd00::1","port":"8000"}],"peers":[{"name":"c","address":"h:7000"}]}';
+seed 'discovery', 'file-wrong', "\0" . '{"endpoints":[{"name":"a","address":"10.0.0.1","port":99999,"urll":1}]}';
+seed 'discovery', 'slice', "\1" . '{"metadata":{"name":"s","labels":{"model":"m"}},"addressType":"IPv4","ports":[{"name":"http","port":8000}],'
+    . '"endpoints":[{"addresses":["10.0.0.1"],"conditions":{"ready":true},"targetRef":{"kind":"Pod","name":"p","uid":"u"}},'
+    . '{"addresses":["fd00::1"]},{"addresses":["0.0.0.0"]}]}';
+seed 'discovery', 'pod', "\2" . '{"metadata":{"name":"p","uid":"u","labels":{"llm-d.ai/role":"decode"}},"status":{"podIP":"10.0.0.1",'
+    . '"conditions":[{"type":"Ready","status":"True"}]}}';
+seed 'discovery', 'node', "\3" . '{"metadata":{"name":"p"},"status":{"podIP":"fd00::2","conditions":[{"type":"Ready","status":"True"}]}}';

@@ -365,7 +365,7 @@ static void test_changes(void **state)
 static void test_storm(void **state)
 {
     struct world w;
-    char name[8];
+    char name[16];
     (void)state;
     world_one(&w);
     for (int i = 0; i < 50; i++) {
@@ -702,7 +702,7 @@ static void test_refused(void **state)
 static void test_limit(void **state)
 {
     struct world w;
-    char name[8];
+    char name[16];
     (void)state;
     world_one(&w);
     pd_discovery_begin(instances[0]->sink);
