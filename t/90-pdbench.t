@@ -15,7 +15,7 @@ my $page = slurp(srcdir() . '/doc/man/pdbench.1.in');
 my ($rc, $out, $err) = run_program($pdbench, '--help');
 is $rc, 0, '--help';
 like $out, qr/^usage: pdbench .*^commands:\n.*^examples:\n/ms, 'teaches';
-for my $command (qw(engine load transport)) {
+for my $command (qw(engine load transport report)) {
     ($rc, $out) = run_program($pdbench, $command, '--help');
     is $rc, 0, "$command --help";
     my ($part) = $page =~ /^\.Ss pdbench $command\n(.*?)^\.S[sh] /ms;
@@ -24,7 +24,7 @@ for my $command (qw(engine load transport)) {
     is_deeply \@man, \@help, "pdbench(1) has the options of $command";
 }
 for my $bad ([], ['nothing'], ['engine', '-E', 'reset'], ['engine', '-E', 'x=1'], ['engine', '-E', 'cut=0.7', '-E', '503=0.4'],
-             ['engine', '-d', 'x'], ['transport'], ['transport', '-b', '5000', '-s', '4k', 'shm'], ['transport', '-s', 'x', 'shm'], ['load'], ['load', '--rate', 'x', '-u', 'http://127.0.0.1:1'], ['engine', '--ttft', '5'],
+             ['engine', '-d', 'x'], ['report'], ['transport'], ['transport', '-b', '5000', '-s', '4k', 'shm'], ['transport', '-s', 'x', 'shm'], ['load'], ['load', '--rate', 'x', '-u', 'http://127.0.0.1:1'], ['engine', '--ttft', '5'],
              ['load', '-u', 'ftp://x'], ['engine', 'x'], ['load', '-u', 'http://127.0.0.1:99999'],
              ['load', '-u', 'http://127.0.0.1:1', '-A', 'x', '-r', 5]) {
     ($rc, $out, $err) = run_program($pdbench, @$bad);
@@ -54,6 +54,24 @@ is $sum->(map { $_->[1] } @{ $r->{itl}{buckets} }), 360, 'a histogram';
 like $r->{conditions}{kernel}, qr/^\d/, 'the kernel';
 is $r->{conditions}{arrivals}, 'closed loop', 'how requests came';
 cmp_ok $r->{client_utilisation}, '>', 0, 'what the load itself took';
+
+# Saved runs as a page: every figure of the run, nothing from elsewhere.
+my $saved = spew('a<b>.json', encode_json($r));
+($rc, $out, $err) = run_program($pdbench, 'report', $saved, $saved);
+is $rc, 0, 'a report' or diag $err;
+is scalar(() = $out =~ /<svg /g), 6, 'six plots';
+is scalar(() = $out =~ /<polyline /g), 12, 'of two runs';
+like $out, qr{<tr><th>answered</th><td>40</td><td>40</td><td>1</td></tr>}, 'figures and ratios';
+like $out, qr/a&lt;b&gt;\.json/, 'names are text';
+unlike $out, qr/https?:(?!\/\/127)|<script|<link|src=/, 'needs nothing else';
+my ($share) = $out =~ /first token: share.*?<polyline [^>]*points="([^"]*)"/s;
+my @y = map { (split /,/)[1] } split ' ', $share;
+ok @y > 1 && !(grep { $y[$_] > $y[$_ - 1] } 1 .. $#y) && $y[-1] == 28, 'shares grow to 1';
+for my $bad ('{"kind":"x"}', '{"kind"') {
+    ($rc, $out, $err) = run_program($pdbench, 'report', spew('bad', $bad));
+    is $rc, 1, 'no run';
+    like $err, qr/bad/, 'which';
+}
 
 # Three requests of a trace, 100 ms apart, twice as fast; the first two begin alike.
 my $trace = spew('trace', join '', map { encode_json($_) . "\n" }
