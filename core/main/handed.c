@@ -9,11 +9,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/status.h"
 #include "base/str.h"
 #include "loop/addr.h"
 #include "loop/hand.h"
 #include "loop/service.h"
 #include "os/fd.h"
+#include "os/file.h"
 
 static pd_status sockets_read(struct pd_handed *out, const char *text)
 {
@@ -42,8 +44,11 @@ pd_status pd_handed_read(struct pd_handed *out)
     memset(out, 0, sizeof *out);
     out->manager = -1;
     out->replaces = replaces != NULL && strcmp(replaces, "1") == 0;
-    if (ready == NULL)
-        return pd_service_sockets(out->sockets, PD_HANDED_MAX, &out->n_sockets);
+    if (ready == NULL) {
+        pd_status status = pd_service_sockets(out->sockets, PD_HANDED_MAX, &out->n_sockets);
+        out->n_kept = out->n_sockets;
+        return status;
+    }
     if (pd_str_parse_u64(pd_str_from(ready), &fd) != PD_OK || fd > INT32_MAX)
         return PD_EINVAL;
     out->manager = (int)fd;
@@ -51,6 +56,43 @@ pd_status pd_handed_read(struct pd_handed *out)
     pd_status status = sockets == NULL ? PD_OK : sockets_read(out, sockets);
     out->n_kept = out->n_sockets;
     return status;
+}
+
+static pd_status socket_add(struct pd_handed *h, const char *text, struct pd_err *err)
+{
+    struct pd_addr addr;
+    pd_status status = pd_loop_addr_parse(pd_str_from(text), &addr);
+    if (status != PD_OK)
+        return PD_OK; /* the node says what is wrong with it */
+    if (addr.family != PD_AF_UNIX && addr.port == 0)
+        return PD_OK; /* each worker takes a port of its own */
+    for (size_t i = 0; i < h->n_sockets; i++) {
+        if (pd_addr_equal(&h->sockets[i].addr, &addr))
+            return PD_OK;
+    }
+    if (h->n_sockets == PD_HANDED_MAX)
+        return pd_err_set(err, PD_ELIMIT, "a node can listen on %u addresses", PD_HANDED_MAX);
+    struct pd_loop_uv_socket *s = &h->sockets[h->n_sockets];
+    status = pd_loop_uv_bind(&addr, &s->fd);
+    if (status != PD_OK)
+        return pd_err_set(err, status, "cannot listen on %s: %s", text,
+                          status == PD_EBUSY ? "the address is in use" : pd_status_text(status));
+    s->addr = addr;
+    h->n_sockets++;
+    return PD_OK;
+}
+
+pd_status pd_handed_claim(struct pd_handed *handed, const struct pd_conf_list *listen,
+                          const char *control, struct pd_err *err)
+{
+    char path[256];
+    pd_status status = PD_OK;
+    for (uint64_t i = 0; i < listen->count && status == PD_OK; i++)
+        status = socket_add(handed, PD_CONF_ITEM(listen, struct pd_node_listen_conf, i)->address, err);
+    if (status != PD_OK || control == NULL || (status = pd_file_parent_make(control, err)) != PD_OK)
+        return status;
+    snprintf(path, sizeof path, "unix:%s", control);
+    return socket_add(handed, path, err);
 }
 
 /* A manager that is gone needs no news. */

@@ -29,6 +29,11 @@ struct pd_handed {
 
 /* Reads the environment; PD_OK (also when nothing was handed), PD_EINVAL. */
 pd_status pd_handed_read(struct pd_handed *out);
+/* Opens the sockets of a configuration that are not there yet, while the process
+ * still may: listeners (struct pd_node_listen_conf) and, unless NULL, the control
+ * socket.  PD_OK, or err.  A process without manager gives: pd_handed_forget. */
+pd_status pd_handed_claim(struct pd_handed *handed, const struct pd_conf_list *listen,
+                          const char *control, struct pd_err *err);
 /* Tells the manager, or where there is none the service manager. */
 void pd_handed_ready(struct pd_handed *handed);
 void pd_handed_reloading(struct pd_handed *handed);

@@ -36,6 +36,7 @@
 #include "os/fd.h"
 #include "os/file.h"
 #include "os/pidfile.h"
+#include "os/priv.h"
 #include "os/process.h"
 #include "os/signal.h"
 
@@ -77,50 +78,6 @@ struct manager {
 static void worker_start(struct manager *m, bool replaces);
 
 /* ---- configuration, as far as a manager reads it ---------------------------------- */
-
-static pd_status socket_add(struct manager *m, const char *text, struct pd_err *err)
-{
-    struct pd_addr addr;
-    pd_status status = pd_loop_addr_parse(pd_str_from(text), &addr);
-    if (status != PD_OK)
-        return PD_OK; /* the worker says what is wrong with it */
-    if (addr.family != PD_AF_UNIX && addr.port == 0)
-        return PD_OK; /* each worker takes a port of its own */
-    for (size_t i = 0; i < m->handed.n_sockets; i++) {
-        if (pd_addr_equal(&m->handed.sockets[i].addr, &addr))
-            return PD_OK;
-    }
-    if (m->handed.n_sockets == PD_HANDED_MAX)
-        return pd_err_set(err, PD_ELIMIT, "a node can listen on %u addresses", PD_HANDED_MAX);
-    struct pd_loop_uv_socket *s = &m->handed.sockets[m->handed.n_sockets];
-    status = pd_loop_uv_bind(&addr, &s->fd);
-    if (status != PD_OK)
-        return pd_err_set(err, status, "cannot listen on %s: %s", text,
-                          status == PD_EBUSY ? "the address is in use" : pd_status_text(status));
-    s->addr = addr;
-    m->handed.n_sockets++;
-    return PD_OK;
-}
-
-/* Opens sockets that the configuration names and that are not open yet. */
-static pd_status sockets_open(struct manager *m, struct pd_node_early *early, struct pd_err *err)
-{
-    char path[256];
-    for (uint64_t i = 0; i < early->listen.count; i++) {
-        const struct pd_node_listen_conf *l =
-            PD_CONF_ITEM(&early->listen, struct pd_node_listen_conf, i);
-        pd_status status = socket_add(m, l->address, err);
-        if (status != PD_OK)
-            return status;
-    }
-    if (early->control == NULL)
-        return PD_OK;
-    pd_status status = pd_file_parent_make(early->control, err);
-    if (status != PD_OK)
-        return status;
-    snprintf(path, sizeof path, "unix:%s", early->control);
-    return socket_add(m, path, err);
-}
 
 static void sockets_close(struct manager *m)
 {
@@ -402,7 +359,7 @@ static void replace(struct manager *m)
         return;
     }
     struct pd_conf *conf = early_read(m, &early);
-    pd_status status = conf == NULL ? PD_EINVAL : sockets_open(m, &early, &err);
+    pd_status status = conf == NULL ? PD_EINVAL : pd_handed_claim(&m->handed, &early.listen, early.control, &err);
     pd_conf_put(conf);
     if (status != PD_OK) {
         pd_log_error(m->log, "the configuration is not taken into use: %s",
@@ -464,6 +421,16 @@ static uint64_t wall_now(void *arg)
     return pd_loop_wall(arg);
 }
 
+/* Before the first worker, so that none of them was ever more. */
+static pd_status rights_drop(const struct pd_priv *priv, const struct pd_node_early *early,
+                             struct pd_err *err)
+{
+    pd_status status = early->log.file == NULL ? PD_OK : pd_priv_give(priv, early->log.file, err);
+    if (status == PD_OK && early->control != NULL)
+        status = pd_priv_give(priv, early->control, err);
+    return status == PD_OK ? pd_priv_drop(priv, err) : status;
+}
+
 static pd_status manager_start(struct manager *m, struct pd_node_early *early, struct pd_err *err)
 {
     static const int numbers[] = { SIGCHLD, SIGHUP, SIGUSR2, SIGUSR1, SIGTERM, SIGQUIT };
@@ -488,7 +455,10 @@ static pd_status manager_start(struct manager *m, struct pd_node_early *early, s
     if (status != PD_OK)
         return pd_err_set(err, status, "LISTEN_PID or LISTEN_FDS is malformed");
     m->handed.n_sockets = m->n_given;
-    if ((status = sockets_open(m, early, err)) != PD_OK)
+    struct pd_priv priv;
+    if ((status = pd_handed_claim(&m->handed, &early->listen, early->control, err)) != PD_OK ||
+        (status = pd_priv_find(early->user, early->group, &priv, err)) != PD_OK ||
+        (status = rights_drop(&priv, early, err)) != PD_OK)
         return status;
     pd_signal_ignore(SIGPIPE);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0] && status == PD_OK; i++)

@@ -22,6 +22,7 @@
 #include "os/fd.h"
 #include "os/file.h"
 #include "os/pidfile.h"
+#include "os/priv.h"
 #include "os/proc.h"
 #include "os/process.h"
 #include "os/signal.h"
@@ -289,6 +290,32 @@ static pd_status ctl_open(struct run *run, const struct pd_node_conf *root, stru
     return pd_ctl_create(&params, &run->ctl, err);
 }
 
+/* Files that are to be written later belong to who the process becomes. */
+static pd_status rights_drop(const struct pd_priv *priv, const struct pd_node_conf *root,
+                             struct pd_err *err)
+{
+    pd_status status = PD_OK;
+    char id[1024];
+    if (pd_priv_is_due(priv) && root->node.state != NULL &&
+        (status = pd_file_mkdir(root->node.state, 0750, err)) == PD_OK &&
+        (status = pd_priv_give(priv, root->node.state, err)) == PD_OK) {
+        snprintf(id, sizeof id, "%s/node.id", root->node.state);
+        status = pd_priv_give(priv, id, err);
+    }
+    if (status == PD_OK && root->log.file != NULL)
+        status = pd_priv_give(priv, root->log.file, err);
+    if (status == PD_OK && root->control != NULL)
+        status = pd_priv_give(priv, root->control, err);
+    if (status == PD_OK)
+        status = pd_priv_drop(priv, err);
+    /* The tool that looks for leaks traces the process. */
+#ifndef __SANITIZE_ADDRESS__
+    if (status == PD_OK && !root->core_files)
+        pd_priv_no_cores();
+#endif
+    return status;
+}
+
 static pd_status start(struct run *run, struct pd_conf *conf, struct pd_err *err)
 {
     const struct pd_node_conf *root = pd_conf_root(conf);
@@ -296,6 +323,15 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_err *err
     if (status != PD_OK)
         return pd_err_set(err, status, "what the manager handed over is not understood");
     run->is_managed = run->handed.manager >= 0;
+    struct pd_priv priv;
+    if ((status = pd_priv_find(root->user, root->group, &priv, err)) != PD_OK)
+        return status;
+    /* Who will not be root any more opens first what only root may. */
+    if (pd_priv_is_due(&priv) &&
+        (status = pd_handed_claim(&run->handed, &root->listen, root->control, err)) != PD_OK)
+        return status;
+    for (size_t i = run->handed.n_kept; i < run->handed.n_sockets; i++)
+        pd_fd_set_cloexec(run->handed.sockets[i].fd, true);
     struct pd_loop_uv_opts opts = { .name = "main", .on_slow = on_slow, .arg = run,
                                     .sockets = run->handed.sockets,
                                     .n_sockets = run->handed.n_sockets };
@@ -315,6 +351,8 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_err *err
         ((status = pd_file_parent_make(root->pid_file, err)) != PD_OK ||
          (status = pd_pidfile_open(root->pid_file, err, &run->pidfile)) != PD_OK))
         return status;
+    if ((status = rights_drop(&priv, root, err)) != PD_OK)
+        return status;
     pd_timer_init(&run->drain_timer, run->loop, "drain", drain_timeout, run);
     run->drain_ns = root->drain;
     run->level = root->log.level;
@@ -326,6 +364,8 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_err *err
     if ((status = pd_node_create(&params, &run->node, err)) != PD_OK ||
         (status = ctl_open(run, root, err)) != PD_OK || (status = pd_node_start(run->node, err)) != PD_OK)
         return status;
+    if (!run->is_managed)
+        pd_handed_forget(&run->handed, run->loop);
     status = signals_open(run);
     if (status == PD_OK)
         pd_handed_ready(&run->handed);

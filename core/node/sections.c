@@ -316,6 +316,13 @@ static const struct pd_option sections[] = {
     PD_OPT_GROUP("log", struct pd_node_conf, log, log_rows, struct pd_node_log_conf, .help = "Log lines."),
     PD_OPT_STRING("control", struct pd_node_conf, control, NULL, .flags = PD_OPT_PATH | PD_OPT_NONEMPTY,
                   .help = "Path of the control socket that pdctl uses."),
+    PD_OPT_STRING("user", struct pd_node_conf, user, NULL, .flags = PD_OPT_NONEMPTY,
+                  .help = "User whom the process becomes when its sockets, pid file and log are open. All "
+                          "other files, also keys and certificates, are read as that user."),
+    PD_OPT_STRING("group", struct pd_node_conf, group, NULL, .flags = PD_OPT_NONEMPTY,
+                  .help = "Group of the process; when absent, that of user."),
+    PD_OPT_BOOL("core_files", struct pd_node_conf, core_files, "false",
+                .help = "Whether a crash may leave a core file, in which prompts and keys can be read."),
     PD_OPT_END
 };
 
@@ -386,7 +393,7 @@ pd_status pd_node_conf_early(const char *file, const struct pd_conf_source *src,
                              struct pd_conf_report *report, struct pd_node_early *early,
                              struct pd_conf **out)
 {
-    static const char *const names[] = { "listen", "log", "control", "pid_file" };
+    static const char *const names[] = { "listen", "log", "control", "pid_file", "user", "group" };
     struct pd_node_conf all;
     struct pd_conf *conf;
     memset(&all, 0, sizeof all);
@@ -400,7 +407,7 @@ pd_status pd_node_conf_early(const char *file, const struct pd_conf_source *src,
         return status;
     }
     *early = (struct pd_node_early){ .listen = all.listen, .log = all.log, .control = all.control,
-                                     .pid_file = all.pid_file };
+                                     .pid_file = all.pid_file, .user = all.user, .group = all.group };
     *out = conf;
     return PD_OK;
 }

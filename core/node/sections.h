@@ -132,6 +132,9 @@ struct pd_node_conf {
     struct pd_node_limits_conf limits;
     struct pd_node_log_conf log;
     const char *control;            /* path of the control socket, NULL: none */
+    const char *user;               /* whom the process becomes; NULL: it stays who it is */
+    const char *group;
+    bool core_files;
 };
 
 /* The rows of struct pd_node_conf. */
@@ -162,6 +165,8 @@ struct pd_node_early {
     struct pd_node_log_conf log;
     const char *control;
     const char *pid_file;
+    const char *user;
+    const char *group;
 };
 /* Reads a configuration as far as these.  The filled struct borrows from *out.
  * PD_OK, or the report says why.  Gives: pd_conf_put. */
