@@ -9,7 +9,6 @@
 #   PD_KILL=1p1d/decode/kill/S5 ...                one cell, or all that match
 #   PD_KILL=soak ...                               1,000 kill cycles under load
 #   PD_KILL_SEED=N      other prompts and nodes    PD_KILL_JOBS=N  at a time
-#   PD_KILL_FIGURES=FILE   a line of JSON for each run
 use strict;
 use warnings;
 
@@ -19,6 +18,7 @@ use Time::HiRes qw(time);
 
 use PDPlane::Daemon;
 use PDPlane::Kill::Cells qw(cells);
+use PDPlane::Kill::Figures;
 use PDPlane::Kill::Run qw(run_cell);
 use PDPlane::Kill::World;
 use PDPlane::Test qw(test_module_dir);
@@ -108,8 +108,7 @@ for my $group (@groups) {
     $in{ fileno $r } = { fh => $r, text => '', pid => $pid };
 }
 my ($seen, $bad) = (0, 0);
-my $figures;
-open $figures, '>', $ENV{PD_KILL_FIGURES} or die if $ENV{PD_KILL_FIGURES};
+my $figures = PDPlane::Kill::Figures->new;
 while (%in) {
     my $r = '';
     vec($r, $_, 1) = 1 for keys %in;
@@ -136,9 +135,10 @@ sub report {
     my $again = "PD_KILL=$line->{cell} PD_KILL_SEED=$seed";
     ok !@wrong, sprintf '%s: %s in %.1f s', $line->{cell}, join(' ', map { $_->{end} } @{ $line->{figures} // [] }), $line->{seconds}
         or diag map { "  $_\n" } @wrong, "alone: $again make check TESTS=t/76-kill.t";
-    print {$figures} JSON::PP->new->canonical->encode($line), "\n" if $figures;
+    $figures->add($_) for @{ $line->{figures} // [] };
     return;
 }
 
+diag join "\n", 'seconds, p50 / p99 / most:', $figures->lines if $what eq 'all';
 is $seen, scalar @cells, sprintf 'every cell was run, in %.0f s', time - $began;
 done_testing;

@@ -132,7 +132,7 @@ struct pd_leg {
 
 /* Messages of the REQUEST call, decode node to router. */
 enum {
-    PD_LEG_STARTED = 1,        /* struct pd_leg_started */
+    PD_LEG_STARTED = 1,        /* struct pd_leg_started; again when a prefill node failed */
     PD_LEG_TOKEN = 2,          /* struct pd_leg_token */
     PD_LEG_HANDOVER = 3        /* struct pd_leg_handover */
 };                             /* the call ends with struct pd_leg_end */

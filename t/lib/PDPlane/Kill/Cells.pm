@@ -127,7 +127,7 @@ sub expected {
     return qw(complete error) if $idle && $fault =~ /^(?:kill|stop)$/;
     return qw(complete error none) if $idle && $fault =~ /^(?:term|drain)$/;
     # A connection that no worker had taken yet is the next one's.
-    return qw(none cut complete error) if $fault eq 'kill' && !$admitted;
+    return qw(none cut complete error) if $fault =~ /^(?:kill|stop)$/ && !$admitted;
     return qw(none cut) if $fault eq 'kill' || $fault eq 'stop';
     return qw(complete error) if $fault eq 'pause';
     return qw(complete error cut none) if !$admitted;

@@ -46,6 +46,7 @@ sub run_one {
     my $bytes = $truth->{prompt} * 2048;
     my %at = (first => 1, half => int($bytes / 2), most => $bytes - $block, all => $bytes);
     (my $armed = $point) =~ s/(first|half|most|all)$/$at{$1}/;
+    my $before = outcomes($w);
     $w->arm($armed) unless $point eq 'client';
     my $client = PDPlane::Kill::Client->start($w->client_port, $body, $point eq 'client' ? (pause => $cell->{stage}) : ());
     my $mark = {};
@@ -57,6 +58,8 @@ sub run_one {
         push @wrong, "no process came to $point" unless %$mark;
     }
     $w->disarm;
+    # Its first request is over.
+    $before = outcomes($w) if $cell->{stage} eq 'S12';
     # The tokens before the one that is held are on their way.
     if ($cell->{stage} =~ /^S10\.(\d+)/ && !$whole) {
         my $k = $1;
@@ -70,6 +73,7 @@ sub run_one {
     close delete $mark->{connection} if $mark->{connection};
     $client->go if $point eq 'client' && !$s{client_dead};
     push @wrong, finish(\%s, $t0, $truth);
+    push @wrong, accounts(\%s, $before);
     my @after = grep { $_ >= $t0 } @{ $client->{at} };
     my %figures = (name => $cell->{name}, link => "@$link", end => $s{end}, took => $s{over_at} - $t0,
         gap => @after ? $after[0] - $t0 : undef, clean => $s{clean_at} ? $s{clean_at} - $s{clean_from} : undef);
@@ -111,7 +115,7 @@ sub inject {
     $s->{stopped} = 1 if $signal eq 'STOP';
     $s->{client_dead} = $component eq 'client' && $fault =~ /^(?:kill|term|drain)$/;
     # A killed process is gone at once; one that is stopped, a moment later.
-    until_true(2, sub { -e "/proc/$s->{pid}/stat" ? PDPlane::Test::slurp("/proc/$s->{pid}/stat") =~ /\) [TtZX]/ : 1 })
+    until_true(2, sub { (eval { PDPlane::Test::slurp("/proc/$s->{pid}/stat") } // ') X') =~ /\) [TtZX]/ })
         if $fault =~ /^(?:kill|pause|stop)$/;
     return;
 }
@@ -183,6 +187,32 @@ sub finish {
     my %may = map { $_ => 1 } expected($cell, $s->{link});
     push @wrong, "the client sees: $end, and should: " . join ' or ', sort keys %may unless $may{$end};
     return @wrong;
+}
+
+# Ended requests of the router by outcome.
+sub outcomes {
+    my ($w) = @_;
+    my $m = $w->{router}->metrics;
+    return { map { /^pdplane_request_outcomes_total\{role="router",outcome="(\w+)"\}/ ? ($1 => $m->{$_}) : () } keys %$m };
+}
+
+# A request is in the books once, as what its client saw.  Without a router that was
+# there all the time there are no books.
+sub accounts {
+    my ($s, $before) = @_;
+    my ($cell, $w) = @$s{qw(cell w)};
+    return if $cell->{component} =~ /^(?:router|manager)$/;
+    my %is = (complete => 'ok', error => 'upstream_error|shed|client_error', none => 'cancelled', cut => 'cancelled');
+    my ($end, $now) = ($s->{end}, outcomes($w));
+    my %more = map { $now->{$_} > $before->{$_} ? ($_ => $now->{$_} - $before->{$_}) : () } keys %$now;
+    my $booked = join ', ', map { "$more{$_} $_" } sort keys %more;
+    # A request that was not read whole is none; one whose client cannot be seen may
+    # have been answered.
+    my $may = $is{$end} // 'nothing';
+    $may = 'cancelled|ok' if $end ne 'complete' && $cell->{component} eq 'client';
+    return if $booked =~ /^1 (?:$may)$/;
+    return if $booked eq '' && ($cell->{at} < 3 && $end =~ /^(?:none|cut)$/ || $cell->{stage} eq 'S12' && $cell->{component} eq 'client');
+    return "the client sees: $end, the books of the router: $booked";
 }
 
 # Brings every node and link back.

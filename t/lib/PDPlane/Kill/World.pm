@@ -28,7 +28,7 @@ our @lost = (qr/peer /, qr/ kv: /, qr/hand-over ended/, qr/request failed with s
 # new(TOPOLOGY, options): transport (tcp_fault); probe: 1 with probes; keeps: 1
 # for nodes that keep their identity when they start again; text added to each
 # engine (engine), each node of a role (decode, prefill), its transport
-# (decode_transport, prefill_transport); model of the prefill nodes.
+# (decode_transport, prefill_transport), the role router; model of the prefill nodes.
 sub new {
     my ($class, $topology, %o) = @_;
     my ($n) = $topology =~ /^(\d)p\1d$/ or die "topology $topology";
@@ -43,7 +43,8 @@ sub new {
         my ($name, $load, @text) = @_;
         my $list = join ', ', map { qq("$_") } @$load, @load;
         my $role = join ' ', $o{probe} ? qq(probe = { dir = "$dir"; };) : (),
-            $name =~ /^decode/ ? 'decode = { prefill_timeout = "60s"; };' : ();
+            $name =~ /^decode/ ? 'decode = { prefill_timeout = "60s"; };' : (),
+            $name eq 'router' && $o{router} ? "router = { $o{router} };" : ();
         my $node = PDPlane::Daemon->new("$id-$name", join "\n", qq(load = [ $list ];), qq(node = { name = "$name"; ) . ($o{keeps} ? qq(state = "$dir/$name";) : '') . ' };',
             qq(pid_file = "$dir/$name.pid";), qq(role = { $role };), qq(log = { level = "info"; };), @text, '');
         $node->{short} = $name;
