@@ -7,7 +7,7 @@ use warnings;
 use Test::More;
 use JSON::PP;
 
-use PDPlane::Test qw(builddir srcdir slurp spew run_program);
+use PDPlane::Test qw(builddir srcdir folder slurp spew run_program);
 
 my $pdbench = builddir() . '/pdbench';
 my $page = slurp(srcdir() . '/doc/man/pdbench.1.in');
@@ -15,7 +15,7 @@ my $page = slurp(srcdir() . '/doc/man/pdbench.1.in');
 my ($rc, $out, $err) = run_program($pdbench, '--help');
 is $rc, 0, '--help';
 like $out, qr/^usage: pdbench .*^commands:\n.*^examples:\n/ms, 'teaches';
-for my $command (qw(engine load transport report)) {
+for my $command (qw(engine load transport sched report)) {
     ($rc, $out) = run_program($pdbench, $command, '--help');
     is $rc, 0, "$command --help";
     my ($part) = $page =~ /^\.Ss pdbench $command\n(.*?)^\.S[sh] /ms;
@@ -24,7 +24,7 @@ for my $command (qw(engine load transport report)) {
     is_deeply \@man, \@help, "pdbench(1) has the options of $command";
 }
 for my $bad ([], ['nothing'], ['engine', '-E', 'reset'], ['engine', '-E', 'x=1'], ['engine', '-E', 'cut=0.7', '-E', '503=0.4'],
-             ['engine', '-d', 'x'], ['report'], ['transport'], ['transport', '-b', '5000', '-s', '4k', 'shm'], ['transport', '-s', 'x', 'shm'], ['load'], ['load', '--rate', 'x', '-u', 'http://127.0.0.1:1'], ['engine', '--ttft', '5'],
+             ['engine', '-d', 'x'], ['report'], ['sched'], ['sched', '-c', 'x', '-p', 2], ['transport'], ['transport', '-b', '5000', '-s', '4k', 'shm'], ['transport', '-s', 'x', 'shm'], ['load'], ['load', '--rate', 'x', '-u', 'http://127.0.0.1:1'], ['engine', '--ttft', '5'],
              ['load', '-u', 'ftp://x'], ['engine', 'x'], ['load', '-u', 'http://127.0.0.1:99999'],
              ['load', '-u', 'http://127.0.0.1:1', '-A', 'x', '-r', 5]) {
     ($rc, $out, $err) = run_program($pdbench, @$bad);
@@ -128,6 +128,32 @@ for my $module (qw(shm tcp)) {
         is scalar(grep { abs($_->{segments_per_second} * $_->{segment} / 1e9 / $_->{module} - 1) < 1e-6 } @$rows), 4, 'one time behind all';
     }
 }
+# Decisions of a configuration's scheduler: its index fills.
+my @found = grep { -e } map { builddir() . "/modules/$_.so" } map { m{([^/]+)$} ? "$_/.libs/$1" : () }
+    qw(role/router scheduler/filter/role scheduler/filter/health scheduler/score/prefix_cache scheduler/score/load_aware
+       scheduler/pick/max_score scheduler/decide/pd_threshold);
+my $path = folder() . '/modules';
+mkdir $path;
+symlink $_, "$path/" . (m{([^/]+)$})[0] for @found;
+sub sched_of {
+    my ($threshold, @args) = @_;
+    my $conf = spew('router.conf', qq(module_path = [ "$path" ];\nload = [ "router" ];\n)
+        . qq(listen = ( { address = "127.0.0.1:0"; api = "openai"; } );\n)
+        . qq(scheduler = { decider = { module = "pd_threshold"; unit = "tokens"; threshold = $threshold; }; };\n));
+    ($rc, $out, $err) = run_program($pdbench, 'sched', '-c', $conf, '--json', @args);
+    is $rc, 0, "sched with threshold $threshold" or diag $err;
+    return eval { decode_json($out) } // {};
+}
+my $sched = sched_of(0, '-e', 20, '-n', 3000);
+is $sched->{no_endpoint}, 0, 'always an endpoint';
+is $sched->{with_prefill}, 1, 'both kinds are chosen';
+cmp_ok $sched->{blocks_matched}, '>', 0.3, 'sessions find what they sent before';
+ok 0 < $sched->{p50_ns} && $sched->{p50_ns} <= $sched->{p99_ns} && $sched->{p99_ns} <= $sched->{'p99.9_ns'}, 'times of decisions';
+is sched_of(25, '-n', 500, '-p', 0)->{with_prefill}, 0, 'no prefill node, none chosen';
+($rc, $out, $err) = run_program($pdbench, 'sched', '-c', spew('wrong.conf', 'load = [ "nothing" ];'));
+is $rc, 1, 'a wrong configuration';
+like $err, qr/wrong\.conf:1/, 'where';
+
 ($rc, $out, $err) = run_program($pdbench, 'transport', '-b', '4m', '/nowhere/x.so');
 is $rc, 1, 'no such module';
 like $err, qr{/nowhere/x\.so}, 'which';
