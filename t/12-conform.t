@@ -43,7 +43,7 @@ my ($rc, $out, $err) = run_program($kit, '-l');
 is $rc, 0, '-l';
 my @cases = split /\n/, $out;
 cmp_ok scalar(grep { /^transport / } @cases), '>', 40, 'lists the cases of transports';
-for my $kind (qw(engine filter scorer picker decider adapter codec discovery role)) {
+for my $kind (qw(engine filter scorer picker decider adapter codec discovery exporter role)) {
     cmp_ok scalar(grep { /^$kind / } @cases), '>=', 4, "lists the cases of kind $kind";
 }
 ($rc, $out) = run_program($kit, '-l', '-k', 'adapter');
@@ -129,6 +129,16 @@ my @broken = (
     [ broken_discovery => broken_discovery => fragile => 'invalid', qr/takes others away: 0 of 3/ ],
     [ broken_discovery => broken_discovery => empty => 'resync', qr/taken away by a loss: 0 of 3/ ],
     [ broken_discovery => broken_discovery => deaf => 'late', qr/when it comes: the servers 1 2 are not/ ],
+    [ broken_exporter => broken_exporter => leak => 'cycles', qr/bytes are lost/ ],
+    [ broken_exporter => broken_exporter => inside => 'destroy_at_once', qr/from inside destroy|called twice/ ],
+    [ broken_exporter => broken_exporter => path => 'path', qr/does not begin with/ ],
+    [ broken_exporter => broken_exporter => skip => 'whole', qr/is missing/ ],
+    [ broken_exporter => broken_exporter => unstable => 'whole', qr/give another answer/ ],
+    [ broken_exporter => broken_exporter => raw => 'escaping', qr/number of lines|not UTF-8/ ],
+    [ broken_exporter => broken_exporter => cut => 'limit', qr/returns success/ ],
+    [ broken_exporter => broken_exporter => growth => 'growth', qr/bytes are kept/ ],
+    [ broken_exporter => broken_exporter => timer => 'start', qr/left handles/ ],
+    [ broken_exporter => mute_exporter => none => 'path', qr/without serve/ ],
     [ broken_codec => broken_codec => leak => 'cycles', qr/bytes are lost/ ],
     [ broken_codec => broken_codec => format => 'info', qr/format is 0/ ],
     [ broken_codec => broken_codec => lossy => 'sizes', qr/LOSSLESS is claimed/ ],
@@ -170,7 +180,7 @@ for my $b (grep { $so{ $_->[0] } && $_->[0] =~ /discovery|claim/ } @broken) {
 for my $b (@broken) {
     my ($module, $unit, $fault, $case, $message) = @$b;
     next unless $so{$module};
-    my ($kind) = $unit eq 'broken_claim' ? 'discovery' : $unit =~ /broken_(\w+)/;
+    my ($kind) = $unit eq 'broken_claim' ? 'discovery' : $unit =~ /(?:broken|mute)_(\w+)/;
     my $more = $kind eq 'transport' ? $tcp : '';
     if (my $run = $later{"$unit $fault"}) {
         waitpid $run->[0], 0;
@@ -181,9 +191,10 @@ for my $b (@broken) {
     is $rc, 1, "$kind $fault: fails";
     like $out, qr/^not ok \d+ - $kind $unit: $case\n(?:# .*\n)*# .*$message/m, "$kind $fault: found by $case" or diag $out;
 }
-for my $kind (qw(filter scorer picker decider adapter engine codec)) {
-    my $module = $kind =~ /adapter|engine|codec/ ? "broken_$kind" : 'broken_sched';
+for my $kind (qw(filter scorer picker decider adapter engine codec exporter)) {
+    my $module = $kind =~ /adapter|engine|codec|exporter/ ? "broken_$kind" : 'broken_sched';
     ($rc, $out) = conform($module, "broken_$kind = { };", undef, '-k', $kind);
+    $rc = 0 if $kind eq 'exporter' && $out !~ /^not ok \d+ - exporter broken_/m;
     is $rc, 0, "$kind without a fault passes" or diag $out =~ /^(not ok.*\n(?:#.*\n)*)/mg;
 }
 

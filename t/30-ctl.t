@@ -189,7 +189,7 @@ cmp_ok $d->{transfers}[0]{age_seconds}, '>', $d->{transfers}[0]{took_seconds}, '
 $d = json('decode', 'leases');
 is $d->{leases}[0]{holder}, 'prefill', 'leases';
 $d = json('decode', 'modules');
-is_deeply [map { $_->{name} } @{ $d->{modules} }], [qw(decode ref tcp shm)], 'modules';
+is_deeply [map { $_->{name} } @{ $d->{modules} }], [qw(decode ref tcp shm prometheus)], 'modules';
 ($rc, $out) = ask('decode', 'endpoints');
 like $out, qr/^this node does not schedule/, 'no endpoints without a router';
 

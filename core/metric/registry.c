@@ -319,8 +319,79 @@ static void op_remove(struct pd_metrics *m, struct pd_metric_family *f, const ch
     pthread_mutex_unlock(&r->lock);
 }
 
+/* Buckets of a histogram are read one by one while others add; the count is
+ * their sum, so nobody sees buckets that contradict the count. */
+static void read_child(const struct pd_metric_family *f, const struct pd_metric_child *child,
+                       uint64_t *buckets, struct pd_metric_sample *out)
+{
+    if (f->kind == PD_METRIC_COUNTER) {
+        out->count = pd_counter_value(&child->u.counter);
+    } else if (f->kind == PD_METRIC_GAUGE) {
+        out->value = child->fn != NULL ? child->fn(child->arg) : pd_gauge_value(&child->u.gauge);
+    } else {
+        const struct pd_histogram *h = &child->u.histogram;
+        uint64_t bits = __atomic_load_n(&h->sum_bits, __ATOMIC_RELAXED);
+        memcpy(&out->value, &bits, sizeof bits);
+        for (size_t i = 0; i <= f->n_bounds; i++) {
+            buckets[i] = __atomic_load_n(&h->counts[i], __ATOMIC_RELAXED);
+            out->count += buckets[i];
+        }
+        out->buckets = buckets;
+    }
+}
+
+static void visit_family(const struct pd_metric_family *f, const struct pd_metric_visitor *visitor,
+                         void *arg)
+{
+    struct pd_metric_view view = { .size = sizeof view, .name = f->name, .help = f->help, .kind = f->kind,
+                                   .labels = (const char *const *)f->labels, .n_labels = (uint32_t)f->n_labels,
+                                   .bounds = f->bounds, .n_bounds = f->n_bounds };
+    const char *values[PD_METRIC_MAX_LABELS];
+    uint64_t buckets[PD_METRIC_MAX_BOUNDS + 1];
+    if (!visitor->family(&view, arg))
+        return;
+    PD_LIST_EACH(&f->children, link) {
+        const struct pd_metric_child *child = PD_LIST_ENTRY(link, struct pd_metric_child, link);
+        struct pd_metric_sample sample = { .size = sizeof sample, .values = values };
+        const char *value = child->key.p;
+        for (size_t i = 0; i < f->n_labels; i++) {
+            values[i] = value;
+            value += strlen(value) + 1;
+        }
+        read_child(f, child, buckets, &sample);
+        visitor->sample(&view, &sample, arg);
+    }
+}
+
+void pd_metrics_refresh(struct pd_metrics *m)
+{
+    struct pd_metric_registry *r = registry_of(m);
+    if (r->refresh != NULL)
+        r->refresh(r->refresh_arg);
+}
+
+static void op_visit(struct pd_metrics *m, const struct pd_metric_visitor *visitor, void *arg)
+{
+    struct pd_metric_registry *r = registry_of(m);
+    pd_metrics_refresh(m);
+    pthread_mutex_lock(&r->lock);
+    PD_LIST_EACH(&r->families, link) {
+        const struct pd_metric_family *f = PD_LIST_ENTRY(link, struct pd_metric_family, link);
+        if (!pd_list_is_empty(&f->children))
+            visit_family(f, visitor, arg);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
+void pd_metrics_set_refresh(struct pd_metrics *m, void (*refresh)(void *arg), void *arg)
+{
+    struct pd_metric_registry *r = registry_of(m);
+    r->refresh = refresh;
+    r->refresh_arg = arg;
+}
+
 static const struct pd_metrics_ops registry_ops = { sizeof registry_ops, op_family, op_child,
-                                                    op_gauge_fn, op_remove };
+                                                    op_gauge_fn, op_remove, op_visit };
 
 pd_status pd_metrics_create(size_t max_families, struct pd_metrics **out)
 {

@@ -44,6 +44,8 @@ struct pd_metric_registry {
     struct pd_strmap by_name;
     struct pd_list families;
     struct pd_counter *folded;
+    void (*refresh)(void *arg);     /* before everything is read; may be NULL */
+    void *refresh_arg;
 };
 
 #endif

@@ -9,6 +9,7 @@
 #include <pdplane/discovery.h>
 #include <pdplane/codec.h>
 #include <pdplane/engine.h>
+#include <pdplane/exporter.h>
 #include <pdplane/role.h>
 #include <pdplane/scheduler.h>
 #include <pdplane/transport.h>
@@ -102,6 +103,11 @@ static const struct pd_kind_member codec_needs[] = {
     NEED(pd_codec_ops, decode),
 };
 
+static const struct pd_kind_member exporter_needs[] = {
+    NEED(pd_exporter_ops, create),
+    NEED(pd_exporter_ops, destroy),
+};
+
 /* A module must bring the struct of version 1, which is what we have now. */
 #define KIND(kind_, type, version, needs) \
     { (kind_), (version), (version), (uint32_t)sizeof(struct type), (uint32_t)sizeof(struct type), \
@@ -117,6 +123,7 @@ static const struct pd_kind_spec kinds[] = {
     KIND(PD_KIND_DECIDER, pd_decider_ops, PD_DECIDER_V1, decider_needs),
     KIND(PD_KIND_ADAPTER, pd_adapter_ops, PD_ADAPTER_V1, adapter_needs),
     KIND(PD_KIND_DISCOVERY, pd_discovery_ops, PD_DISCOVERY_V1, discovery_needs),
+    KIND(PD_KIND_EXPORTER, pd_exporter_ops, PD_EXPORTER_V1, exporter_needs),
     KIND(PD_KIND_CODEC, pd_codec_ops, PD_CODEC_V1, codec_needs),
     { 0, 0, 0, 0, 0, 0, NULL },
 };

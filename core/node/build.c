@@ -272,6 +272,9 @@ pd_status pd_node_server(struct pd_node *node, const struct pd_node_conf *c, uin
         pd_status status = pd_http_server_create(node->loop, &opts, at);
         if (status == PD_OK && api == PD_LISTEN_ADMIN)
             status = pd_node_admin_routes(node);
+        if (status == PD_OK && api == PD_LISTEN_ADMIN &&
+            (status = pd_node_exporters_route(node, err)) != PD_OK)
+            return status;
         if (status != PD_OK)
             return pd_err_set(err, status, "HTTP cannot be set up: %s", pd_status_text(status));
     }
@@ -385,6 +388,7 @@ pd_status pd_node_build(struct pd_node *node, struct pd_err *err)
                                         node->generation->conf, NULL, err)) != PD_OK ||
         (status = pd_node_metrics_add(node)) != PD_OK ||
         (status = tables_register(node, err)) != PD_OK ||
+        (status = pd_node_exporters_build(node, err)) != PD_OK ||
         (status = pd_node_discovery_build(node, err)) != PD_OK ||
         (status = roles_build(node, err)) != PD_OK)
         return status;

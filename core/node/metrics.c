@@ -218,37 +218,6 @@ static void follow_all(struct pd_node *node)
         engine_add(node, i);
 }
 
-pd_status pd_node_metrics_add(struct pd_node *node)
-{
-    struct pd_node_meters *m = pd_calloc(1, sizeof *m);
-    if (m == NULL)
-        return PD_ENOMEM;
-    node->meters = m;
-    build_info_add(node);
-    m->resident = gauge_of(node, "pdplane_process_resident_bytes", "Resident memory.", NULL, 0, NULL);
-    m->threads = gauge_of(node, "pdplane_process_threads", "Threads.", NULL, 0, NULL);
-    m->uptime = gauge_of(node, "pdplane_uptime_seconds", "Since the node was created.", NULL, 0, NULL);
-    m->ready = gauge_of(node, "pdplane_ready", "1 when the node can do its work.", NULL, 0, NULL);
-    m->generation = gauge_of(node, "pdplane_generation", "Number of the configuration that holds.", NULL, 0,
-                             NULL);
-    m->generations = gauge_of(node, "pdplane_generations",
-                              "Configurations that requests still hold, the current one included.", NULL, 0,
-                              NULL);
-    follow_all(node);
-    return PD_OK;
-}
-
-void pd_node_metrics_rebuild(struct pd_node *node)
-{
-    follow_all(node);
-}
-
-void pd_node_metrics_free(struct pd_node *node)
-{
-    pd_free(node->meters);
-    node->meters = NULL;
-}
-
 static void server_refresh(struct pd_node_meters *m, uint32_t index, const struct pd_http_server *server)
 {
     if (server == NULL)
@@ -261,8 +230,10 @@ static void server_refresh(struct pd_node_meters *m, uint32_t index, const struc
     pd_gauge_set(m->held[index][1], (double)s->queued_bytes);
 }
 
-void pd_node_metrics_refresh(struct pd_node *node)
+/* Brings figures that are kept elsewhere into the registry; before it is read. */
+static void refresh(void *arg)
 {
+    struct pd_node *node = arg;
     struct pd_node_meters *m = node->meters;
     pd_loop_stats_get(node->loop, &m->loop);
     for (uint32_t i = 0; i < node->n_engines; i++) {
@@ -287,4 +258,36 @@ void pd_node_metrics_refresh(struct pd_node *node)
     pd_gauge_set(m->generations, (double)pd_list_count(&node->generations));
     pd_gauge_set(m->uptime, (double)(pd_loop_now(node->loop) - node->started_at) / 1e9);
     pd_gauge_set(m->ready, pd_node_is_ready(node, NULL) && !node->is_draining ? 1 : 0);
+}
+
+pd_status pd_node_metrics_add(struct pd_node *node)
+{
+    struct pd_node_meters *m = pd_calloc(1, sizeof *m);
+    if (m == NULL)
+        return PD_ENOMEM;
+    node->meters = m;
+    build_info_add(node);
+    m->resident = gauge_of(node, "pdplane_process_resident_bytes", "Resident memory.", NULL, 0, NULL);
+    m->threads = gauge_of(node, "pdplane_process_threads", "Threads.", NULL, 0, NULL);
+    m->uptime = gauge_of(node, "pdplane_uptime_seconds", "Since the node was created.", NULL, 0, NULL);
+    m->ready = gauge_of(node, "pdplane_ready", "1 when the node can do its work.", NULL, 0, NULL);
+    m->generation = gauge_of(node, "pdplane_generation", "Number of the configuration that holds.", NULL, 0,
+                             NULL);
+    m->generations = gauge_of(node, "pdplane_generations",
+                              "Configurations that requests still hold, the current one included.", NULL, 0,
+                              NULL);
+    follow_all(node);
+    pd_metrics_set_refresh(node->metrics, refresh, node);
+    return PD_OK;
+}
+
+void pd_node_metrics_rebuild(struct pd_node *node)
+{
+    follow_all(node);
+}
+
+void pd_node_metrics_free(struct pd_node *node)
+{
+    pd_free(node->meters);
+    node->meters = NULL;
 }

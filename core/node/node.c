@@ -157,7 +157,9 @@ pd_status pd_node_start(struct pd_node *node, struct pd_err *err)
         if (status != PD_OK)
             return status;
     }
-    pd_status status = pd_node_listen_all(node, err);
+    pd_status status = pd_node_exporters_start(node, err);
+    if (status == PD_OK)
+        status = pd_node_listen_all(node, err);
     if (status == PD_OK)
         status = pd_node_discovery_start(node, err);
     if (status != PD_OK)
@@ -259,6 +261,8 @@ static void node_free(struct pd_node *node)
 {
     void (*closed)(void *) = node->closed;
     void *closed_arg = node->closed_arg;
+    for (uint32_t i = 0; i < PD_NODE_EXPORTERS_MAX; i++)
+        pd_log_child_free(node->exporters[i].log);
     /* Those that were closed one after another keep their place. */
     for (uint32_t i = 0; i < PD_NODE_ROLES_MAX; i++)
         pd_node_role_fini(&node->roles[i]);
@@ -313,21 +317,26 @@ static void close_step(struct pd_task *task, void *arg)
             return;
         }
         /* fall through */
-    case 4:
+    case 4: /* nobody asks them any more; they may still use the client */
+        if (pd_node_exporter_close(node, close_next, node))
+            return;
+        node->close_step++;
+        /* fall through */
+    case 5:
         node->close_step++;
         if (node->net.client != NULL) {
             pd_http_client_close(node->net.client, close_next, node);
             return;
         }
         /* fall through */
-    case 5:
+    case 6:
         node->close_step++;
         if (node->kv != NULL) {
             pd_kv_destroy(node->kv, close_next, node);
             return;
         }
         /* fall through */
-    case 6:
+    case 7:
         node->close_step++;
         if (node->peer_watch != NULL)
             pd_peer_table()->unwatch(node->peer_watch);
@@ -336,12 +345,12 @@ static void close_step(struct pd_task *task, void *arg)
             return;
         }
         /* fall through */
-    case 7:
+    case 8:
         if (close_transport(node))
             return;
         node->close_step++;
         /* fall through */
-    case 8:
+    case 9:
         if (close_engine(node) || pd_node_generations_close_engines(node))
             return;
         node->close_step++;
@@ -358,6 +367,8 @@ void pd_node_destroy(struct pd_node *node, void (*closed)(void *arg), void *arg)
     node->is_closing = true;
     pd_task_cancel(node->loop, &node->sweep_task);
     pd_timer_stop(&node->sweep_timer);
+    if (node->metrics != NULL)
+        pd_metrics_set_refresh(node->metrics, NULL, NULL);
     pd_task_init(&node->close_task, "node close", close_step, node);
     pd_loop_defer(node->loop, &node->close_task);
 }

@@ -14,6 +14,7 @@
 #define PD_NODE_NODE_H
 
 #include <pdplane/codec.h>
+#include <pdplane/exporter.h>
 #include <pdplane/node.h>
 
 #include "api/api.h"
@@ -38,6 +39,7 @@
 #include "sched/scheduler.h"
 
 #define PD_NODE_TRANSPORTS_MAX PD_PEER_MAX_TRANSPORTS
+#define PD_NODE_EXPORTERS_MAX 16u
 #define PD_NODE_PARTS_MAX 16u
 
 struct pd_node_params {
@@ -62,6 +64,13 @@ struct pd_node_transport {
 struct pd_node_door {
     struct pd_tls *tls;        /* NULL: plain */
     struct pd_keys *keys;      /* NULL: none needed */
+};
+
+struct pd_node_exporter {
+    const char *name;
+    const struct pd_exporter_ops *ops;
+    struct pd_exporter *exporter;
+    struct pd_log *log;
 };
 
 struct pd_node_codec {
@@ -89,7 +98,7 @@ struct pd_node {
     struct pd_log *log;
     struct pd_mods *mods;
     const struct pd_node_conf *root; /* of the current generation */
-    struct pd_conf *first;     /* what transports and codecs were made from */
+    struct pd_conf *first;     /* what transports, codecs and exporters were made from */
     struct pd_list generations; /* oldest first; the last one is the current */
     struct pd_node_generation *generation;
     uint64_t generation_number;
@@ -124,6 +133,8 @@ struct pd_node {
     uint32_t n_transports;
     struct pd_node_servers servers;
     struct pd_node_discovery *discovery; /* NULL: no sources; see discovery.c */
+    struct pd_node_exporter exporters[PD_NODE_EXPORTERS_MAX];
+    uint32_t n_exporters;
     struct pd_node_codec codecs[PD_HOST_CODECS_MAX];
     uint32_t n_codecs;
     struct pd_node_role roles[PD_NODE_ROLES_MAX];
@@ -224,7 +235,12 @@ pd_status pd_node_metrics_add(struct pd_node *node);
 void pd_node_metrics_free(struct pd_node *node);
 /* Follows what the node is made of now. */
 void pd_node_metrics_rebuild(struct pd_node *node);
-/* Brings figures that are kept elsewhere into the registry; before it is shown. */
-void pd_node_metrics_refresh(struct pd_node *node);
+/* Exporters: instances and their paths; their paths on an admin server that was
+ * made later; what they do by themselves; the end of one of them (false: there
+ * is none). */
+pd_status pd_node_exporters_build(struct pd_node *node, struct pd_err *err);
+pd_status pd_node_exporters_route(struct pd_node *node, struct pd_err *err);
+pd_status pd_node_exporters_start(struct pd_node *node, struct pd_err *err);
+bool pd_node_exporter_close(struct pd_node *node, void (*closed)(void *arg), void *arg);
 
 #endif

@@ -50,7 +50,7 @@ static pd_status fixed(const struct next *n, const struct pd_conf_place *place, 
 
 static pd_status sections_check(const struct next *n, struct pd_err *err)
 {
-    static const char *const sections[] = { "node", "link", "transport", "codec", "kv",
+    static const char *const sections[] = { "node", "link", "transport", "codec", "exporter", "kv",
                                              "requests", "discovery", "control" };
     const struct pd_node_conf *a = n->node->root, *b = n->root;
     char what[80];
@@ -565,7 +565,7 @@ static void commit(struct next *n)
 {
     struct pd_node *node = n->node;
     const struct pd_node_conf *before = node->root;
-    pd_node_metrics_refresh(node);
+    pd_metrics_refresh(node->metrics);
     engines_commit(n);
     sched_commit(n);
     listeners_commit(n);

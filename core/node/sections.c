@@ -12,6 +12,9 @@
 
 #include "discovery/sources.h"
 
+/* The module that serves /metrics. */
+#define PD_DEFAULT_EXPORTER "prometheus"
+
 static const struct pd_option_name role_names[] = {
     { "prefill", PD_ROLE_PREFILL },
     { "decode", PD_ROLE_DECODE },
@@ -302,6 +305,9 @@ static const struct pd_option sections[] = {
     PD_OPT_UNIT_MAP("transport", struct pd_node_conf, transports, PD_KIND_BIT(PD_KIND_TRANSPORT),
                     .help = "Options of the loaded transports, each in a group of its own: transport = { tcp "
                             "= { }; };"),
+    PD_OPT_UNIT_MAP("exporter", struct pd_node_conf, exporters, PD_KIND_BIT(PD_KIND_EXPORTER),
+                    .help = "Options of the loaded exporters, each in a group of its own. The exporter "
+                            "prometheus is loaded also when load does not name it."),
     PD_OPT_UNIT_MAP("codec", struct pd_node_conf, codecs, PD_KIND_BIT(PD_KIND_CODEC),
                     .help = "Options of the loaded codecs, each in a group of its own. A transport uses the "
                             "one that its own option codec names."),
@@ -427,6 +433,17 @@ static void load_scheduler(struct pd_mods *mods, struct pd_conf_report *report)
     }
 }
 
+/* Whoever asks a node for figures finds them; also when a reload adds the
+ * listener to ask. */
+static void load_exporter(struct pd_mods *mods, struct pd_conf_report *report)
+{
+    struct pd_err err = { 0 };
+    char path[1024];
+    if (pd_mods_locate(mods, PD_DEFAULT_EXPORTER, path, sizeof path) == PD_OK &&
+        pd_mods_load(mods, PD_DEFAULT_EXPORTER, &err) != PD_OK)
+        pd_conf_report_add(report, &err, NULL, 0);
+}
+
 /* Returns whether all modules are there. */
 static bool load_modules(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report)
 {
@@ -443,6 +460,7 @@ static bool load_modules(struct pd_conf *conf, struct pd_mods *mods, struct pd_c
             pd_conf_report_add(report, &err, at.file, at.line);
     }
     load_scheduler(mods, report);
+    load_exporter(mods, report);
     return report->total_errors == before;
 }
 

@@ -125,6 +125,7 @@ struct pd_node_conf {
     struct pd_conf_list peers;      /* struct pd_node_peer_conf */
     struct pd_node_link_conf link;
     struct pd_conf_list transports; /* struct pd_conf_unit, one per loaded transport */
+    struct pd_conf_list exporters;  /* struct pd_conf_unit, one per loaded exporter */
     struct pd_conf_list codecs;     /* struct pd_conf_unit, one per loaded codec */
     struct pd_node_kv_conf kv;
     struct pd_sched_conf scheduler;

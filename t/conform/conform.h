@@ -57,6 +57,7 @@ extern const struct cf_case cf_transport_cases[];
 extern const struct cf_case cf_adapter_cases[];
 extern const struct cf_case cf_discovery_cases[];
 extern const struct cf_case cf_codec_cases[];
+extern const struct cf_case cf_exporter_cases[];
 
 /* Changes the world of a source (option -x); NULL: nobody does. */
 extern const char *cf_command;

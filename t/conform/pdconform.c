@@ -44,6 +44,8 @@ static struct tables tables_of(uint32_t kind)
         return (struct tables){ { cf_static_cases, cf_common_cases, cf_engine_cases } };
     case PD_KIND_TRANSPORT:
         return (struct tables){ { cf_static_cases, cf_common_cases, cf_transport_cases } };
+    case PD_KIND_EXPORTER:
+        return (struct tables){ { cf_static_cases, cf_common_cases, cf_exporter_cases } };
     case PD_KIND_CODEC:
         return (struct tables){ { cf_static_cases, cf_common_cases, cf_codec_cases } };
     case PD_KIND_DISCOVERY:

@@ -10,6 +10,7 @@
 #include <pdplane/adapter.h>
 #include <pdplane/codec.h>
 #include <pdplane/discovery.h>
+#include <pdplane/exporter.h>
 
 #include "base/json.h"
 #include "log/log.h"
@@ -208,6 +209,7 @@ pd_status cf_create(struct cf_world *w, struct cf_inst *i, uint32_t number, stru
         CREATE(ADAPTER, adapter)
         CREATE(CODEC, codec)
         CREATE(DISCOVERY, discovery)
+        CREATE(EXPORTER, exporter)
     }
 #undef CREATE
     return st;
@@ -250,6 +252,9 @@ void cf_destroy(struct cf_world *w, struct cf_inst *i)
         DESTROY(DECIDER, decider)
         DESTROY(ADAPTER, adapter)
         DESTROY(CODEC, codec)
+    case PD_KIND_EXPORTER:
+        ((const struct pd_exporter_ops *)ops)->destroy(i->p, on_closed, i);
+        break;
     case PD_KIND_ENGINE:
         ((const struct pd_engine_ops *)ops)->destroy(i->p, on_closed, i);
         break;

@@ -7,6 +7,7 @@
 #include <pdplane/discovery.h>
 #include <pdplane/codec.h>
 #include <pdplane/engine.h>
+#include <pdplane/exporter.h>
 #include <pdplane/host.h>
 #include <pdplane/log.h>
 #include <pdplane/loop.h>
@@ -118,12 +119,29 @@ static void test_metric(void **state)
     OFFSET(pd_histogram, n_bounds, 8);
     OFFSET(pd_histogram, sum_bits, 16);
     OFFSET(pd_histogram, counts, 24);
-    SIZE(pd_metrics_ops, 40);
+    SIZE(pd_metrics_ops, 48);
     OFFSET(pd_metrics_ops, size, 0);
     OFFSET(pd_metrics_ops, family, 8);
     OFFSET(pd_metrics_ops, child, 16);
     OFFSET(pd_metrics_ops, gauge_fn, 24);
     OFFSET(pd_metrics_ops, remove, 32);
+    OFFSET(pd_metrics_ops, visit, 40);
+    SIZE(pd_metric_view, 56);
+    OFFSET(pd_metric_view, name, 8);
+    OFFSET(pd_metric_view, help, 16);
+    OFFSET(pd_metric_view, kind, 24);
+    OFFSET(pd_metric_view, n_labels, 28);
+    OFFSET(pd_metric_view, labels, 32);
+    OFFSET(pd_metric_view, bounds, 40);
+    OFFSET(pd_metric_view, n_bounds, 48);
+    SIZE(pd_metric_sample, 40);
+    OFFSET(pd_metric_sample, values, 8);
+    OFFSET(pd_metric_sample, count, 16);
+    OFFSET(pd_metric_sample, value, 24);
+    OFFSET(pd_metric_sample, buckets, 32);
+    SIZE(pd_metric_visitor, 24);
+    OFFSET(pd_metric_visitor, family, 8);
+    OFFSET(pd_metric_visitor, sample, 16);
     SIZE(pd_metrics, 8);
     OFFSET(pd_metrics, ops, 0);
 }
@@ -642,6 +660,29 @@ static void test_codec(void **state)
     OFFSET(pd_codec_ops, decode, 64);
 }
 
+/* <pdplane/exporter.h> */
+static void test_exporter(void **state)
+{
+    (void)state;
+    SIZE(pd_export_request, 40);
+    OFFSET(pd_export_request, size, 0);
+    OFFSET(pd_export_request, accept, 8);
+    OFFSET(pd_export_request, query, 24);
+    SIZE(pd_export_answer_ops, 16);
+    OFFSET(pd_export_answer_ops, size, 0);
+    OFFSET(pd_export_answer_ops, write, 8);
+    SIZE(pd_export_answer, 16);
+    OFFSET(pd_export_answer, ops, 0);
+    OFFSET(pd_export_answer, type, 8);
+    SIZE(pd_exporter_ops, 48);
+    OFFSET(pd_exporter_ops, head, 0);
+    OFFSET(pd_exporter_ops, create, 8);
+    OFFSET(pd_exporter_ops, destroy, 16);
+    OFFSET(pd_exporter_ops, start, 24);
+    OFFSET(pd_exporter_ops, path, 32);
+    OFFSET(pd_exporter_ops, serve, 40);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_prefix),
     cmocka_unit_test(test_module),
@@ -658,6 +699,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_scheduler),
     cmocka_unit_test(test_discovery),
     cmocka_unit_test(test_codec),
+    cmocka_unit_test(test_exporter),
 };
 
 PD_UNIT_MAIN(tests)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The metrics registry and its exposition. */
+/* The metrics registry. */
 #include "unit.h"
 
 #include "base/mem.h"
@@ -7,6 +7,7 @@
 #include "metric/metric.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <pthread.h>
 
 static const char *const two_labels[] = { "peer", "verdict" };
@@ -29,15 +30,6 @@ static struct pd_metric_family *family(struct pd_metrics *m, int32_t kind,
     if (pd_metrics_family(m, kind, &desc, &err, &f) != PD_OK)
         fail_msg("%s", err.text);
     return f;
-}
-
-static void expect(struct pd_metrics *m, enum pd_metric_format format, const char *want)
-{
-    struct pd_buf out;
-    pd_buf_init(&out, 100000);
-    assert_int_equal(pd_metrics_expose(m, format, &out), PD_OK);
-    assert_string_equal(pd_buf_cstr(&out), want);
-    pd_buf_fini(&out);
 }
 
 static double give_value(void *arg)
@@ -72,43 +64,66 @@ static struct pd_metrics *fill(double *value)
     return m;
 }
 
-#define BODY                                                                   \
-    "pdplane_h_seconds_bucket{le=\"0.5\"} 2\n"                                 \
-    "pdplane_h_seconds_bucket{le=\"1.0\"} 4\n"                                 \
-    "pdplane_h_seconds_bucket{le=\"1000000.0\"} 4\n"                           \
-    "pdplane_h_seconds_bucket{le=\"+Inf\"} 5\n"                                \
-    "pdplane_h_seconds_sum 1000000001\n"                                     \
-    "pdplane_h_seconds_count 5\n"
+struct seen {
+    char text[4096];
+    size_t n;
+};
 
-static void test_expose(void **state)
+static void PD_PRINTF(2, 3) note(struct seen *s, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    s->n += (size_t)vsnprintf(s->text + s->n, sizeof s->text - s->n, fmt, ap);
+    va_end(ap);
+    assert_true(s->n < sizeof s->text);
+}
+
+static bool see_family(const struct pd_metric_view *f, void *arg)
+{
+    note(arg, "%s(%d)", f->name, f->kind);
+    for (uint32_t i = 0; i < f->n_labels; i++)
+        note(arg, " %s", f->labels[i]);
+    note(arg, "\n");
+    return strcmp(f->name, "pdplane_metric_folded_total") != 0;
+}
+
+static void see_sample(const struct pd_metric_view *f, const struct pd_metric_sample *s, void *arg)
+{
+    note(arg, " ");
+    for (uint32_t i = 0; i < f->n_labels; i++)
+        note(arg, "[%s]", s->values[i]);
+    note(arg, "%llu %g", (unsigned long long)s->count, s->value);
+    for (size_t i = 0; f->kind == PD_METRIC_HISTOGRAM && i <= f->n_bounds; i++)
+        note(arg, " %llu", (unsigned long long)s->buckets[i]);
+    note(arg, "\n");
+}
+
+static const struct pd_metric_visitor seeing = { .size = sizeof seeing, .family = see_family,
+                                                 .sample = see_sample };
+
+static void count_up(void *arg)
+{
+    ++*(uint32_t *)arg;
+}
+
+static void test_visit(void **state)
 {
     (void)state;
-    double value = (double)INFINITY;
+    double value = 3;
+    uint32_t refreshed = 0;
+    struct seen seen = { .n = 0 };
     struct pd_metrics *m = fill(&value);
-    expect(m, PD_METRIC_PROMETHEUS,
-           "# HELP pdplane_f F.\n# TYPE pdplane_f gauge\npdplane_f{peer=\"x\"} +Inf\n"
-           "# HELP pdplane_g G.\n# TYPE pdplane_g gauge\npdplane_g -0.5\n"
-           "# HELP pdplane_h_seconds H.\n# TYPE pdplane_h_seconds histogram\n" BODY
-           "# HELP pdplane_metric_folded_total Look-ups of label values folded into \"other\".\n"
-           "# TYPE pdplane_metric_folded_total counter\npdplane_metric_folded_total 0\n"
-           "# HELP pdplane_z_total A \"z\" \\\\ of\\nlines.\n# TYPE pdplane_z_total counter\n"
-           "pdplane_z_total{peer=\"d3\",verdict=\"ok\"} 18446744073709551615\n"
-           "pdplane_z_total{peer=\"a\\\"\\\\\\n\xef\xbf\xbd\xc3\xa4\",verdict=\"\"} 1\n");
-    value = 3;
-    expect(m, PD_METRIC_OPENMETRICS,
-           "# HELP pdplane_f F.\n# TYPE pdplane_f gauge\npdplane_f{peer=\"x\"} 3\n"
-           "# HELP pdplane_g G.\n# TYPE pdplane_g gauge\npdplane_g -0.5\n"
-           "# HELP pdplane_h_seconds H.\n# TYPE pdplane_h_seconds histogram\n" BODY
-           "# HELP pdplane_metric_folded Look-ups of label values folded into \\\"other\\\".\n"
-           "# TYPE pdplane_metric_folded counter\npdplane_metric_folded_total 0\n"
-           "# HELP pdplane_z A \\\"z\\\" \\\\ of\\nlines.\n# TYPE pdplane_z counter\n"
-           "pdplane_z_total{peer=\"d3\",verdict=\"ok\"} 18446744073709551615\n"
-           "pdplane_z_total{peer=\"a\\\"\\\\\\n\xef\xbf\xbd\xc3\xa4\",verdict=\"\"} 1\n# EOF\n");
-    struct pd_buf out;
-    pd_buf_init(&out, 50);
-    assert_int_equal(pd_metrics_expose(m, PD_METRIC_PROMETHEUS, &out), PD_ELIMIT);
-    pd_buf_fini(&out);
-    assert_non_null(strstr(pd_metric_content_type(PD_METRIC_OPENMETRICS), "openmetrics"));
+    pd_metrics_set_refresh(m, count_up, &refreshed);
+    pd_metrics_visit(m, &seeing, &seen);
+    assert_int_equal(refreshed, 1);
+    assert_string_equal(seen.text,
+                        "pdplane_f(2) peer\n [x]0 3\npdplane_g(2)\n 0 -0.5\n"
+                        "pdplane_h_seconds(3)\n 5 1e+09 2 2 0 1\npdplane_metric_folded_total(1)\n"
+                        "pdplane_z_total(1) peer verdict\n [d3][ok]18446744073709551615 0\n"
+                        " [a\"\\\n\xff\xc3\xa4][]1 0\n");
+    pd_metrics_set_refresh(m, NULL, NULL);
+    pd_metrics_visit(m, &seeing, &(struct seen){ .n = 0 });
+    assert_int_equal(refreshed, 1);
     pd_metrics_destroy(m);
     pd_metrics_destroy(NULL);
 }
@@ -305,7 +320,7 @@ static void test_threads(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_expose),    cmocka_unit_test(test_read), cmocka_unit_test(test_refuse),
+    cmocka_unit_test(test_visit), cmocka_unit_test(test_read), cmocka_unit_test(test_refuse),
     cmocka_unit_test(test_fold),      cmocka_unit_test(test_no_memory),
     cmocka_unit_test(test_threads),
 };

@@ -120,7 +120,7 @@ static size_t generations(const struct sim_node *n)
 static double metric(struct sim_node *n, const char *name)
 {
     double v = -1;
-    pd_node_metrics_refresh(n->node);
+    pd_metrics_refresh(n->node->metrics);
     pd_metrics_read(n->node->metrics, name, NULL, &v);
     return v;
 }

@@ -71,6 +71,35 @@ struct pd_histogram {
     uint64_t *counts;               /* n_bounds + 1, not cumulative */
 };
 
+/* A family and one of its children as they are read; borrowed for the call. */
+struct pd_metric_view {
+    size_t size;
+    const char *name;
+    const char *help;
+    int32_t kind;                   /* PD_METRIC_* */
+    uint32_t n_labels;
+    const char *const *labels;
+    const double *bounds;           /* histograms */
+    size_t n_bounds;
+};
+
+struct pd_metric_sample {
+    size_t size;
+    const char *const *values;      /* of the labels; bytes of clients and peers, also such that are
+                                       not UTF-8 */
+    uint64_t count;                 /* of a counter; observations of a histogram */
+    double value;                   /* of a gauge; sum of a histogram */
+    const uint64_t *buckets;        /* histograms: n_bounds + 1, not cumulative, together count */
+};
+
+struct pd_metric_visitor {
+    size_t size;
+    /* False leaves the samples of this family out. */
+    bool (*family)(const struct pd_metric_view *family, void *arg);
+    void (*sample)(const struct pd_metric_view *family, const struct pd_metric_sample *sample,
+                   void *arg);
+};
+
 struct pd_metrics_ops {
     size_t size;
     pd_status (*family)(struct pd_metrics *m, int32_t kind, const struct pd_metric_desc *desc,
@@ -81,6 +110,7 @@ struct pd_metrics_ops {
                           const char *const *values, double (*fn)(void *arg), void *arg);
     void (*remove)(struct pd_metrics *m, struct pd_metric_family *family,
                    const char *const *values);
+    void (*visit)(struct pd_metrics *m, const struct pd_metric_visitor *visitor, void *arg);
 };
 
 /* First member of every registry; the rest belongs to the core. */
@@ -141,6 +171,16 @@ static inline void pd_metrics_remove(struct pd_metrics *m, struct pd_metric_fami
                                      const char *const *values)
 {
     m->ops->remove(m, family, values);
+}
+
+/* Reads everything: each family that has children, sorted by name, then its
+ * samples in order of creation.  The registry is locked meanwhile: a visitor
+ * calls nothing of it and does not wait.  Values go on changing; the buckets of
+ * one sample are always its count.  Loop thread. */
+static inline void pd_metrics_visit(struct pd_metrics *m, const struct pd_metric_visitor *visitor,
+                                    void *arg)
+{
+    m->ops->visit(m, visitor, arg);
 }
 
 /* A family without labels and its one child in one step; NULL when that fails. */
