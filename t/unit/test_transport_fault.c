@@ -9,6 +9,7 @@ struct fault_conf {
     struct pd_tcp_conf tcp;
     uint32_t flip_every, truncate_every, drop_every, duplicate_every;
     uint64_t delay, seed;
+    const char *probe;
 };
 
 struct fixture {
