@@ -59,6 +59,18 @@ SKIP: {
     ok $row->{low} <= $row->{ratio} && $row->{ratio} <= $row->{high}, 'a ratio in its interval';
 }
 
+# ---- a hand-over between processes
+
+SKIP: {
+    skip 'roles, engine or transport are not built', 5
+        if grep { !-e builddir() . "/modules/$_.so" } qw(role/decode/.libs/decode engine/ref/.libs/ref transport/shm/.libs/shm);
+    $r = rows('handover', '--pairs', 1, '--requests', 2, '--tokens', 100, '--copy', '4m');
+    ($row) = @{ $r->{rows} // [] };
+    cmp_ok $row->{bytes}, '>=', 100 * 2048, 'the KV of the prompt crossed';
+    ok abs($row->{split_us} - $row->{single_us} - $row->{tax_us}) < 1e-6, 'one pair is its own median';
+    ok $row->{copy_us} > 0 && $row->{goal_us} > 300, 'beside a memcpy';
+}
+
 # ---- the engine's speed
 
 SKIP: {

@@ -29,6 +29,7 @@ struct result {
     bool is_scattered;
     double seconds[WAYS];           /* median; 0: not possible */
     double cpu_here, cpu_there;     /* of the module, seconds a round */
+    double cpu_copy;                /* of memcpy */
 };
 
 struct source {
@@ -272,7 +273,7 @@ static bool case_run(struct source *s, struct result *r)
     struct pd_segment *to = pdbench_segments(s->side.bytes, r->segment, m.seed, &n);
     struct pd_transport_target *target = NULL;
     bool is_good = from != NULL && to != NULL && ask(s, &m, PDBENCH_MSG_WINDOW) && connect_peer(s, &s->got);
-    pd_time cpu = 0, cpu_there = 0;
+    pd_time cpu = 0, cpu_there = 0, cpu_copy = 0;
     if (is_good && s->side.ops->target_open(s->peer, s->got.blob, s->got.blob_len, &target) != PD_OK)
         is_good = fail(s, "the window cannot be used");
     is_good = is_good && move(s, target, from, n, access);      /* touches everything once */
@@ -290,6 +291,8 @@ static bool case_run(struct source *s, struct result *r)
                 is_done = way == WAY_READV ? readv_run(s, from, to, n) : stream_run(s);
             t[way][i] = (double)(pd_loop_clock(s->side.loop) - start) / 1e9;
             is_possible[way] = is_possible[way] && is_done;
+            if (way == WAY_MEMCPY)
+                cpu_copy += pd_proc_cpu_time() - here;
             if (way == WAY_MODULE) {
                 cpu += pd_proc_cpu_time() - here;
                 cpu_there += owner_cpu(s) - there;
@@ -305,6 +308,7 @@ static bool case_run(struct source *s, struct result *r)
     for (uint32_t way = 0; way < WAYS; way++)
         r->seconds[way] = is_good && is_possible[way] ? median(t[way], s->rounds) : 0;
     r->cpu_here = (double)cpu / 1e9 / (double)s->rounds;
+    r->cpu_copy = (double)cpu_copy / 1e9 / (double)s->rounds;
     r->cpu_there = (double)cpu_there / 1e9 / (double)s->rounds;
     pd_free(from);
     pd_free(to);
@@ -365,6 +369,7 @@ static bool put_json(struct source *s, const struct result *r, uint32_t n)
         pd_json_add_double(&w, "of_memcpy", r[i].seconds[WAY_MEMCPY] / r[i].seconds[WAY_MODULE]);
         pd_json_add_double(&w, "segments_per_second",
                            (double)s->side.bytes / (double)r[i].segment / r[i].seconds[WAY_MODULE]);
+        pd_json_add_double(&w, "memcpy_cpu_seconds_per_gb", r[i].cpu_copy * 1e9 / (double)s->side.bytes);
         pd_json_add_double(&w, "cpu_seconds_per_gb_here", r[i].cpu_here * 1e9 / (double)s->side.bytes);
         pd_json_add_double(&w, "cpu_seconds_per_gb_there", r[i].cpu_there * 1e9 / (double)s->side.bytes);
         pd_json_end(&w);
