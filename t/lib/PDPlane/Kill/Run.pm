@@ -16,9 +16,11 @@ use PDPlane::Kill::Client;
 
 our @EXPORT_OK = qw(run_cell);
 
-# Seconds.  A peer that hangs is given up after 4; one more for what follows, and
-# the rest is for a machine with other work.
+# Seconds.  A peer that hangs is given up after 4; the rest is for what follows, more
+# on a machine with other work (slack).
 use constant { HUNG => 4, SLACK => 3, PAUSE => 10 };
+
+sub slack { return SLACK * $_[0]{slow} }
 
 my $block = 16 * 2048;          # bytes of KV in a block of the model
 
@@ -145,7 +147,7 @@ sub finish {
     my ($component, $fault) = @$cell{qw(component fault)};
     my @wrong;
     my $hung = is_hung($cell);
-    my $limit = $hung ? HUNG + SLACK : SLACK;
+    my $limit = $hung ? HUNG + slack($w) : slack($w);
     my $forever = $fault eq 'stop' && $component =~ /^(?:router|client)$/
         || $fault eq 'silence' && ($s->{link}[0] // '') eq 'client';
     if ($fault eq 'pause') {
@@ -161,16 +163,16 @@ sub finish {
         # Nothing more comes; the others must not wait for it.
         $s->{over_at} = time;
     } else {
-        $client->wait_for($limit, sub { $_[0]->is_over }) or $component eq 'client' or push @wrong, "no end within $limit s";
+        $client->wait_for($limit, sub { $_[0]->is_over }) or $component eq 'client' or push @wrong, sprintf "no end within %.0f s", $limit;
     }
     $s->{over_at} //= time;
     # What a client left is free a second later, behind hung nodes one after they
     # are given up.
-    my $seconds = 1 + ($forever ? HUNG : 0) + SLACK;
+    my $seconds = 1 + ($forever ? HUNG : 0) + slack($w);
     $s->{clean_from} = time;
     my $rest = $w->rest_within($seconds, survivors($s));
     $s->{clean_at} = time if $rest eq '';
-    push @wrong, sprintf 'after %d s: %s', $seconds, $rest if $rest ne '';
+    push @wrong, sprintf "after %.0f s: %s", $seconds, $rest if $rest ne '';
     if ($forever) {
         if ($component eq 'router' && $fault eq 'stop') {
             kill 'KILL', $s->{pid};
@@ -178,7 +180,7 @@ sub finish {
         }
         $client->end if $component eq 'client';
         $w->{relay}->heal('client') if $fault eq 'silence';
-        $client->wait_for(SLACK, sub { $_[0]->is_over });
+        $client->wait_for(slack($w), sub { $_[0]->is_over });
     }
     my $r = $client->answer;
     my $end = PDPlane::Kill::World::judge($r, $truth);
@@ -247,7 +249,7 @@ sub recover {
         until_true(3, sub { !kill 0, $worker });
         $router->start(manager => 1);
     }
-    $w->wait_up(SLACK + 5) or push @wrong, 'the router does not see all nodes again';
+    $w->wait_up(slack($w) + 5) or push @wrong, 'the router does not see all nodes again';
     if ($component eq 'router' && $fault =~ /^(?:kill|stop)$/) {
         # A manager is slower with each worker that dies young; a new one is not.
         $w->{router}->forget;
@@ -255,10 +257,10 @@ sub recover {
         defined $w->{router}->wait_end(10) or push @wrong, 'the manager does not end';
         $w->{router}->kill9;
         $w->{router}->start(manager => 1);
-        $w->wait_up(SLACK + 5) or push @wrong, 'the router does not see all nodes again';
+        $w->wait_up(slack($w) + 5) or push @wrong, 'the router does not see all nodes again';
     }
     $s->{up} = time - $from;
-    my $rest = $w->rest_within(2, @{ $w->{nodes} });
+    my $rest = $w->rest_within(slack($w), @{ $w->{nodes} });
     push @wrong, "in the end: $rest" if $rest ne '';
     push @wrong, descriptors($w);
     return @wrong;
