@@ -13,6 +13,7 @@
 #include "base/units.h"
 #include "config.h"
 #include "ctl/words.h"
+#include "main/pdctl_module.h"
 #include "loop/uv.h"
 #include "os/signal.h"
 
@@ -49,7 +50,10 @@ static void help(FILE *out)
           "\n",
           out);
     fprintf(out, "commands:\n%.*s\n", PD_STR_ARG(pd_buf_str(&list)));
-    fputs("options:\n"
+    fputs("without a node:\n"
+          "  module new NAME --kind KIND  write the skeleton of a module; \"pdctl help module\"\n"
+          "\n"
+          "options:\n"
           "  -s, --socket PATH    the node's control socket, as `control` in its configuration\n"
           "                       [$PDPLANE_CONTROL, else " PD_RUNDIR "/pdplane.sock]\n"
           "  -w, --watch SECONDS  ask again every so many seconds, until interrupted\n"
@@ -291,6 +295,10 @@ static int local_help(int argc, char **argv)
         help(stdout);
         return EXIT_OK;
     }
+    if (strcmp(argv[1], "module") == 0) {
+        pdctl_module_help(stdout);
+        return EXIT_OK;
+    }
     uint32_t index = pd_ctl_word_find(pd_str_from(argv[1]), &err);
     if (index == PD_CTL_COMMANDS)
         return usage(err.text, NULL);
@@ -350,6 +358,8 @@ int main(int argc, char **argv)
     const char *path = getenv("PDPLANE_CONTROL");
     p.path = path != NULL && path[0] != '\0' ? path : PD_RUNDIR "/pdplane.sock";
     pd_signal_ignore(SIGPIPE);
+    if (argc > 1 && strcmp(argv[1], "module") == 0)
+        return pdctl_module(argc - 1, argv + 1);
     int rc = options_parse(&p, argc, argv);
     if (rc != EXIT_OK)
         return rc < 0 ? EXIT_OK : rc;

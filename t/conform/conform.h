@@ -20,6 +20,7 @@ struct cf_unit {
     const struct pd_unit *unit;
     const struct pd_ops_head *ops;  /* full size, missing members are NULL */
     const char *module;             /* its name */
+    bool is_begun;                  /* version "0": create may say that it is not written yet */
     const void *conf;               /* filled; NULL without rows */
     const void *conf_small;         /* the group NAME_small, or conf */
 };

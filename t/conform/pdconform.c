@@ -232,7 +232,8 @@ static bool units_find(struct run *r, struct pd_mods *mods, const struct options
     for (size_t i = 0; (u = pd_mods_unit_at(mods, UINT64_MAX, i)) != NULL; i++) {
         if (o->kind != 0 && u->unit->kind != o->kind)
             continue;
-        r->units[r->n_units++] = (struct cf_unit){ .unit = u->unit, .ops = u->ops, .module = mod->name };
+        r->units[r->n_units++] = (struct cf_unit){ .unit = u->unit, .ops = u->ops, .module = mod->name,
+                                                    .is_begun = strcmp(mod->module->version, "0") == 0 };
     }
     return r->n_units > 0;
 }

@@ -73,22 +73,6 @@ static void env_fill(struct tr_env *e, struct cf_world *w)
     e->scale = 6;
 }
 
-static void on_real_loop(const struct cf_unit *u, void (*fn)(struct tr_env *e))
-{
-    struct cf_world w;
-    struct tr_env e;
-
-    cf_world_open(&w, u);
-    env_fill(&e, &w);
-    e.la = e.lb = w.loop;
-    e.run = uv_run;
-    e.pass = uv_pass;
-    e.new_loop = uv_new_loop;
-    e.run_loop = uv_run_loop;
-    fn(&e);
-    cf_world_close(&w);
-}
-
 /* Whether the module works on this loop at all; a module may decline. */
 static bool declines(struct cf_world *w, struct pd_loop *loop, char *why, size_t size)
 {
@@ -104,6 +88,27 @@ static bool declines(struct cf_world *w, struct pd_loop *loop, char *why, size_t
     else
         snprintf(why, size, "%s", err.text);
     return st != PD_OK;
+}
+
+static void on_real_loop(const struct cf_unit *u, void (*fn)(struct tr_env *e))
+{
+    struct cf_world w;
+    struct tr_env e;
+
+    cf_world_open(&w, u);
+    env_fill(&e, &w);
+    if (u->is_begun) {
+        char why[512] = "";
+        if (declines(&w, w.loop, why, sizeof(why)))
+            cf_skip("%s", why);
+    }
+    e.la = e.lb = w.loop;
+    e.run = uv_run;
+    e.pass = uv_pass;
+    e.new_loop = uv_new_loop;
+    e.run_loop = uv_run_loop;
+    fn(&e);
+    cf_world_close(&w);
 }
 
 static void in_simulator(const struct cf_unit *u, void (*fn)(struct tr_env *e))
