@@ -58,6 +58,9 @@ set(1, 2, 3);
 becomes('pod-1 up pod-2 up pod-3 up', 'one more');
 set(3);
 becomes('pod-3 up', 'two less');
+# One stays all the time: a new one takes nothing before its probe has answered.
+set(1, 2, 3);
+becomes('pod-1 up pod-2 up pod-3 up', 'all of them');
 my ($n, $failed) = (0, 0);
 for my $turn (1 .. 30) {
     set($turn % 2 ? (1, 2) : (2, 3));
