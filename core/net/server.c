@@ -292,6 +292,15 @@ void pd_http_server_set_limits(struct pd_http_server *s, uint32_t max_conns, uin
     s->opts.max_held = max_held;
 }
 
+void pd_http_server_set_times(struct pd_http_server *s, pd_time head_ns, pd_time body_ns,
+                              pd_time write_ns, pd_time idle_ns)
+{
+    s->opts.head_ns = head_ns;
+    s->opts.body_ns = body_ns;
+    s->opts.write_ns = write_ns;
+    s->opts.idle_ns = idle_ns;
+}
+
 pd_status pd_http_server_addr(struct pd_http_server *s, size_t i, struct pd_addr *out)
 {
     for (size_t k = 0; k < PD_HTTP_MAX_LISTENERS; k++)

@@ -100,6 +100,9 @@ void pd_http_server_relisten(struct pd_http_server *s, const struct pd_addr *add
 pd_status pd_http_server_unlisten(struct pd_http_server *s, const struct pd_addr *addr);
 /* Other limits of connections and held bytes; what is open stays. */
 void pd_http_server_set_limits(struct pd_http_server *s, uint32_t max_conns, uint64_t max_held);
+/* Other times of pd_http_server_opts, none of them 0; for what begins from now on. */
+void pd_http_server_set_times(struct pd_http_server *s, pd_time head_ns, pd_time body_ns,
+                              pd_time write_ns, pd_time idle_ns);
 /* The address of the i-th listener.  PD_OK or PD_ENOENT. */
 pd_status pd_http_server_addr(struct pd_http_server *s, size_t i, struct pd_addr *out);
 /* Takes an open stream as a new connection (TLS, tests).  PD_OK; PD_ELIMIT,

@@ -266,7 +266,9 @@ pd_status pd_node_server(struct pd_node *node, const struct pd_node_conf *c, uin
     struct pd_http_server_opts opts = {
         .size = sizeof opts, .name = is_clients ? "http clients" : "http admin",
         .max_conns = is_clients ? room.clients : room.operators, .max_refusing = room.refusing,
-        .max_held = is_clients ? c->limits.memory : 0,
+        .max_held = is_clients ? c->limits.memory : 0, .head_ns = c->limits.head_timeout,
+        .body_ns = c->limits.body_timeout, .write_ns = c->limits.write_timeout,
+        .idle_ns = c->limits.idle_timeout,
     };
     if (*at == NULL) {
         pd_status status = pd_http_server_create(node->loop, &opts, at);
@@ -288,6 +290,12 @@ void pd_node_limits_apply(struct pd_node *node)
     pd_node_room_share(node, node->root, &room);
     if (node->net.openai != NULL)
         pd_http_server_set_limits(node->net.openai, room.clients, node->root->limits.memory);
+    const struct pd_node_limits_conf *l = &node->root->limits;
+    struct pd_http_server *const servers[2] = { node->net.openai, node->net.admin };
+    for (int i = 0; i < 2; i++)
+        if (servers[i] != NULL)
+            pd_http_server_set_times(servers[i], l->head_timeout, l->body_timeout, l->write_timeout,
+                                     l->idle_timeout);
     pd_http_client_set_limits(node->net.client, room.servers, room.servers);
 }
 

@@ -44,8 +44,10 @@ void pd_node_room_share(struct pd_node *node, const struct pd_node_conf *c, stru
     };
     if (room < out->clients) {
         out->clients = (uint32_t)room;
-        pd_log_notice(node->log, "%llu file descriptors leave room for %u connections of clients",
-                      (unsigned long long)pd_fd_limit(), out->clients);
+        if (node->told_room != out->clients)
+            pd_log_notice(node->log, "%llu file descriptors leave room for %u connections of clients",
+                          (unsigned long long)pd_fd_limit(), out->clients);
+        node->told_room = out->clients;
     }
     out->servers = has_servers ? out->clients : 0;
 }

@@ -120,6 +120,7 @@ struct pd_node {
     struct pd_sched *sched;
     struct pd_net net;
     uint64_t descriptors;      /* for connections of clients, and those to servers for them */
+    uint32_t told_room;        /* connections of clients, as last logged */
     struct pd_peers *peers;
     struct pd_node_door *doors; /* one per listener of the configuration; see tls.c */
     struct pd_tls *link_out;    /* NULL: links are plain */

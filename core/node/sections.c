@@ -252,6 +252,18 @@ static const struct pd_option limits_rows[] = {
     PD_OPT_SIZE("memory", struct pd_node_limits_conf, memory, "1g", .min = 1 << 20, .max = (int64_t)1 << 44,
                 .help = "Bytes of requests and unsent answers that are held at a time. Above it new "
                         "requests get status 503."),
+    PD_OPT_DURATION("head_timeout", struct pd_node_limits_conf, head_timeout, "10s",
+                    .min = 10 * (int64_t)PD_MS, .max = 3600 * (int64_t)PD_SEC,
+                    .help = "For the head of a request, from its first byte; then status 408."),
+    PD_OPT_DURATION("body_timeout", struct pd_node_limits_conf, body_timeout, "30s",
+                    .min = 10 * (int64_t)PD_MS, .max = 3600 * (int64_t)PD_SEC,
+                    .help = "For each 16 KiB of a body, and for its end; then status 408."),
+    PD_OPT_DURATION("write_timeout", struct pd_node_limits_conf, write_timeout, "60s",
+                    .min = 10 * (int64_t)PD_MS, .max = 3600 * (int64_t)PD_SEC,
+                    .help = "A client that takes nothing of its answer for so long is cut off."),
+    PD_OPT_DURATION("idle_timeout", struct pd_node_limits_conf, idle_timeout, "75s",
+                    .min = 10 * (int64_t)PD_MS, .max = 86400 * (int64_t)PD_SEC,
+                    .help = "A connection without a request is closed after so long."),
     PD_OPT_END
 };
 

@@ -96,6 +96,7 @@ struct pd_node_kv_conf {
 struct pd_node_limits_conf {
     int64_t connections;
     uint64_t memory;
+    uint64_t head_timeout, body_timeout, write_timeout, idle_timeout;
 };
 
 enum { PD_LOG_TEXT = 0, PD_LOG_JSON = 1 };
