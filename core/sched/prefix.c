@@ -120,7 +120,7 @@ void pd_prefix_prompt(const struct pd_prefix *index, struct pd_prompt *prompt, s
 
 /* ---- entries ---- */
 
-static uint32_t *bucket_of(struct pd_prefix *index, uint64_t hash, uint32_t slot)
+static uint32_t *bucket_of(const struct pd_prefix *index, uint64_t hash, uint32_t slot)
 {
     uint64_t mixed = (hash ^ slot * 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
     return &index->buckets[(mixed >> 32) & index->mask];
@@ -242,13 +242,23 @@ void pd_prefix_slot_limit(struct pd_prefix *index, uint32_t slot_no, uint32_t li
         evict(index, slot->lru.tail);
 }
 
+void pd_prefix_prepare(const struct pd_prefix *index, uint32_t slot, const uint64_t *hashes)
+{
+    if (index->slots[slot].n > 0)
+        __builtin_prefetch(bucket_of(index, hashes[0], slot));
+}
+
 uint32_t pd_prefix_match(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n)
 {
     if (n > index->slots[slot].n)
         n = index->slots[slot].n;
     if (n == 0 || find(index, hashes[0], slot) == NIL)
         return 0;
+    /* The whole prompt, as when it is sent again. */
+    if (n > 1 && find(index, hashes[n - 1], slot) != NIL)
+        return n;
     uint32_t have = 1;
+    n -= n > 1;
     while (have < n) {
         uint32_t middle = have + (n - have + 1) / 2;
         if (find(index, hashes[middle - 1], slot) != NIL)

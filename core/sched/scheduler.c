@@ -331,6 +331,10 @@ static void gather(struct pd_sched *sched, const struct pd_sched_ask *ask)
     mark_serving(sched, ask->model);
 
     sched->views_n = 0;
+    for (uint32_t i = 0; i < t->used && ask->prompt != NULL && ask->prompt->n > 0; i++) {
+        if (sched->serves[i] != 0)
+            pd_prefix_prepare(sched->prefix, i, ask->prompt->hashes);
+    }
     for (uint32_t i = 0; i < t->used; i++) {
         const struct pd_endpoint *e = t->slots[i];
         if (e == NULL || e->is_leaving || sched->serves[i] == 0)

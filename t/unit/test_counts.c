@@ -126,7 +126,7 @@ static void test_request(void **state)
     struct counts few = run(&g, false, 100, body), many = run(&g, false, 300, body);
     struct counts few_direct = run(&g, true, 100, body), many_direct = run(&g, true, 300, body);
     check("small request", difference(few, many, 200), difference(few_direct, many_direct, 200).allocs,
-          2.1, 2.1, 0.1, 4.5);
+          2.1, 2.1, 0.1, 0.1);
     rig_end(&g);
 }
 
