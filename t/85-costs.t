@@ -21,8 +21,8 @@ use PDPlane::Test qw(builddir folder slurp spew run_program);
 
 my %budget = (
     # operation => { count per operation => most }
-    small => { instructions => 37_000, allocations => 0.05, moved => 800 },
-    event => { instructions => 2_850, allocations => 0.05, moved => 150 },
+    small => { instructions => 38_000, allocations => 0.05, moved => 800 },
+    event => { instructions => 3_050, allocations => 0.05, moved => 150 },
     long  => { instructions => 425_000, allocations => 1.1, moved => 17_500 },
 );
 my %calls_budget = (1 => 6.1, 64 => 4.5);

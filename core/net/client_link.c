@@ -385,7 +385,10 @@ static void on_readable(struct pd_stream *stream, void *arg)
     c->stats.bytes_in += got;
     l->call->got_bytes = true;
     pd_http_link_touch(l);
+    struct pd_http_call *call = l->call;
     take(l, c->scratch, got);
+    if (l->state == PD_HTTP_LINK_BUSY && l->call == call && call->ev->on_read != NULL)
+        call->ev->on_read(call, call->arg);
 }
 
 static void on_connected(struct pd_stream *stream, pd_status status, void *arg)

@@ -69,6 +69,7 @@ const struct pd_net_api *pd_net_functions(void)
         .req_label = pd_http_req_label,
         .req_body_release = pd_http_req_body_release,
         .call_is_sent = pd_http_call_is_sent,
+        .flush = pd_http_flush,
         .req_hint = pd_http_req_hint,
         .peer_tls = net_peer_tls,
         .tls_accept = pd_tls_accept,

@@ -141,6 +141,8 @@ struct pd_http_call_events {
      * PD_ETIMEDOUT, PD_EPEER, PD_EPROTO (malformed), PD_ELIMIT, PD_ENOMEM,
      * PD_ECANCELED (the client closes) or what the connecting gave. */
     void (*on_error)(struct pd_http_call *call, enum pd_http_fail fail, pd_status why, void *arg);
+    /* What one read brought was handed over by on_body: a good moment to send it on. */
+    void (*on_read)(struct pd_http_call *call, void *arg);
 };
 
 struct pd_http_call_opts {
@@ -228,6 +230,8 @@ struct pd_net_api {
     /* Whether the request of a call has left whole: with the head of its answer the
      * body is not needed any more. */
     bool (*call_is_sent)(const struct pd_http_call *call);
+    /* Sends now what was written, instead of at the end of this turn. */
+    void (*flush)(struct pd_http_req *req);
 
     /* The first header with which clients could tell servers where to go, such as
      * x-prefiller-host-port; empty: there is none. */

@@ -113,6 +113,15 @@ static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
     }
 }
 
+/* A token does not wait for those of other streams that came in the same turn. */
+static void on_read(struct pd_http_call *call, void *arg)
+{
+    struct request *q = arg;
+    (void)call;
+    if (q->forward_sse)
+        q->router->net->flush(q->http);
+}
+
 /* The answer is complete as far as it can be. */
 static void forward_done(struct request *q)
 {
@@ -170,6 +179,7 @@ static const struct pd_http_call_events forward_events = {
     .on_body = on_body,
     .on_end = on_end,
     .on_error = on_error,
+    .on_read = on_read,
 };
 
 /* The request id for a server is always ours: some take addresses out of it. */
