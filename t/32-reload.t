@@ -78,6 +78,7 @@ my @changes = (
     [ $prefill, 'done', sub { $_[0] =~ s/ms_per_token = [\d.]+/'ms_per_token = ' . (0.8 + int(rand 8) \/ 10)/er } ],
     [ $router, 'refused', sub { "$_[0]\nengin = ();\n" } ],
     [ $router, 'refused', sub { $_[0] =~ s/load = \[ /load = [ "load_fails", /r } ],
+    [ $decode, 'refused', sub { $_[0] =~ s/load = \[ /load = [ "load_crashes", /r } ],
     [ $decode, 'refused', sub { $_[0] =~ s/model = "[^"]*"/model = "\/nowhere.gguf"/r } ],
     [ $prefill, 'refused', sub { "$_[0]\nlink = { heartbeat = \"2s\"; };\n" } ],
     [ $router, 'refused', sub { $_[0] =~ s/certificate = "[^"]*"/certificate = "\/nowhere.pem"/r } ],

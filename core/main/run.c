@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -26,6 +27,8 @@
 #include "os/proc.h"
 #include "os/process.h"
 #include "os/signal.h"
+
+#define MODULES_TRY_MS 5000u
 
 struct run {
     const struct pd_main_options *options;
@@ -112,6 +115,35 @@ static void drain(struct run *run)
     pd_node_drain(run->node, drained, run);
 }
 
+/* Code that never ran here runs in a process of its own first, so that a module
+ * that crashes or hangs while it is loaded costs nobody.  What else is wrong is
+ * told when the configuration is read. */
+static pd_status modules_try(struct run *run, const struct pd_conf_source *src, struct pd_err *err)
+{
+    const struct pd_main_options *o = run->options;
+    const char *words[] = { "pdplane", "-q", "-t", "-c", o->file, o->prefix != NULL ? "-p" : NULL, o->prefix,
+                            NULL };
+    char *argv[sizeof words / sizeof words[0]];
+    char program[1024], text[64];
+    int ended = 0;
+    if (!pd_node_conf_wants_new(o->file, src, run->mods))
+        return PD_OK;
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        argv[i] = (char *)(uintptr_t)words[i];
+    pd_status status = pd_process_self(program, sizeof program);
+    if (status == PD_OK)
+        status = pd_process_run(program, argv, MODULES_TRY_MS, &ended);
+    if (status == PD_OK && WIFEXITED(ended))
+        return PD_OK;
+    snprintf(err->file, sizeof err->file, "%s", o->file);
+    pd_process_status_text(ended, text, sizeof text);
+    pd_err_set(err, status == PD_OK ? PD_EINVAL : status, "loading its new modules in a process of its own %s%s",
+               status == PD_OK ? "ended with " : "did not work: ",
+               status == PD_OK ? text : pd_status_text(status));
+    pd_err_hint(err, "leave out of load what is new, one after the other, to find the broken one");
+    return err->status;
+}
+
 /* Reads the configuration on disk.  NULL: err is the first thing that is wrong,
  * the log has all of it. */
 static struct pd_conf *conf_read(struct run *run, struct pd_err *err)
@@ -119,6 +151,8 @@ static struct pd_conf *conf_read(struct run *run, struct pd_err *err)
     struct pd_conf_source src = { .prefix = run->options->prefix };
     struct pd_conf_report report;
     struct pd_conf *conf = NULL;
+    if (modules_try(run, &src, err) != PD_OK)
+        return NULL;
     pd_conf_report_init(&report);
     if (pd_node_conf_read(run->options->file, NULL, &src, run->mods, &report, &conf) != PD_OK) {
         conf = NULL;

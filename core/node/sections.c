@@ -393,6 +393,36 @@ void pd_node_conf_module_path(struct pd_conf *conf, struct pd_mods *mods, struct
         report->out_of_memory = true;
 }
 
+static bool is_loaded(const struct pd_mods *mods, const char *name)
+{
+    const struct pd_mod *m;
+    if (strchr(name, '/') == NULL)
+        return pd_mods_get(mods, name) != NULL;
+    for (size_t i = 0; (m = pd_mods_at(mods, i)) != NULL; i++) {
+        if (strcmp(m->path, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool pd_node_conf_wants_new(const char *file, const struct pd_conf_source *src, const struct pd_mods *mods)
+{
+    struct pd_node_conf early;
+    struct pd_conf_report report;
+    struct pd_conf *conf = NULL;
+    bool is_new = false;
+    memset(&early, 0, sizeof early);
+    pd_conf_report_init(&report);
+    if (pd_conf_open(file, src, &report, &conf) == PD_OK &&
+        pd_conf_peek(conf, row_of("load"), &early, &report) == PD_OK) {
+        for (uint64_t i = 0; i < early.load.count; i++)
+            is_new |= !is_loaded(mods, early.load.items[i]);
+    }
+    pd_conf_put(conf);
+    pd_conf_report_fini(&report);
+    return is_new;
+}
+
 void pd_node_conf_pid_file(const char *file, const struct pd_conf_source *src, struct pd_conf_report *report,
                            char *path, size_t size)
 {

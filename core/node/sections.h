@@ -161,6 +161,9 @@ pd_status pd_node_conf_read(const char *path, const struct pd_str *text, const s
 
 /* Only sets mods' folders from the setting module_path. */
 void pd_node_conf_module_path(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report);
+/* Whether a configuration loads a module that is not loaded yet; false also when
+ * it cannot be read. */
+bool pd_node_conf_wants_new(const char *file, const struct pd_conf_source *src, const struct pd_mods *mods);
 /* The settings that hold before any module is loaded. */
 struct pd_node_early {
     struct pd_conf_list listen;     /* struct pd_node_listen_conf */

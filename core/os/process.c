@@ -3,6 +3,7 @@
 #include "os/process.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -77,6 +78,25 @@ pd_status pd_process_spawn(const char *path, char *const *argv, const char *cons
     }
     pd_free(env);
     return pd_status_from_errno(err);
+}
+
+pd_status pd_process_run(const char *path, char *const *argv, uint32_t limit_ms, int *status)
+{
+    pid_t pid, got;
+    uint32_t waited = 0;
+    pd_status st = pd_process_spawn(path, argv, NULL, &pid);
+    if (st != PD_OK)
+        return st;
+    while ((got = waitpid(pid, status, WNOHANG)) == 0 && waited < limit_ms) {
+        poll(NULL, 0, 1);
+        waited++;
+    }
+    if (got != 0)
+        return got > 0 ? PD_OK : pd_status_from_errno(errno);
+    kill(pid, SIGKILL);
+    while (waitpid(pid, status, 0) < 0 && errno == EINTR)
+        continue;
+    return PD_ETIMEDOUT;
 }
 
 pd_status pd_process_reap(pid_t *pid, int *status)

@@ -14,6 +14,10 @@ pd_status pd_process_self(char *out, size_t size);
  * Descriptors without close-on-exec are inherited.  PD_OK and *pid. */
 pd_status pd_process_spawn(const char *path, char *const *argv, const char *const *extra, pid_t *pid);
 
+/* Starts it likewise and waits until it has ended, at most limit_ms; then it is
+ * killed.  PD_OK with *status as waitpid gives it; PD_ETIMEDOUT. */
+pd_status pd_process_run(const char *path, char *const *argv, uint32_t limit_ms, int *status);
+
 /* Takes one ended child: PD_OK with *pid and *status as waitpid gives them,
  * PD_EAGAIN when none has ended, PD_ENOENT when there is no child. */
 pd_status pd_process_reap(pid_t *pid, int *status);

@@ -145,7 +145,7 @@ static void take_away(void *arg)
     struct pd_err err = { 0 };
     assert_int_equal(pd_node_endpoint_add(step->r->node, &step->e, step->r->conf, NULL, &err), PD_OK);
     assert_true(status_of(step->r, "a", &s));
-    assert_int_equal(s.view.state, PD_ENDPOINT_UP);
+    assert_int_equal(s.view.state, PD_ENDPOINT_DOWN); /* until it is probed */
     assert_int_equal(s.view.inflight, 1);
 }
 
@@ -171,6 +171,20 @@ static void requests_go_on(void **state)
         }
         sim_cluster_fini(&c);
     }
+}
+
+struct changing {
+    struct sim_node *r;
+    struct pd_node_endpoint_conf e;
+    int times;
+};
+
+static void change_weight(void *arg)
+{
+    struct changing *ch = arg;
+    struct pd_err err = { 0 };
+    ch->e.weight = 60 + ch->times++;
+    assert_int_equal(pd_node_endpoints_set(ch->r->node, &ch->e, 1, ch->r->conf, NULL, &err), PD_OK);
 }
 
 static void sets(void **state)
@@ -215,7 +229,8 @@ static void sets(void **state)
     assert_int_equal(count(r), 2);
     ask(&c, 200);
 
-    /* A changed weight keeps the index, a changed address does not. */
+    /* A changed weight keeps the index, a changed address does not.  What has
+     * changed takes requests at once. */
     assert_true(status_of(r, "a", &before));
     assert_true(before.index_blocks > 0);
     assert_int_equal(pd_node_endpoints_set(r->node, e, 1, r->conf, NULL, &err), PD_OK);
@@ -226,6 +241,14 @@ static void sets(void **state)
     assert_int_equal(s.view.serial, before.view.serial);
     assert_int_equal(s.index_blocks, before.index_blocks);
     assert_int_equal(s.models != NULL && s.models[0] != NULL, 1);
+    struct changing changing = { .r = r, .e = e[0] };
+    for (int i = 1; i <= 2000; i++)
+        pd_sim_at(c.sim, pd_sim_now(c.sim) + (pd_time)i * PD_MS, change_weight, &changing);
+    for (int i = 0; i < 3; i++)
+        ask(&c, 200);
+    assert_true(changing.times > 1000);
+    pd_sim_run_until(c.sim, pd_sim_now(c.sim) + 3 * PD_SEC);
+    assert_int_equal(pd_node_endpoints_set(r->node, e, 1, r->conf, NULL, &err), PD_OK);
     e[0].url = "http://10.0.0.2:8000";
     assert_int_equal(pd_node_endpoints_set(r->node, e, 1, r->conf, NULL, &err), PD_OK);
     assert_true(status_of(r, "a", &s));

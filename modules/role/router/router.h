@@ -56,6 +56,7 @@ struct target {
     char model[ROUTER_MODEL_NAME];
     /* A server. */
     const struct pd_node_endpoint *endpoint;
+    struct target *replaces;   /* its form before, while both are there */
     struct pd_addr addr;
     struct pd_resolve resolve;
     struct pd_timer probe_timer;
@@ -88,6 +89,7 @@ struct router {
     struct pd_node *nodes;
     struct pd_peer_watch *watch;
     struct pd_node_endpoint_watch *endpoint_watch;
+    struct pd_task ready_task; /* tells readiness once for many changes */
     struct target *targets;
     struct request *requests;
     uint32_t n_requests;

@@ -221,6 +221,27 @@ static void server_state(struct target *t, uint32_t state, const char *why)
         router_wait_node(r);
 }
 
+/* The key of a server in the scheduler's table; 0: too long. */
+static size_t server_key(const struct pd_node_endpoint *e, char out[PD_ENDPOINT_KEY_MAX + 1])
+{
+    int n = snprintf(out, PD_ENDPOINT_KEY_MAX + 1, e->epoch != 0 ? "%s %s%s %llx" : "%s %s%s", e->name,
+                     e->authority, e->tls != NULL ? " tls" : "", (unsigned long long)e->epoch);
+    return n > 0 && n <= (int)PD_ENDPOINT_KEY_MAX ? (size_t)n : 0;
+}
+
+/* The target that the scheduler has for a server now; NULL: none. */
+static struct target *server_known(struct router *r, const struct pd_node_endpoint *e)
+{
+    char key[PD_ENDPOINT_KEY_MAX + 1];
+    struct pd_str text = { key, server_key(e, key) };
+    struct pd_endpoint_status known = { .size = sizeof known };
+    struct pd_endpoint_ref ref;
+    if (text.n == 0 || r->sched->endpoint_find(r->scheds, text, &ref) != PD_OK ||
+        r->sched->endpoint_get(r->scheds, ref, pd_loop_now(r->loop), &known) != PD_OK)
+        return NULL;
+    return known.user;
+}
+
 /* Puts the endpoint with the models that the configuration or the server names.
  * It is known by name, address and epoch: one whose options change keeps what is known
  * of it, one that moves does not.  A new one takes nothing until its probe has
@@ -234,11 +255,9 @@ static pd_status server_put(struct target *t, const struct pd_str *models, uint3
         .size = sizeof put, .roles = e->roles, .name = str_of(e->name), .models = models, .models_n = n,
         .weight = e->weight, .flags = PD_ENDPOINT_WHOLE, .user = t,
     };
-    int key_n = snprintf(key, sizeof key, e->epoch != 0 ? "%s %s%s %llx" : "%s %s%s", e->name, e->authority,
-                         e->tls != NULL ? " tls" : "", (unsigned long long)e->epoch);
-    if (key_n < 0 || (size_t)key_n >= sizeof key)
+    put.key = (struct pd_str){ key, server_key(e, key) };
+    if (put.key.n == 0)
         return PD_EINVAL;
-    put.key = (struct pd_str){ key, (size_t)key_n };
     struct pd_endpoint_status known = { .size = sizeof known };
     struct pd_endpoint_ref ref;
     struct pd_str before[ROUTER_MODELS_MAX];
@@ -385,16 +404,6 @@ static void probe_timer(struct pd_timer *timer, void *arg)
     }
 }
 
-/* The other target of the same endpoint, its new or its old form; NULL: none. */
-static struct target *twin_of(const struct target *t)
-{
-    for (struct target *u = t->router->targets; u != NULL; u = u->next) {
-        if (u != t && u->endpoint != NULL && u->ref.slot == t->ref.slot && u->ref.serial == t->ref.serial)
-            return u;
-    }
-    return NULL;
-}
-
 static pd_status server_put_configured(struct target *t)
 {
     struct pd_str models[ROUTER_MODELS_MAX];
@@ -407,15 +416,23 @@ static pd_status server_add(struct router *r, const struct pd_node_endpoint *e)
     if (t == NULL)
         return PD_ENOMEM;
     t->endpoint = e;
+    t->replaces = server_known(r, e);
     pd_timer_init(&t->probe_timer, r->loop, "router probe", probe_timer, t);
     pd_status status = server_put_configured(t);
     if (status != PD_OK) {
         target_free(t);
         return status;
     }
-    const struct target *twin = twin_of(t);
-    t->probed = twin != NULL ? twin->probed : PD_ENDPOINT_DOWN;
-    t->is_resting = twin != NULL && twin->is_resting;
+    if (t->replaces != NULL) {
+        t->probed = t->replaces->probed;
+        t->is_resting = t->replaces->is_resting;
+        t->addr = t->replaces->addr;
+        t->is_resolved = t->replaces->is_resolved;
+    } else {
+        /* One that comes back is looked up and probed again. */
+        t->probed = PD_ENDPOINT_DOWN;
+        r->sched->endpoint_state(r->scheds, t->ref, PD_ENDPOINT_DOWN);
+    }
     pd_timer_start(&t->probe_timer, 0);
     return PD_OK;
 }
@@ -433,13 +450,35 @@ static void server_stop(struct target *t)
 static void server_remove(struct target *t)
 {
     struct router *r = t->router;
-    struct target *twin = twin_of(t);
+    struct target *known = server_known(r, t->endpoint);
     server_stop(t);
-    if (twin != NULL)
-        (void)server_put_configured(twin);
-    else
+    if (known == t && t->replaces != NULL) {
+        /* Its form before is there again. */
+        (void)server_put_configured(t->replaces);
+    } else if (known == t) {
         r->sched->endpoint_drain(r->scheds, t->ref);
+    } else {
+        while (known != NULL && known->replaces != t)
+            known = known->replaces;
+        if (known != NULL)
+            known->replaces = t->replaces;
+    }
     target_free(t);
+}
+
+/* The target of an endpoint; NULL: it was left out. */
+static struct target *server_find(struct router *r, const struct pd_node_endpoint *e)
+{
+    struct target *t = server_known(r, e);
+    while (t != NULL && t->endpoint != e)
+        t = t->replaces;
+    return t;
+}
+
+static void ready_task(struct pd_task *task, void *arg)
+{
+    (void)task;
+    readiness_tell(arg);
 }
 
 static pd_status endpoint_added(const struct pd_node_endpoint *e, void *arg)
@@ -450,21 +489,17 @@ static pd_status endpoint_added(const struct pd_node_endpoint *e, void *arg)
 static void endpoint_removed(const struct pd_node_endpoint *e, void *arg)
 {
     struct router *r = arg;
-    struct target *t = r->targets;
-    while (t != NULL && t->endpoint != e)
-        t = t->next;
+    struct target *t = server_find(r, e);
     if (t == NULL)
         return;
     server_remove(t);
-    readiness_tell(r);
+    pd_loop_defer(r->loop, &r->ready_task);
 }
 
 static void endpoint_rests(const struct pd_node_endpoint *e, bool is_resting, void *arg)
 {
     struct router *r = arg;
-    struct target *t = r->targets;
-    while (t != NULL && t->endpoint != e)
-        t = t->next;
+    struct target *t = server_find(r, e);
     if (t == NULL)
         return;
     t->is_resting = is_resting;
@@ -487,6 +522,7 @@ pd_status router_targets_start(struct router *r)
         .rests = endpoint_rests,
     };
     const struct pd_node_endpoint *e;
+    pd_task_init(&r->ready_task, "router readiness", ready_task, r);
     pd_status status = r->peer->watch(r->peers, &watch, r, &r->watch);
     if (status != PD_OK)
         return status;
@@ -508,6 +544,7 @@ void router_targets_stop(struct router *r)
     if (r->watch != NULL)
         r->peer->unwatch(r->watch);
     r->watch = NULL;
+    pd_task_cancel(r->loop, &r->ready_task);
     if (r->endpoint_watch != NULL)
         r->node->endpoint_unwatch(r->endpoint_watch);
     r->endpoint_watch = NULL;
