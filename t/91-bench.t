@@ -81,4 +81,14 @@ SKIP: {
     is scalar(grep { $_->{ref} > 0 } @{ $r->{rows} }), 6, 'and speeds';
 }
 
+# ---- starts, reloads, idling
+
+my $life = rows('lifecycle', qw(--only start,reload,idle,load --pairs 1 --endpoints 5 --times 1 --idle 0.2),
+    qw(--reloads 3 --every 0.1 --streams 2));
+is $life->{reload}{endpoints}, 5, 'reloads';
+cmp_ok $life->{reload}{one_more_ms}, '>', 0, 'took a time';
+is $life->{idle}{seconds}, 0.2, 'idles';
+is $life->{load}{reloads}, 3, 'reloads under load';
+is $life->{load}{$_}{failed}, 0, "no failure: $_" for 'streams', 'small';
+
 done_testing;
