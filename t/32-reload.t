@@ -41,7 +41,8 @@ my %text = map { ($_->name => slurp($_->{conf})) } @nodes;
 $text{ $router->name } =~ s/listen = \( /listen = ( { address = "127.0.0.1:$tls_port"; api = "openai"; $tls }, /
     or die 'no listen';
 # Files that are replaced one after the other do not fit for a moment.
-$_->expect_log(qr/nothing has changed/, qr/changed certificates cannot be used/) for @nodes;
+$_->expect_log(qr/nothing has changed/, qr/changed certificates cannot be used/,
+    qr/cannot load module/) for @nodes;
 
 # ---- reloads ---------------------------------------------------------------------------
 
