@@ -101,7 +101,8 @@ static void window_open(struct owner *o, const struct pdbench_msg *msg)
     struct pdbench_msg m = { .type = PDBENCH_MSG_WINDOW };
     uint32_t n;
     struct pd_segment *list = pdbench_segments(s->bytes, msg->segment, msg->seed, &n);
-    struct pd_window_desc desc = { .size = sizeof desc, .access = msg->access, .peer = msg->node, .xid = ++xid,
+    xid++;
+    struct pd_window_desc desc = { .size = sizeof desc, .access = msg->access, .peer = msg->node, .xid = xid,
                                    .generation = xid, .memory = s->registered, .segments = list, .n_segments = n };
     size_t len = 0;
     o->landed = 0;
