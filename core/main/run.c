@@ -350,6 +350,18 @@ static pd_status rights_drop(const struct pd_priv *priv, const struct pd_node_co
     return status;
 }
 
+static void on_listening(void *arg, pd_status status, const struct pd_err *err)
+{
+    struct run *run = arg;
+    if (status == PD_OK) {
+        pd_handed_ready(&run->handed);
+        return;
+    }
+    pd_log_error(run->log, "%s", err->text);
+    run->rc = PD_EXIT_CONF;
+    stop(run);
+}
+
 static pd_status start(struct run *run, struct pd_conf *conf, struct pd_err *err)
 {
     const struct pd_node_conf *root = pd_conf_root(conf);
@@ -394,15 +406,14 @@ static pd_status start(struct run *run, struct pd_conf *conf, struct pd_err *err
     host_id_get(host_id, sizeof host_id);
     struct pd_node_params params = { .loop = run->loop, .log = run->log, .mods = run->mods, .conf = conf,
                                      .name = host, .host_id = host_id,
-                                     .is_second = run->handed.replaces };
+                                     .is_second = run->handed.replaces,
+                                     .on_listening = on_listening, .arg = run };
     if ((status = pd_node_create(&params, &run->node, err)) != PD_OK ||
         (status = ctl_open(run, root, err)) != PD_OK || (status = pd_node_start(run->node, err)) != PD_OK)
         return status;
     if (!run->is_managed)
         pd_handed_forget(&run->handed, run->loop);
     status = signals_open(run);
-    if (status == PD_OK)
-        pd_handed_ready(&run->handed);
     return status == PD_OK ? PD_OK : pd_err_set(err, status, "cannot watch signals");
 }
 

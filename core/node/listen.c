@@ -35,16 +35,26 @@ pd_status pd_node_dial(struct pd_node *node, const struct pd_node_peer_conf *p, 
     return pd_node_at_place(err, &p->place, status);
 }
 
-pd_status pd_node_listen_all(struct pd_node *node, struct pd_err *err)
+pd_status pd_node_listen_all_http(struct pd_node *node, struct pd_err *err)
+{
+    const struct pd_conf_list *list = &node->root->listen;
+    pd_status status = PD_OK;
+    for (uint64_t i = 0; i < list->count && status == PD_OK; i++) {
+        const struct pd_node_listen_conf *l = PD_CONF_ITEM(list, struct pd_node_listen_conf, i);
+        if (l->api != PD_LISTEN_PEER)
+            status = pd_node_listen_http(node, l, &node->doors[i], err);
+    }
+    return status;
+}
+
+pd_status pd_node_listen_peers(struct pd_node *node, struct pd_err *err)
 {
     const struct pd_node_conf *c = node->root;
     pd_status status = PD_OK;
     for (uint64_t i = 0; i < c->listen.count && status == PD_OK; i++) {
         const struct pd_node_listen_conf *l = PD_CONF_ITEM(&c->listen, struct pd_node_listen_conf, i);
-        if (l->api != PD_LISTEN_PEER) {
-            status = pd_node_listen_http(node, l, &node->doors[i], err);
+        if (l->api != PD_LISTEN_PEER)
             continue;
-        }
         status = pd_peers_listen_tls(node->peers, pd_str_from(l->address), node->doors[i].tls, NULL, err);
         if (status == PD_OK)
             pd_log_notice(node->log, "listening on %s for peers%s", l->address,

@@ -72,6 +72,8 @@ static void node_ready(struct pd_node *node, const char *part, bool is_ready, co
     }
     p->is_ready = is_ready;
     snprintf(p->reason, sizeof p->reason, "%s", reason);
+    if (node->waits_to_listen && pd_node_is_ready(node, NULL))
+        pd_timer_start(&node->listen_timer, 0);
 }
 
 const struct pd_node_api *pd_node_functions(void)
@@ -118,6 +120,23 @@ static void sweep_timer(struct pd_timer *timer, void *arg)
 
 /* ---- create, start --------------------------------------------------------------------- */
 
+static void listen_now(struct pd_timer *timer, void *arg)
+{
+    struct pd_node *node = arg;
+    const struct pd_node_part *part = NULL;
+    struct pd_err err = { 0 };
+    pd_status status = PD_OK;
+    (void)timer;
+    if (node->waits_to_listen) {
+        node->waits_to_listen = false;
+        if (!pd_node_is_ready(node, &part) && part != NULL)
+            pd_log_warn(node->log, "serving although %s is not ready: %s", part->name, part->reason);
+        status = pd_node_listen_all_http(node, &err);
+    }
+    if (node->on_listening != NULL)
+        node->on_listening(node->on_listening_arg, status, &err);
+}
+
 pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **out, struct pd_err *err)
 {
     struct pd_node *node = pd_calloc(1, sizeof *node);
@@ -138,6 +157,9 @@ pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **o
     pd_node_generation_switch(node, g);
     node->first = pd_conf_get(params->conf);
     node->is_second = params->is_second;
+    node->on_listening = params->on_listening;
+    node->on_listening_arg = params->arg;
+    pd_timer_init(&node->listen_timer, node->loop, "listen", listen_now, node);
     node->started_at = pd_loop_now(params->loop);
     snprintf(node->name, sizeof node->name, "%s",
              node->root->node.name != NULL ? node->root->node.name : params->name);
@@ -159,11 +181,17 @@ pd_status pd_node_start(struct pd_node *node, struct pd_err *err)
     }
     pd_status status = pd_node_exporters_start(node, err);
     if (status == PD_OK)
-        status = pd_node_listen_all(node, err);
+        status = pd_node_listen_peers(node, err);
+    if (status == PD_OK && !node->is_second)
+        status = pd_node_listen_all_http(node, err);
     if (status == PD_OK)
         status = pd_node_discovery_start(node, err);
     if (status != PD_OK)
         return status;
+    /* Another worker serves meanwhile: clients that came here now would find no
+     * endpoint that has been seen up. */
+    node->waits_to_listen = node->is_second;
+    pd_timer_start(&node->listen_timer, !node->is_second || pd_node_is_ready(node, NULL) ? 0 : PD_NODE_READY_WAIT);
     pd_uuid_format(&node->id.uuid, id);
     pd_log_notice(node->log, "node \"%s\" (%s, epoch %llx) is running", node->name, id,
                   (unsigned long long)node->id.epoch);
@@ -203,6 +231,7 @@ void pd_node_drain(struct pd_node *node, void (*done)(void *arg), void *arg)
     node->is_draining = true;
     node->drained = done;
     node->drained_arg = arg;
+    pd_timer_stop(&node->listen_timer);
     pd_reqs_counts(node->reqs, &counts);
     pd_log_notice(node->log, "draining: %llu requests are open",
                   (unsigned long long)counts.outcome[PD_REQ_LIVE]);
@@ -367,6 +396,7 @@ void pd_node_destroy(struct pd_node *node, void (*closed)(void *arg), void *arg)
     node->is_closing = true;
     pd_task_cancel(node->loop, &node->sweep_task);
     pd_timer_stop(&node->sweep_timer);
+    pd_timer_stop(&node->listen_timer);
     if (node->metrics != NULL)
         pd_metrics_set_refresh(node->metrics, NULL, NULL);
     pd_task_init(&node->close_task, "node close", close_step, node);

@@ -41,6 +41,7 @@
 #define PD_NODE_TRANSPORTS_MAX PD_PEER_MAX_TRANSPORTS
 #define PD_NODE_EXPORTERS_MAX 16u
 #define PD_NODE_PARTS_MAX 16u
+#define PD_NODE_READY_WAIT (5 * PD_SEC)
 
 struct pd_node_params {
     struct pd_loop *loop;      /* borrowed until the node is gone */
@@ -50,7 +51,12 @@ struct pd_node_params {
     const char *name;          /* used when the configuration gives none */
     const char *host_id;       /* names the machine and its boot; NULL: unknown */
     bool is_second;            /* another process with this configuration still ends its requests:
-                                  the node takes an identity of its own */
+                                  the node takes an identity of its own, and listens once it is
+                                  ready or has waited for PD_NODE_READY_WAIT */
+    /* Once, when the node listens: PD_OK, or err says why it cannot (then it is only
+     * good for pd_node_destroy).  Never from inside pd_node_start; NULL is allowed. */
+    void (*on_listening)(void *arg, pd_status status, const struct pd_err *err);
+    void *arg;
 };
 
 struct pd_node_transport {
@@ -109,6 +115,10 @@ struct pd_node {
     char host_id[64];
     struct pd_node_id id;
     bool is_second;
+    bool waits_to_listen;
+    struct pd_timer listen_timer;
+    void (*on_listening)(void *arg, pd_status status, const struct pd_err *err);
+    void *on_listening_arg;
     pd_time started_at;
     struct pd_host host;
     struct pd_metrics *metrics;
@@ -210,7 +220,10 @@ void pd_node_limits_apply(struct pd_node *node);
 /* listen.c */
 pd_status pd_node_listen_http(struct pd_node *node, const struct pd_node_listen_conf *l,
                               const struct pd_node_door *door, struct pd_err *err);
-pd_status pd_node_listen_all(struct pd_node *node, struct pd_err *err);
+/* The listener for peers, and the peers to dial. */
+pd_status pd_node_listen_peers(struct pd_node *node, struct pd_err *err);
+/* Those for clients and operators. */
+pd_status pd_node_listen_all_http(struct pd_node *node, struct pd_err *err);
 pd_status pd_node_dial(struct pd_node *node, const struct pd_node_peer_conf *p, struct pd_err *err);
 pd_status pd_node_build(struct pd_node *node, struct pd_err *err);
 /* TLS and keys: of listeners and links, and of one endpoint (e->host is set). */

@@ -605,6 +605,8 @@ pd_status pd_node_reload(struct pd_node *node, struct pd_conf *conf, struct pd_e
         status = pd_err_set(err, PD_ENOMEM, "out of memory");
     else if (node->is_draining || node->is_closing)
         status = pd_err_set(err, PD_EBUSY, "the node is ending");
+    else if (node->waits_to_listen)
+        status = pd_err_set(err, PD_EBUSY, "the node does not serve yet");
     if (status == PD_OK) {
         n->node = node;
         n->conf = conf;

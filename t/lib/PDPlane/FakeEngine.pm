@@ -3,6 +3,7 @@
 # of its own, which looks at the mode of the moment:
 #
 #   my $e = PDPlane::FakeEngine->new('a', models => ['m']);
+#                                       # list_delay: seconds before the models are told
 #   $e->mode('break');      # what it does with requests from now on
 #   $e->requests;           # raw texts of the requests it got, probes left out
 #   $e->stop;
@@ -38,7 +39,7 @@ sub new {
     my $listen = IO::Socket::INET->new(LocalAddr => $o{host} // '127.0.0.1', LocalPort => $o{port} // 0, Listen => 64,
         ReuseAddr => 1) or die "fake engine: $!";
     my $self = bless { name => $name, port => $listen->sockport, dir => folder() . "/engine-$name",
-        models => $o{models} // ['m'] }, $class;
+        models => $o{models} // ['m'], list_delay => $o{list_delay} // 0 }, $class;
     mkdir $self->{dir};
     $self->mode($o{mode} // 'ok');
     my $pid = fork;
@@ -110,6 +111,7 @@ sub serve {
         if ($request =~ m{^GET /v1/models }) {
             return if $mode eq 'dead';
             if ($mode eq 'unhealthy') { $send->(plain('503 Service Unavailable', 'text/plain', "no\n")); next }
+            sleep $self->{list_delay} if $self->{list_delay} > 0;
             my $list = join ',', map { qq({"id":"$_","object":"model","owned_by":"x","created":1}) } @{ $self->{models} };
             $send->(plain('200 OK', 'application/json', qq({"object":"list","data":[$list]})));
             next;
