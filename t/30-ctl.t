@@ -250,6 +250,8 @@ like http($admin, 'GET', '/status/explain.json?id=%2'), qr/^HTTP\/1\.1 400/, 'of
 
 ($rc, $out) = ask('decode', 'drain');
 is $out, "draining; the node ends when its work is done\n", 'drain';
+until_true('the log says what is still open',
+    sub { slurp("$dir/decode.log") =~ /draining: 0 requests, 0 leases and 0 transfers are open/ });
 ($rc, $out) = ask($_, 'stop') for qw(prefill router);
 is $out, "stopping\n", 'stop';
 for my $name (sort keys %conf) {

@@ -60,6 +60,8 @@ pd_status pd_kv_region_add(struct pd_kv *kv, const char *engine, const struct pd
  * another one. */
 void pd_kv_region_retire(struct pd_kv *kv, struct pd_kv_region *region);
 /* Hand-overs that use the region: leases of its blocks, transfers that read them. */
+/* Hand-overs that are open: as the one that leases, and as the one that sends. */
+void pd_kv_uses(const struct pd_kv *kv, uint32_t *leases, uint32_t *transfers);
 void pd_kv_region_uses(const struct pd_kv *kv, const struct pd_kv_region *region, uint32_t *leases,
                        uint32_t *transfers);
 /* Takes the region from every transport.  PD_OK: it is gone; PD_EBUSY: something

@@ -347,6 +347,12 @@ void pd_kv_region_retire(struct pd_kv *kv, struct pd_kv_region *region)
     region->engine[0] = '\0';
 }
 
+void pd_kv_uses(const struct pd_kv *kv, uint32_t *leases_n, uint32_t *transfers_n)
+{
+    *leases_n = kv->n_dests;
+    *transfers_n = kv->n_sources;
+}
+
 void pd_kv_region_uses(const struct pd_kv *kv, const struct pd_kv_region *region, uint32_t *leases_n,
                        uint32_t *transfers_n)
 {

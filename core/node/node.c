@@ -226,6 +226,7 @@ static void clients_drained(void *arg)
 void pd_node_drain(struct pd_node *node, void (*done)(void *arg), void *arg)
 {
     struct pd_req_counts counts;
+    uint32_t leases = 0, transfers = 0;
     if (node->is_draining)
         return;
     node->is_draining = true;
@@ -233,8 +234,10 @@ void pd_node_drain(struct pd_node *node, void (*done)(void *arg), void *arg)
     node->drained_arg = arg;
     pd_timer_stop(&node->listen_timer);
     pd_reqs_counts(node->reqs, &counts);
-    pd_log_notice(node->log, "draining: %llu requests are open",
-                  (unsigned long long)counts.outcome[PD_REQ_LIVE]);
+    if (node->kv != NULL)
+        pd_kv_uses(node->kv, &leases, &transfers);
+    pd_log_notice(node->log, "draining: %llu requests, %u leases and %u transfers are open",
+                  (unsigned long long)counts.outcome[PD_REQ_LIVE], leases, transfers);
     /* Clients first: requests that are on their way are still served, also by
      * this node's own engines. */
     if (node->net.openai != NULL)

@@ -65,8 +65,8 @@ extern const struct pd_option_name pd_tcp_tls_names[];
                         "never, also when links use TLS. All nodes must have the same."),  \
     PD_OPT_STRING("codec", type_, m_ codec, NULL, .flags = PD_OPT_NONEMPTY,                        \
                   .help = "A loaded codec, such as planes. Frames that it makes shorter are sent " \
-                          "encoded to nodes that have it too. Worth it on links of 10 Gbit/s or "  \
-                          "less.")
+                          "encoded to nodes that have it too. Worth it where the network is "      \
+                          "slower than the codec.")
 
 /* Reads "1.2.3.4:80" or "[::1]:80"; without needs_port the port may be missing.
  * PD_OK or PD_EINVAL. */
