@@ -11,6 +11,7 @@ use JSON::PP;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+use PDPlane::Daemon qw(port);
 use PDPlane::Test;
 
 my $dir = folder();
@@ -72,13 +73,7 @@ for my $file (map { glob "$_/*.so" } module_dirs()) {
     symlink $file, "$dir/mods/$name" or die "$file: $!";
 }
 
-sub free_ports {
-    my ($n) = @_;
-    my @s = map { IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', ReuseAddr => 1) or die } 1 .. $n;
-    return map { $_->sockport } @s;
-}
-
-my ($api, $admin, $p_router, $p_prefill, $p_decode, $a_decode) = free_ports(6);
+my ($api, $admin, $p_router, $p_prefill, $p_decode, $a_decode) = map { port($_) } qw(api admin router prefill decode decode_admin);
 my $model = srcdir() . '/contrib/tinymodel/tiny.gguf';
 my $common = qq(module_path = "$dir/mods";\nlog = { level = "info"; };\n);
 my %conf = (
@@ -269,7 +264,7 @@ is $rc, 1, 'nobody answers any more';
 }
 ok -S "$dir/decode.sock", 'a dead socket';
 start('decode');
-until_true('is replaced', sub { (ask('decode', 'status'))[0] == 0 });
+until_true('is replaced', sub { (ask('decode', 'status'))[0] == 0 }) or BAIL_OUT('the decode node is not back');
 my $second = spew('second.conf', slurp("$dir/decode.conf") =~ s/127\.0\.0\.1:/127.0.0.2:/gr);
 ($rc, $out, $err) = pdplane('-D', '-c', $second);
 is $rc, 1, 'one in use is not';

@@ -13,16 +13,11 @@ use POSIX qw(:sys_wait_h);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-use PDPlane::Daemon;
+use PDPlane::Daemon qw(port);
 use PDPlane::Test;
 
-sub free_port {
-    my $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die "port: $!";
-    return $s->sockport;
-}
-
-our $api = free_port();
-my $admin = free_port();
+our $api = port('api');
+my $admin = port('admin');
 my $modules = '"' . PDPlane::Daemon::modules_folder() . '"';
 my $model = srcdir() . '/contrib/tinymodel/tiny.gguf';
 my $pid_file = folder() . '/m.pid';
@@ -158,7 +153,7 @@ like $out, qr/^generation 2 is in use$/m, 'tells what is in use';
 is scalar workers(), $before, 'in the same worker';
 
 # A new listener is the manager's too, so that it outlives the worker.
-my $more = free_port();
+my $more = port('more');
 spew 'm.conf', $good =~ s/listen = \( /listen = ( { address = "127.0.0.1:$more"; api = "openai"; }, /r;
 is +(run_program(@pdctl, 'reload'))[0], 0, 'a new listener';
 ok wait_for('the socket', sub { slurp($log) =~ /socket 127.0.0.1:$more is kept/ }), 'is given to the manager';
