@@ -317,6 +317,20 @@ static void node_free(struct pd_node *node)
         closed(closed_arg);
 }
 
+static void kv_closed(void *arg)
+{
+    struct pd_node *node = arg;
+    node->kv = NULL;
+    close_next(node);
+}
+
+static void peers_closed(void *arg)
+{
+    struct pd_node *node = arg;
+    node->peers = NULL;
+    close_next(node);
+}
+
 /* One asynchronous part per call; each calls close_next when it has ended. */
 static void close_step(struct pd_task *task, void *arg)
 {
@@ -364,7 +378,7 @@ static void close_step(struct pd_task *task, void *arg)
     case 6:
         node->close_step++;
         if (node->kv != NULL) {
-            pd_kv_destroy(node->kv, close_next, node);
+            pd_kv_destroy(node->kv, kv_closed, node);
             return;
         }
         /* fall through */
@@ -373,7 +387,7 @@ static void close_step(struct pd_task *task, void *arg)
         if (node->peer_watch != NULL)
             pd_peer_table()->unwatch(node->peer_watch);
         if (node->peers != NULL) {
-            pd_peers_destroy(node->peers, close_next, node);
+            pd_peers_destroy(node->peers, peers_closed, node);
             return;
         }
         /* fall through */
