@@ -137,7 +137,7 @@ static struct ref_model *model_of(uint32_t type, bool as_f32)
     char path[600];
     struct pd_err err = { 0 };
     struct ref_gguf *g;
-    struct ref_model *m;
+    struct ref_model *m = NULL;
     snprintf(path, sizeof path, "%s/m.gguf", folder);
     file_write(path, type, as_f32);
     if (ref_gguf_open(path, &g, &err) != PD_OK || ref_model_load(g, &m, &err) != PD_OK)
