@@ -74,7 +74,7 @@ static const char usage_text[] =
     "PD_TEST=NAME in the environment runs the cases of that name alone.\n"
     "\n"
     "  pdconform spare_blocks.so\n"
-    "  pdconform -c ref.conf /usr/local/lib/pdplane/modules/ref.so\n";
+    "  pdconform -c ref.conf ./ref.so\n";
 
 static int options_parse(struct options *o, int argc, char **argv)
 {
