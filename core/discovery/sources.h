@@ -21,8 +21,8 @@
 enum {
     PD_SOURCE_STARTING = 0,    /* has told nothing yet */
     PD_SOURCE_SYNCED = 1,
-    PD_SOURCE_LOST = 2,        /* cannot be read; its entries stay for now */
-    PD_SOURCE_EMPTY = 3,       /* names nothing any more; its entries stay for now */
+    PD_SOURCE_LOST = 2,        /* cannot be read; its entries stay for stale_ok */
+    PD_SOURCE_EMPTY = 3,       /* names nothing any more; its entries stay likewise */
     PD_SOURCE_GIVEN_UP = 4,    /* was lost for too long; its entries went */
     PD_SOURCE_BROKEN = 5       /* says what cannot be understood; its entries stay */
 };

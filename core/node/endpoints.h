@@ -44,7 +44,7 @@ pd_status pd_node_endpoint_remove(struct pd_node *node, struct pd_str name, cons
  * none of that name; or err says why not and nothing has changed. */
 pd_status pd_node_endpoint_change(struct pd_node *node, const struct pd_node_endpoint_conf *c,
                                   struct pd_conf *conf, const void *source, struct pd_err *err);
-/* It gets no new work for now (true), or again (false).  PD_OK, PD_ENOENT. */
+/* It gets no new work until the call with false.  PD_OK, PD_ENOENT. */
 pd_status pd_node_endpoint_rest(struct pd_node *node, struct pd_str name, const void *source,
                                 bool is_resting);
 
