@@ -195,13 +195,19 @@ spew 'm.conf', $good;
 ok wait_for('the mended node', sub { workers() > $before }), 'and serves again once the file is mended';
 
 hear();
+my $last = (workers())[-1];
 kill 'TERM', $manager;
-waitpid $manager, 0;
+# Late signals must not end a worker in the middle of its end.
+until (waitpid $manager, WNOHANG) {
+    kill $_, $last for qw(TERM USR1);
+    sleep 0.0005;
+}
 is $?, 0, 'the manager ends with status 0';
 hear();
 ok +(grep { /^RELOADING=1$/m } @news), 'reloads were told';
 like $news[-1], qr/^STOPPING=1$/m, 'and the end';
 $manager = 0;
 ok !-e $pid_file, 'and removes the pid file';
+like slurp($log), qr/worker $last has ended/, 'the worker ended by itself, whatever it was told meanwhile';
 unlike slurp($log), qr/Sanitizer|crashed/, 'nothing crashed';
 done_testing;

@@ -50,6 +50,7 @@ struct worker {
     pd_time started_at;
     bool is_ready;
     bool is_ending;                    /* was told to end */
+    int told;                          /* the last signal it was told so with */
     int news;                          /* what it tells; -1: nothing more */
     struct pd_watch *watch;
     struct manager *manager;
@@ -109,6 +110,7 @@ static void worker_end(struct manager *m, struct worker *w, int number)
     if (w == NULL || w->pid == 0)
         return;
     w->is_ending = true;
+    w->told = number;
     if (pd_process_kill(w->pid, number) != PD_OK)
         pd_log_warn(m->log, "worker %lld cannot be signalled", (long long)w->pid);
 }
@@ -311,7 +313,10 @@ static void worker_gone(struct manager *m, struct worker *w, int status)
     if (w->news >= 0)
         on_news(w->watch, 0, w); /* what it said before */
     pd_process_status_text(status, text, sizeof text);
-    if (is_expected && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+    /* One that was still starting has no handler for what it is told. */
+    bool is_clean = (WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
+                    (!w->is_ready && WIFSIGNALED(status) && WTERMSIG(status) == w->told);
+    if (is_expected && is_clean)
         pd_log_notice(m->log, "worker %lld has ended", (long long)w->pid);
     else
         pd_log_error(m->log, "worker %lld ended with %s", (long long)w->pid, text);

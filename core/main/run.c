@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/compiler.h"
 #include "base/status.h"
 #include "base/str.h"
 #include "ctl/ctl.h"
@@ -30,6 +31,8 @@
 
 #define MODULES_TRY_MS 5000u
 
+static const int numbers[] = { SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP, SIGUSR2, SIGWINCH };
+
 struct run {
     const struct pd_main_options *options;
     struct pd_mods *mods;
@@ -39,7 +42,7 @@ struct run {
     struct pd_ctl *ctl;
     struct pd_pidfile *pidfile;
     struct pd_timer drain_timer;
-    struct pd_loop_signal *signals[7];
+    struct pd_loop_signal *signals[PD_ARRAY_LEN(numbers)];
     struct pd_handed handed;
     bool is_managed;
     uint32_t level;            /* of the log, as last configured */
@@ -84,9 +87,13 @@ static void stop(struct run *run)
     if (!run->is_managed)
         pd_service_notify("STOPPING=1");
     pd_timer_stop(&run->drain_timer);
-    for (size_t i = 0; i < sizeof run->signals / sizeof run->signals[0]; i++) {
+    for (size_t i = 0; i < PD_ARRAY_LEN(numbers); i++) {
         if (run->signals[i] != NULL)
             pd_loop_uv_signal_close(run->signals[i]);
+        /* What comes now is late: it must not end the process in the middle of its
+         * end.  Who runs a node without a manager can still hurry it twice. */
+        if (run->is_managed || (numbers[i] != SIGTERM && numbers[i] != SIGINT))
+            pd_signal_ignore(numbers[i]);
     }
     if (run->ctl != NULL)
         pd_ctl_destroy(run->ctl, ctl_closed, run);
@@ -299,9 +306,8 @@ static void host_id_get(char *out, size_t size)
 
 static pd_status signals_open(struct run *run)
 {
-    static const int numbers[] = { SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP, SIGUSR2, SIGWINCH };
     pd_signal_ignore(SIGPIPE);
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+    for (size_t i = 0; i < PD_ARRAY_LEN(numbers); i++) {
         pd_status status = pd_loop_uv_signal_open(run->loop, numbers[i], "signal", on_signal, run,
                                                   &run->signals[i]);
         if (status != PD_OK)

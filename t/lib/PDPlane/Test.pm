@@ -20,6 +20,9 @@ use Test::More;
 our @EXPORT = qw(builddir srcdir folder spew slurp run_program pdplane check_text
     module_dirs test_module_dir module_folder sources);
 
+# What failed stands in the log of the test, beside its result.
+Test::More->builder->failure_output(Test::More->builder->output);
+
 my $folder;
 
 sub builddir { return abs_path($ENV{PD_BUILDDIR} // getcwd()) }
