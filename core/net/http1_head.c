@@ -207,6 +207,17 @@ static void collect(const struct pd_http1 *p, struct found *f)
     }
 }
 
+/* Between a value and the end of its line.  Readers differ in whether a tab
+ * belongs to a number. */
+static bool tab_follows(struct pd_str value)
+{
+    const char *p = value.p + value.n;
+
+    while (*p == ' ')
+        p++;
+    return *p == '\t';
+}
+
 static enum pd_http_reject check_framing(struct pd_http1 *p, const struct found *f)
 {
     struct pd_http_head *h = &p->head;
@@ -223,7 +234,7 @@ static enum pd_http_reject check_framing(struct pd_http1 *p, const struct found 
         h->is_chunked = true;
     }
     if (f->n_length > 0) {
-        if (f->n_length > 1 || !all_digits(f->length))
+        if (f->n_length > 1 || !all_digits(f->length) || tab_follows(f->length))
             return PD_HTTP_REJECT_CONTENT_LENGTH;
         for (size_t i = 0; i < f->length.n; i++)
             h->length = h->length * 10 + (uint64_t)(f->length.p[i] - '0');

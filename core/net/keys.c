@@ -2,9 +2,7 @@
 /* Keys of clients as digests.
  *
  * Invariant: the table in use came from one whole valid file.  A changed file
- * with a fault in it leaves the old table in use, and a line in the log.  No
- * part of a line of the file ever gets into a message, because people put keys
- * where their digests belong. */
+ * with a fault in it leaves the old table in use, and a line in the log. */
 #include "net/keys.h"
 
 #include "base/buf.h"
@@ -12,6 +10,7 @@
 #include "base/status.h"
 #include "base/str.h"
 #include "net/digest.h"
+#include "net/keys_file.h"
 #include "os/file.h"
 
 #include <pdplane/net.h>
@@ -22,16 +21,11 @@
 #define KEY_MAX 1024
 #define CHECK_NS (2 * PD_SEC)
 
-struct key {
-    uint8_t digest[PD_SHA256_BYTES];
-    char label[PD_KEYS_LABEL + 1];
-};
-
 struct pd_keys {
     struct pd_loop *loop;
     struct pd_log *log;
     char *path;
-    struct key *all;
+    struct pd_key *all;
     size_t n;
     pd_time checked;
     uint32_t holds;
@@ -39,94 +33,11 @@ struct pd_keys {
     uint8_t seen[PD_SHA256_BYTES];      /* digest of the file as it was read last */
 };
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
-         : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-static bool digest_read(struct pd_str hex, uint8_t out[PD_SHA256_BYTES])
-{
-    if (hex.n != 2 * PD_SHA256_BYTES)
-        return false;
-    for (size_t i = 0; i < PD_SHA256_BYTES; i++) {
-        int hi = hex_digit(hex.p[2 * i]), lo = hex_digit(hex.p[2 * i + 1]);
-        if (hi < 0 || lo < 0)
-            return false;
-        out[i] = (uint8_t)(hi << 4 | lo);
-    }
-    return true;
-}
-
-static bool label_is_plain(struct pd_str s)
-{
-    if (s.n == 0 || s.n > PD_KEYS_LABEL)
-        return false;
-    for (size_t i = 0; i < s.n; i++) {
-        char c = s.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-              c == '.' || c == '_' || c == '-'))
-            return false;
-    }
-    return true;
-}
-
-static bool line_read(struct pd_str line, struct key *k)
-{
-    const struct pd_str prefix = PD_STR("sha256:");
-    size_t blank = 0;
-
-    if (!pd_str_starts_with(line, prefix))
-        return false;
-    line = pd_str_sub(line, prefix.n, line.n);
-    while (blank < line.n && line.p[blank] != ' ' && line.p[blank] != '\t')
-        blank++;
-    struct pd_str label = pd_str_trim(pd_str_sub(line, blank, line.n));
-    if (!digest_read(pd_str_sub(line, 0, blank), k->digest) || !label_is_plain(label))
-        return false;
-    memcpy(k->label, label.p, label.n);
-    k->label[label.n] = '\0';
-    return true;
-}
-
-static pd_status table_read(const char *path, struct pd_str text, struct key **out, size_t *n,
-                            struct pd_err *err)
-{
-    struct key *all = pd_calloc(PD_KEYS_MAX, sizeof *all);
-    struct pd_str line;
-    pd_status st = all == NULL ? pd_err_set(err, PD_ENOMEM, "out of memory") : PD_OK;
-
-    *n = 0;
-    for (unsigned number = 1; st == PD_OK && text.n > 0 && pd_str_split(&text, '\n', &line); number++) {
-        line = pd_str_trim(line);
-        if (line.n == 0 || line.p[0] == '#')
-            continue;
-        if (*n == PD_KEYS_MAX) {
-            st = pd_err_set(err, PD_ELIMIT, "%s has more than %d keys", path, PD_KEYS_MAX);
-        } else if (!line_read(line, &all[*n])) {
-            st = pd_err_set(err, PD_EINVAL, "%s line %u is not \"sha256:HEX LABEL\"", path, number);
-            pd_err_hint(err, "printf %%s KEY | sha256sum gives HEX; "
-                             "a label has letters, digits, '.', '_' and '-'");
-        } else {
-            ++*n;
-        }
-    }
-    if (st == PD_OK && *n == 0)
-        st = pd_err_set(err, PD_EINVAL, "%s has no key", path);
-    if (st == PD_OK) {
-        struct key *less = pd_realloc(all, *n * sizeof *all);
-        *out = less != NULL ? less : all;
-    } else {
-        pd_free(all);
-    }
-    return st;
-}
-
 /* Reads the file; *changed tells whether it holds something else than before. */
 static pd_status load(struct pd_keys *k, bool *changed, struct pd_err *err)
 {
     struct pd_buf text;
-    struct key *all;
+    struct pd_key *all;
     uint8_t digest[PD_SHA256_BYTES];
     size_t n;
 
@@ -138,7 +49,7 @@ static pd_status load(struct pd_keys *k, bool *changed, struct pd_err *err)
     *changed = memcmp(digest, k->seen, sizeof digest) != 0;
     memcpy(k->seen, digest, sizeof digest);
     if (st == PD_OK && *changed)
-        st = table_read(k->path, pd_buf_str(&text), &all, &n, err);
+        st = pd_keys_file_read(k->path, pd_buf_str(&text), &all, &n, err);
     if (st == PD_OK && *changed) {
         pd_free(k->all);
         k->all = all;

@@ -366,6 +366,8 @@ static void test_content_length(void **state)
         M(CL(" 3", "ab"), 1),
         M(CL(" 3, 3", "abc"), 400),
         M(CL(" 3\r\nContent-Length: 3", "abc"), 400),
+        M(CL(" 3\t", "abc"), 400),
+        M(CL(" 3 \t ", "abc"), 400),
         M(CL(" +3", "abc"), 400),
         M(CL(" -3", "abc"), 400),
         M(CL(" 0x3", "abc"), 400),
