@@ -70,14 +70,61 @@ refused 'nothing_here', 'in ',                                                  
     refused 'good', '.*writ';
     chmod 0755, "$modules/good.so";
 }
-{
-    mkdir folder() . '/open';
-    copy("$dir/good.so", folder() . '/open/good.so');
-    chmod 0755, folder() . '/open/good.so';
-    chmod 0777, folder() . '/open';
-    my ($rc, undef, $err) = check_text('load = [ "' . folder() . qq{/open/good.so" ];\n});
-    is $rc, 1, 'in a folder that all may write: refused';
-    like $err, qr/writ/, 'in a folder that all may write: told why';
+# A module in a folder of its own, put there by the code given: refused, because
+# of what, and what is to be done.
+my $case = 0;
+sub placed {
+    my ($name, $put, $why, $hint) = @_;
+    my $at = folder() . '/case' . ++$case;
+    mkdir $_, 0755 or die "$_: $!" for $at, "$at/mods", "$at/other";
+    for my $file ("$at/mods/good.so", "$at/other/good.so") {
+        copy("$dir/good.so", $file);
+        chmod 0755, $file;
+    }
+    $put->($at);
+    my ($rc, undef, $err) = check_text(qq{load = [ "router", "$at/mods/good.so" ];\nmodule_path = [ "$modules" ];\n});
+    is $rc, defined $why ? 1 : 0, "$name: " . (defined $why ? 'refused' : 'taken');
+    return is $err, '', "$name: no word about it" unless defined $why;
+    like $err, qr{error: cannot load module "case$case/mods/good\.so": .*$why}, "$name: told why";
+    like $err, qr{^  hint: .*$hint}m, "$name: told what to do";
+    chmod 0755, $_ for $at, "$at/mods", "$at/other";
+}
+sub linked {
+    my ($at, $to) = @_;
+    unlink "$at/mods/good.so";
+    symlink $to // "$at/other/good.so", "$at/mods/good.so" or die "symlink: $!";
+}
+
+placed 'as it should be', sub {};
+placed 'in a folder that all may write', sub { chmod 0777, "$_[0]/mods" },
+    'folder "case\d+/mods" is writable for everybody \(mode 0777\)', 'chmod go-w "case\d+/mods"';
+placed 'in a folder that all may write, with the sticky bit', sub { chmod 01777, "$_[0]/mods" },
+    'mods" is writable for everybody', 'chmod go-w';
+placed 'in a folder that its group may write', sub { chmod 0775, "$_[0]/mods" },
+    'mods" is writable for its group', 'chmod go-w';
+placed 'below a folder that all may write', sub { chmod 0777, $_[0] },
+    'folder "case\d+" is writable for everybody', 'chmod go-w "case\d+"';
+placed 'below a folder that all may write, with the sticky bit', sub { chmod 01777, $_[0] };
+placed 'by a link', sub { linked(@_) };
+placed 'by a relative link', sub { linked($_[0], '../other/good.so') };
+placed 'by a link to a file that all may write', sub { linked(@_); chmod 0757, "$_[0]/other/good.so" },
+    'file "case\d+/other/good\.so" is writable for everybody', 'chmod go-w "case\d+/other/good';
+placed 'by a link into a folder that all may write', sub { linked(@_); chmod 0777, "$_[0]/other" },
+    'folder "case\d+/other" is writable', 'chmod go-w "case\d+/other"';
+placed 'a folder', sub { unlink "$_[0]/mods/good.so"; mkdir "$_[0]/mods/good.so" },
+    'is not a regular file', 'shared object itself';
+SKIP: {
+    skip 'only root can give files away', 14 unless $> == 0;
+    placed 'a file of another user', sub { chown 12345, 12345, "$_[0]/mods/good.so" },
+        'file "case\d+/mods/good\.so" belongs to user 12345', 'chown 0 ';
+    placed 'in a folder of another user', sub { chown 12345, 12345, "$_[0]/mods" },
+        'folder "case\d+/mods" belongs to user 12345', 'chown 0 ';
+    placed 'by a link to a file of another user', sub { linked(@_); chown 12345, 12345, "$_[0]/other/good.so" },
+        'other/good\.so" belongs to user 12345', 'chown 0 ';
+    placed 'in a folder of another user, in one for all',
+        sub { chmod 01777, $_[0]; chown 12345, 12345, "$_[0]/mods" }, 'mods" belongs to user 12345', 'chown 0 ';
+    # Its owner can exchange what is in it at any time, so what was checked is loaded.
+    placed 'below a folder of another user', sub { chown 12345, 12345, $_[0] };
 }
 {
     my ($rc, undef, $err) = check_text(qq{load = [ "modules/good.so" ];\n});

@@ -175,8 +175,10 @@ static pd_status not_found(struct pd_mods *mods, const char *name, struct pd_err
     size_t n = 0;
     struct pd_near near;
     char best[128] = "";
-    if (strchr(name, '/') != NULL)
-        return pd_err_set(err, PD_ENOENT, "cannot load module \"%s\": no such file", name);
+    if (strchr(name, '/') != NULL) {
+        pd_err_set(err, PD_ENOENT, "cannot load module \"%s\": no such file", name);
+        return pd_err_hint(err, "pdplane -M lists the modules that there are");
+    }
     for (size_t i = 0; i < mods->n_dirs; i++) {
         int w = snprintf(path + n, sizeof path - n, "%s%s", i == 0 ? "" : ", ", mods->dirs[i]);
         n += w > 0 && (size_t)w < sizeof path - n ? (size_t)w : 0;

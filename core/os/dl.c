@@ -4,89 +4,20 @@
 #include "os/dl.h"
 
 #include "base/status.h"
+#include "os/trust.h"
 
 #include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static pd_status fail_errno(struct pd_err *err, const char *path, const char *verb)
-{
-    int e = errno;
-    return pd_err_set(err, pd_status_from_errno(e), "cannot %s \"%s\": %s", verb, path,
-                      strerror(e));
-}
-
-/* Owner and mode, the same rule for file and folder.  A folder that anybody may
- * write to but whose sticky bit protects entries (like /tmp) is still refused:
- * its entries may have been put there by anybody. */
-static pd_status check_owner(const struct stat *st, const char *what, const char *path,
-                             struct pd_err *err)
-{
-    if (st->st_uid != 0 && st->st_uid != geteuid())
-        return pd_err_set(err, PD_EPERM, "%s \"%s\" belongs to user %u, not to root or user %u",
-                          what, path, (unsigned)st->st_uid, (unsigned)geteuid());
-    if ((st->st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-        pd_err_set(err, PD_EPERM, "%s \"%s\" is writable for %s (mode %04o)", what, path,
-                   (st->st_mode & S_IWOTH) != 0 ? "everybody" : "its group",
-                   (unsigned)(st->st_mode & 07777));
-        return err == NULL ? PD_EPERM : pd_err_hint(err, "run chmod go-w \"%.200s\"", path);
-    }
-    return PD_OK;
-}
-
-static pd_status check_folder(const char *path, struct pd_err *err)
-{
-    char folder[PATH_MAX];
-    struct stat st;
-    const char *slash = strrchr(path, '/');
-    if (slash == NULL)
-        snprintf(folder, sizeof folder, ".");
-    else if (slash == path)
-        snprintf(folder, sizeof folder, "/");
-    else if ((size_t)(slash - path) >= sizeof folder)
-        return pd_err_set(err, PD_EINVAL, "the path of a shared object is too long");
-    else
-        snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
-    if (stat(folder, &st) != 0)
-        return fail_errno(err, folder, "look at folder");
-    return check_owner(&st, "folder", folder, err);
-}
-
-/* Opens and checks; *fd is the caller's on success. */
-static pd_status open_checked(const char *path, struct pd_err *err, int *fd)
-{
-    struct stat st;
-    /* Not blocking, in case it is a pipe. */
-    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (*fd < 0)
-        return fail_errno(err, path, "open");
-    pd_status status;
-    if (fstat(*fd, &st) != 0)
-        status = fail_errno(err, path, "look at");
-    else if (!S_ISREG(st.st_mode))
-        status = pd_err_set(err, PD_EINVAL, "\"%s\" is not a regular file", path);
-    else
-        status = check_owner(&st, "file", path, err);
-    if (status == PD_OK)
-        status = check_folder(path, err);
-    if (status != PD_OK) {
-        close(*fd);
-        *fd = -1;
-    }
-    return status;
-}
-
 pd_status pd_dl_check(const char *path, struct pd_err *err)
 {
-    int fd;
-    pd_status status = open_checked(path, err, &fd);
+    struct pd_trust trust;
+    pd_status status = pd_trust_open(path, err, &trust);
     if (status == PD_OK)
-        close(fd);
+        close(trust.fd);
     return status;
 }
 
@@ -99,38 +30,46 @@ static bool is_same_file(const char *path, int fd)
            a.st_ino == b.st_ino;
 }
 
+/* dlopen's texts begin with the path that it was given, which callers say themselves. */
 static pd_status open_now(const char *name, struct pd_err *err, struct pd_dl **out)
 {
     void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (handle == NULL) {
         const char *why = dlerror();
-        return pd_err_set(err, PD_EINVAL, "%s", why == NULL ? "dlopen failed" : why);
+        size_t n = strlen(name);
+        if (name[0] == '/' && why != NULL && strncmp(why, name, n) == 0 && strncmp(why + n, ": ", 2) == 0)
+            why += n + 2;
+        pd_err_set(err, PD_EINVAL, "%s", why == NULL ? "dlopen failed" : why);
+        pd_err_hint(err, "file and ldd show whether it is a shared object for this machine and what it "
+                         "needs");
+        return PD_EINVAL;
     }
     *out = (struct pd_dl *)handle;
     return PD_OK;
 }
 
-/* dlopen gets the path, because debuggers and error texts show it.  In a folder
- * that only root or we may write, nobody else can exchange the file between the
- * check and dlopen; the comparison afterwards covers a replacement by an
- * upgrade at that very moment. */
+/* When nobody else can change what the path names, dlopen gets the path, which
+ * debuggers and $ORIGIN need.  Otherwise it gets the descriptor, by a name that is
+ * good for other processes too; it stays open, because dlopen takes a second
+ * object of the same name for the first one.  The comparison afterwards covers a
+ * replacement by an upgrade at that very moment, and a system without /proc. */
 pd_status pd_dl_open(const char *path, struct pd_err *err, struct pd_dl **out)
 {
-    char with_dot[PATH_MAX];
-    int fd;
-    pd_status status = open_checked(path, err, &fd);
+    struct pd_trust trust;
+    char by_fd[64];
+    pd_status status = pd_trust_open(path, err, &trust);
     if (status != PD_OK)
         return status;
-    /* Without a slash dlopen would search its own path. */
-    int n = snprintf(with_dot, sizeof with_dot, "%s%s", strchr(path, '/') == NULL ? "./" : "",
-                     path);
-    if (n < 0 || (size_t)n >= sizeof with_dot)
-        status = pd_err_set(err, PD_EINVAL, "the path of a shared object is too long");
-    else
-        status = open_now(with_dot, err, out);
-    if (status == PD_OK && !is_same_file(path, fd))
+    snprintf(by_fd, sizeof by_fd, "/proc/%ld/fd/%d", (long)getpid(), trust.fd);
+    bool is_by_fd = !trust.is_settled && is_same_file(by_fd, trust.fd);
+    status = open_now(is_by_fd ? by_fd : trust.real, err, out);
+    if (status == PD_OK && is_by_fd)
+        return PD_OK;
+    if (status == PD_OK && !is_same_file(trust.real, trust.fd)) {
         status = pd_err_set(err, PD_EBUSY, "\"%s\" changed while it was loaded", path);
-    close(fd);
+        pd_err_hint(err, "try again once whoever replaces it is done");
+    }
+    close(trust.fd);
     return status;
 }
 

@@ -7,13 +7,12 @@
 
 struct pd_dl;
 
-/* Whether a file may be loaded: a regular file, owned by root or by this user,
- * not writable for group or others, in a folder of which the same is true.
- * PD_OK, PD_ENOENT, PD_EPERM, PD_EINVAL or PD_EIO with the exact reason in err.
- * Main thread. */
+/* Whether a file may be loaded: trust.h has the rules.  PD_OK, PD_ENOENT,
+ * PD_EPERM, PD_EINVAL, PD_ELIMIT or PD_EIO with the exact reason in err.  Main
+ * thread. */
 pd_status pd_dl_check(const char *path, struct pd_err *err);
-/* Checks path, then opens it with RTLD_NOW | RTLD_LOCAL.  The handle lives as
- * long as the process.  Main thread. */
+/* Checks path, then opens what was checked with RTLD_NOW | RTLD_LOCAL.  The handle
+ * lives as long as the process.  Main thread. */
 pd_status pd_dl_open(const char *path, struct pd_err *err, struct pd_dl **out);
 /* The address of an exported symbol, or NULL.  Any thread. */
 void *pd_dl_symbol(struct pd_dl *dl, const char *name);

@@ -9,6 +9,7 @@
 #include "os/pidfile.h"
 #include "os/proc.h"
 #include "os/signal.h"
+#include "os/trust.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -177,6 +178,131 @@ static void test_dl(void **state)
     assert_int_equal(pd_dl_open_system("./x.so", &err, &dl), PD_EINVAL);
 }
 
+/* ---- what may be loaded ------------------------------------------------------------------ */
+
+static void tree(const char *name, mode_t mode)
+{
+    assert_int_equal(mkdir(in_dir(name), 0755), 0);
+    assert_int_equal(chmod(in_dir(name), mode), 0);
+}
+
+static void object(const char *name)
+{
+    struct pd_err err;
+    assert_int_equal(pd_file_write(in_dir(name), PD_STR("not an object"), 0755, &err), PD_OK);
+}
+
+static void trusted(const char *name, const char *real)
+{
+    struct pd_err err = { 0 };
+    struct pd_trust t;
+    struct stat a, b;
+    if (pd_trust_open(in_dir(name), &err, &t) != PD_OK)
+        fail_msg("%s: %s", name, err.text);
+    assert_string_equal(t.real, in_dir(real));
+    assert_int_equal(fstat(t.fd, &a), 0);
+    assert_int_equal(stat(t.real, &b), 0);
+    assert_true(a.st_ino == b.st_ino && a.st_dev == b.st_dev && t.is_settled);
+    close(t.fd);
+}
+
+static void untrusted(const char *name, pd_status status, const char *why, const char *hint)
+{
+    struct pd_err err = { 0 };
+    struct pd_trust t;
+    int fds = pd_fd_count();
+    assert_int_equal(pd_trust_open(in_dir(name), &err, &t), status);
+    assert_int_equal(pd_trust_open(in_dir(name), NULL, &t), status);
+    if (strstr(err.text, why) == NULL || strstr(err.hint, hint) == NULL)
+        fail_msg("%s: \"%s\" (%s)", name, err.text, err.hint);
+    assert_int_equal(t.fd, -1);
+    assert_int_equal(pd_fd_count(), fds);
+}
+
+static void test_trust_links(void **state)
+{
+    char deep[64] = "l0";
+    (void)state;
+    tree("mods", 0755);
+    tree("other", 0755);
+    object("other/a.so");
+    object("mods/a.so");
+    trusted("mods/a.so", "mods/a.so");
+    trusted("./mods/.././/mods/a.so", "mods/a.so");
+    /* Links lead on, and what they lead to is under the same rules. */
+    assert_int_equal(symlink("../other/a.so", in_dir("mods/b.so")), 0);
+    assert_int_equal(symlink(in_dir("other"), in_dir("way")), 0);
+    trusted("mods/b.so", "other/a.so");
+    trusted("way/a.so", "other/a.so");
+    assert_int_equal(chmod(in_dir("other/a.so"), 0775), 0);
+    untrusted("mods/b.so", PD_EPERM, "other/a.so\" is writable for its group", "chmod go-w");
+    assert_int_equal(chmod(in_dir("other/a.so"), 0755), 0);
+    assert_int_equal(chmod(in_dir("other"), 0757), 0);
+    untrusted("mods/b.so", PD_EPERM, "other\" is writable for everybody", "chmod go-w");
+    untrusted("way/a.so", PD_EPERM, "other\" is writable for everybody", "chmod go-w");
+    assert_int_equal(chmod(in_dir("other"), 0755), 0);
+    /* Nowhere, not to a file, in a circle, and too many of them. */
+    assert_int_equal(symlink("gone.so", in_dir("mods/c.so")), 0);
+    assert_int_equal(symlink("../other", in_dir("mods/d.so")), 0);
+    assert_int_equal(symlink("e.so", in_dir("mods/e.so")), 0);
+    untrusted("mods/c.so", PD_ENOENT, "gone.so", "user");
+    untrusted("mods/d.so", PD_EINVAL, "not a regular file", "shared object");
+    untrusted("mods/e.so", PD_ELIMIT, "more than 40 symbolic links", "links lead to");
+    untrusted("mods/a.so/x", PD_EINVAL, "not a regular file", "shared object");
+    untrusted("mods", PD_EINVAL, "not a regular file", "shared object");
+    assert_int_equal(symlink("mods/a.so", in_dir(deep)), 0);
+    for (int i = 1; i <= 40; i++) {
+        char to[64];
+        snprintf(to, sizeof to, "%s", deep);
+        snprintf(deep, sizeof deep, "l%d", i);
+        assert_int_equal(symlink(to, in_dir(deep)), 0);
+    }
+    trusted("l39", "mods/a.so");
+    untrusted("l40", PD_ELIMIT, "symbolic links", "");
+}
+
+static void test_trust_folders(void **state)
+{
+    struct pd_trust t;
+    struct pd_err err = { 0 };
+    (void)state;
+    tree("up", 0755);
+    tree("up/mods", 0755);
+    object("up/mods/a.so");
+    trusted("up/mods/a.so", "up/mods/a.so");
+    /* A folder further up that others can write, unless what is in it is safe. */
+    assert_int_equal(chmod(in_dir("up"), 0777), 0);
+    untrusted("up/mods/a.so", PD_EPERM, "up\" is writable for everybody", "chmod go-w");
+    assert_int_equal(chmod(in_dir("up"), 0775), 0);
+    untrusted("up/mods/a.so", PD_EPERM, "up\" is writable for its group", "chmod go-w");
+    assert_int_equal(chmod(in_dir("up"), 01777), 0);
+    trusted("up/mods/a.so", "up/mods/a.so");
+    /* The folder of the file itself gets no such grace. */
+    assert_int_equal(chmod(in_dir("up/mods"), 01777), 0);
+    untrusted("up/mods/a.so", PD_EPERM, "mods\" is writable for everybody", "chmod go-w");
+    assert_int_equal(chmod(in_dir("up/mods"), 0755), 0);
+    if (geteuid() != 0)
+        return;
+    /* Of another user: the folder and the link in a folder for all, the file and its folder. */
+    assert_int_equal(symlink("mods", in_dir("up/way")), 0);
+    trusted("up/way/a.so", "up/mods/a.so");
+    assert_int_equal(lchown(in_dir("up/way"), 12345, 12345), 0);
+    untrusted("up/way/a.so", PD_EPERM, "link \"", "chown 0");
+    assert_int_equal(chown(in_dir("up/mods"), 12345, 12345), 0);
+    untrusted("up/mods/a.so", PD_EPERM, "belongs to user 12345", "chown 0");
+    assert_int_equal(chmod(in_dir("up"), 0755), 0);
+    untrusted("up/mods/a.so", PD_EPERM, "folder \"", "chown 0");
+    assert_int_equal(chown(in_dir("up/mods"), 0, 0), 0);
+    assert_int_equal(chown(in_dir("up/mods/a.so"), 12345, 12345), 0);
+    untrusted("up/mods/a.so", PD_EPERM, "a.so\" belongs to user 12345", "chown 0");
+    assert_int_equal(chown(in_dir("up/mods/a.so"), 0, 0), 0);
+    /* Further up: what is loaded is what was checked, but its name is not settled. */
+    assert_int_equal(chown(in_dir("up"), 12345, 12345), 0);
+    assert_int_equal(pd_trust_open(in_dir("up/mods/a.so"), &err, &t), PD_OK);
+    assert_false(t.is_settled);
+    close(t.fd);
+}
+
 static void test_proc(void **state)
 {
     (void)state;
@@ -232,6 +358,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_fd),
     cmocka_unit_test_setup_teardown(test_pidfile, setup, teardown),
     cmocka_unit_test_setup_teardown(test_dl, setup, teardown),
+    cmocka_unit_test_setup_teardown(test_trust_links, setup, teardown),
+    cmocka_unit_test_setup_teardown(test_trust_folders, setup, teardown),
     cmocka_unit_test(test_proc),
     cmocka_unit_test(test_signal),
 };
