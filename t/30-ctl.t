@@ -167,6 +167,15 @@ like $out, qr/^request +first-one\n.*^profile decode: .*^ +CANDIDATE +TOTAL.*^  
     'tells every step';
 $d = json('router', 'explain', '1');
 is $d->{request}{id}, 'first-one', 'a number is as good as the id';
+my @stages = @{ $d->{stages} };
+is $stages[0]{stage}, 'accepted', 'its stages, from the first';
+is $stages[-1]{stage}, 'ended', 'to the last';
+is $stages[-1]{at_seconds}, $d->{request}{duration_seconds}, 'which is when it had taken its time';
+my ($first) = grep { $_->{stage} eq 'first token' } @stages;
+is $first->{at_seconds}, $d->{request}{ttft_seconds}, 'with the first token among them';
+my $lasted = 0;
+$lasted += $_->{lasted_seconds} // 0 for @stages;
+cmp_ok abs($lasted - $d->{request}{duration_seconds}), '<', 1e-8, 'and nothing between them is missing';
 is_deeply [map { $_->{profile} } grep { $_->{step} eq 'profile' } @{ $d->{steps} }], ['decode', 'prefill'], 'profiles in order';
 my ($decode) = grep { $_->{step} eq 'profile' } @{ $d->{steps} };
 my ($winner) = grep { $_->{endpoint} eq 'decode' } @{ $decode->{candidates} };
@@ -192,6 +201,17 @@ like $out, qr/^this node does not schedule/, 'no endpoints without a router';
 is $out, "log level is debug for peer now\n", 'log';
 ($rc, $out, $err) = ask('decode', 'log', 'loud');
 is "$rc $err", "1 pdctl: LEVEL is error, warn, notice, info, debug or trace\n", 'a wrong level';
+like http($api, 'POST', '/v1/chat/completions', encode_json({ model => 'tiny', max_tokens => 40,
+    messages => [{ role => 'user', content => 'Hi' }] })), qr/^HTTP\/1\.1 200/, 'another request';
+for my $words ([ 'slowest' ], [ '10', 'slowest' ]) {
+    my @took = map { $_->{duration_seconds} } @{ json('router', 'requests', @$words)->{requests} };
+    cmp_ok scalar @took, '>', 1, "requests @$words";
+    is_deeply \@took, [ sort { $b <=> $a } @took ], 'come in the order of their time';
+}
+is scalar @{ json('router', 'requests', '1', 'slowest')->{requests} }, 1, 'COUNT holds there as well';
+($rc, $out, $err) = ask('router', 'requests', '1', 'fastest');
+is $rc, 1, 'any other order is an error';
+like $err, qr/ORDER is newest or slowest/, 'that says what can stand there';
 ($rc, $out, $err) = ask('router', 'requests', '0');
 is $rc, 1, 'a wrong count';
 

@@ -91,6 +91,8 @@ for my $case (['1p1d', 'shm', 'full'], ['1p1d', 'tcp', 'full'], ['2p2d', 'shm', 
     is $s->metric('decode', 'pdplane_decode_fallbacks_total'), 0, "$name: nothing was done twice"
         or diag map { grep { /prefill on/ } split /^/m, $_->log_text } @{ $s->{decode} };
     ok $s->blocks_free, "$name: all blocks are free";
+    is $s->metric('prefill', 'pdplane_request_outcomes_total{role="prefill",outcome="cancelled"}'), 0,
+        "$name: an order whose KV was used counts as done";
     $s->stop;
 }
 

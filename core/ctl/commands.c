@@ -83,18 +83,27 @@ static pd_status do_modules(struct pd_ctl_call *call, struct pd_view *v, struct 
     return PD_OK;
 }
 
-static pd_status do_requests(struct pd_ctl_call *call, struct pd_view *v, struct pd_err *err)
-{
-    uint32_t max = 0;
-    pd_status status = count_arg(call, &max, err);
-    if (status == PD_OK)
-        pd_report_requests(call->ctl->params.node, v, max);
-    return status;
-}
-
 static pd_status out_of_memory(pd_status status, struct pd_err *err)
 {
     return status == PD_OK ? PD_OK : pd_err_set(err, status, "%s", pd_status_text(status));
+}
+
+static pd_status do_requests(struct pd_ctl_call *call, struct pd_view *v, struct pd_err *err)
+{
+    uint32_t max = 0;
+    enum pd_report_order order = PD_REPORT_NEWEST;
+    bool is_slowest = call->n > 1 && pd_str_is(call->words[call->n - 1], "slowest");
+    /* Either may stand alone. */
+    if (is_slowest || (call->n > 1 && pd_str_is(call->words[call->n - 1], "newest"))) {
+        order = is_slowest ? PD_REPORT_SLOWEST : PD_REPORT_NEWEST;
+        call->n--;
+    }
+    if (call->n > 2)
+        return pd_err_set(err, PD_EINVAL, "ORDER is newest or slowest");
+    pd_status status = count_arg(call, &max, err);
+    if (status != PD_OK)
+        return status;
+    return out_of_memory(pd_report_requests(call->ctl->params.node, v, max, order), err);
 }
 
 static pd_status do_transfers(struct pd_ctl_call *call, struct pd_view *v, struct pd_err *err)

@@ -27,12 +27,14 @@ static const struct pd_ctl_word words[PD_CTL_COMMANDS] = {
         "long its entries stay while it is lost; then one row per entry, with the reason when it is left "
         "out.  With the ACTION refresh the sources are asked to look again at once.",
         "pdctl discovery refresh" },
-    [PD_CTL_REQUESTS] = { "requests", "[COUNT]", 0, 1, "live requests, then finished ones",
+    [PD_CTL_REQUESTS] = { "requests", "[COUNT] [ORDER]", 0, 2, "live requests, then finished ones",
         "At most COUNT rows (50 when absent): stage or outcome, endpoints, local or remote prefill, "
-        "tokens, time to the first token, duration, and the KV that was handed over.",
-        "pdctl requests 20" },
-    [PD_CTL_EXPLAIN] = { "explain", "ID", 1, 1, "why a request went where it went",
-        "Shows the record of one request and each step of its scheduling: every profile, the endpoints "
+        "tokens, time to the first token, duration, and the KV that was handed over.  ORDER is newest, "
+        "or slowest: those that took longest come first.",
+        "pdctl requests 5 slowest" },
+    [PD_CTL_EXPLAIN] = { "explain", "ID", 1, 1, "why a request went there, where its time went",
+        "Shows the record of one request, how long it was in each stage, and each step of its "
+        "scheduling: every profile, the endpoints "
         "that filters dropped, each candidate with its total and the score of each plugin, the pick, and "
         "the decision for local or remote prefill with its reason.  ID is the request's id (response "
         "header x-request-id) or its number.",
@@ -116,7 +118,7 @@ void pd_ctl_words_list(struct pd_buf *out)
         const struct pd_ctl_word *w = &words[i];
         char usage[64];
         snprintf(usage, sizeof usage, "%s%s%s", w->name, w->args[0] != '\0' ? " " : "", w->args);
-        pd_buf_appendf(out, "  %-20s %s\n", usage, w->summary);
+        pd_buf_appendf(out, "  %-25s %s\n", usage, w->summary);
     }
 }
 

@@ -27,12 +27,16 @@ void pd_report_sources(struct pd_node *node, struct pd_view *v);
 void pd_report_entries(struct pd_node *node, struct pd_view *v);
 /* Table "generations", object "reloads". */
 void pd_report_generations(struct pd_node *node, struct pd_view *v);
-/* Table "requests": live ones, then finished ones, at most max rows. */
-void pd_report_requests(struct pd_node *node, struct pd_view *v, uint32_t max);
+enum pd_report_order { PD_REPORT_NEWEST = 0, PD_REPORT_SLOWEST = 1 };
+/* Table "requests", at most max rows: live ones, then finished ones from the
+ * newest on, or all from the slowest on.  PD_OK, PD_ENOMEM. */
+pd_status pd_report_requests(struct pd_node *node, struct pd_view *v, uint32_t max,
+                             enum pd_report_order order);
 /* Tables "transfers" and "leases", at most max rows each; PD_OK, PD_ENOMEM. */
 pd_status pd_report_transfers(struct pd_node *node, struct pd_view *v, uint32_t max);
 pd_status pd_report_leases(struct pd_node *node, struct pd_view *v, uint32_t max);
-/* Object "request" and list "steps": why a request went where it went.  PD_OK,
+/* Object "request", table "stages" (where its time went) and list "steps" (why it
+ * went where it went).  PD_OK,
  * PD_ENOENT: no record has this id. */
 pd_status pd_report_explain(struct pd_node *node, struct pd_view *v, struct pd_str id);
 

@@ -55,8 +55,9 @@ static void on_data(struct pd_http_req *req, void *arg)
     pd_report_nodes(node, &v);
     pd_report_endpoints(node, &v);
     pd_report_sources(node, &v);
-    pd_report_requests(node, &v, ROWS);
-    pd_status status = pd_report_transfers(node, &v, ROWS);
+    pd_status status = pd_report_requests(node, &v, ROWS, PD_REPORT_NEWEST);
+    if (status == PD_OK)
+        status = pd_report_transfers(node, &v, ROWS);
     if (status == PD_OK)
         status = pd_report_leases(node, &v, ROWS);
     pd_status written = pd_view_fini(&v);

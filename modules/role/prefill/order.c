@@ -82,7 +82,11 @@ static void order_close(struct order *o)
         return; /* its on_end comes back here */
     if (o->seq != NULL)
         o->engine->ops->seq_close(o->seq);
-    record_finish(o, PD_REQ_CANCELLED, "canceled");
+    /* The decode node may have its KV and be done before this node has told so. */
+    if (o->is_handed)
+        record_finish(o, PD_REQ_OK, "");
+    else
+        record_finish(o, PD_REQ_CANCELLED, "canceled");
     *o->link = o->next;
     if (o->next != NULL)
         o->next->link = o->link;
@@ -204,12 +208,12 @@ static void source_end(struct pd_kv_source *source, const struct pd_kv_result *r
         o->record->handover_ns = result->transfer_ns;
         snprintf(o->record->transport, sizeof o->record->transport, "%s", result->transport);
     }
+    o->is_handed = result->verdict == PD_KV_VALID;
     if (o->state == CLOSING) {
         order_close(o);
         return;
     }
-    if (result->verdict == PD_KV_VALID) {
-        o->is_handed = true;
+    if (o->is_handed) {
         if (o->is_computed)
             order_end(o, PD_OK, "");
         return;
