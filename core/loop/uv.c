@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The real loop: turns, time, timers, tasks, chance, statistics.
  *
- * A turn is one uv_run that waits for events and runs their handlers, then
- * posted tasks, then deferred ones.  `now` is read when the first handler of a
+ * A turn waits once for events and runs their handlers, then the last callbacks
+ * of closed streams, then posted tasks, then deferred ones.  `now` is read when the first handler of a
  * turn begins.  All timers stand in one queue in front of one timerfd, which is
  * set once per turn and only when an earlier timer came; a timer that is
  * stopped leaves it set, and the early wake-up sets it anew.
@@ -105,7 +105,7 @@ void pd_loop_uvl_leave(struct uvl *l, const char *name)
 static void end_turn(struct uvl *l)
 {
     pd_time took;
-    uint32_t i = 0;
+    uint32_t i;
 
     if (!l->in_turn)
         return;
@@ -113,8 +113,9 @@ static void end_turn(struct uvl *l)
     took = l->mark - l->turn_start;
     l->st.turns++;
     l->st.busy_ns += took;
-    while (i < PD_LOOP_LAG_BUCKETS - 1 && took >= PD_US << i)
-        i++;
+    /* Bucket i ends at 2^i us. */
+    i = took < PD_US ? 0 : 64 - (uint32_t)__builtin_clzll(took / PD_US);
+    i = PD_MIN(i, PD_LOOP_LAG_BUCKETS - 1u);
     l->st.lag[i]++;
     if (took > l->st.slow_max_ns)
         l->st.slow_max_ns = took;
@@ -180,14 +181,13 @@ static void arm_timer(struct uvl *l)
 
 /* Fires what is due.  Timers started meanwhile wait for the next turn, even
  * when they are due, so that the loop stays fair. */
-static void on_timer_fd(uv_poll_t *h, int status, int events)
+static void on_timer_fd(struct uvl_source *source, uint32_t events)
 {
-    struct uvl *l = h->data;
+    struct uvl *l = pd_container_of(source, struct uvl, timer_source);
     uint64_t expirations, limit = l->next_seq;
     struct pd_loop_node *n;
     pd_time now;
 
-    (void)status;
     (void)events;
     pd_loop_uvl_enter(l);
     now = pd_loop_uvl_clock();
@@ -283,7 +283,7 @@ void pd_loop_uvl_task_cancel(struct pd_loop *loop, struct pd_task *task)
 
 static void run_list(struct uvl *l, struct pd_task *head)
 {
-    while (head->next != head) {
+    do {
         struct pd_task *t = head->next;
         const char *name = t->name;
         pd_loop_uvl_enter(l);
@@ -292,13 +292,12 @@ static void run_list(struct uvl *l, struct pd_task *head)
         l->st.tasks_run++;
         t->cb(t, t->arg);
         pd_loop_uvl_leave(l, name);
-    }
+    } while (head->next != head);
 }
 
+/* `from` is not empty. */
 static void move_all(struct pd_task *to, struct pd_task *from)
 {
-    if (from->next == from)
-        return;
     from->next->prev = to->prev;
     to->prev->next = from->next;
     from->prev->next = to;
@@ -311,13 +310,17 @@ static void run_tasks(struct uvl *l)
 {
     if (__atomic_load_n(&l->any_posted, __ATOMIC_ACQUIRE) != 0) {
         pthread_mutex_lock(&l->post_lock);
-        move_all(&l->running, &l->posted);
+        if (l->posted.next != &l->posted)
+            move_all(&l->running, &l->posted);
         __atomic_store_n(&l->any_posted, 0, __ATOMIC_RELAXED);
         pthread_mutex_unlock(&l->post_lock);
+        if (l->running.next != &l->running)
+            run_list(l, &l->running);
     }
-    run_list(l, &l->running);
-    move_all(&l->running, &l->deferred);
-    run_list(l, &l->running);
+    if (l->deferred.next != &l->deferred) {
+        move_all(&l->running, &l->deferred);
+        run_list(l, &l->running);
+    }
 }
 
 static bool has_tasks(struct uvl *l)
@@ -332,10 +335,13 @@ static void on_wake(uv_async_t *h)
 
 /* ---- running */
 
-static void turn(struct uvl *l, bool may_wait)
+/* Waits at most so long when there is nothing to do; -1: without a limit. */
+static void turn(struct uvl *l, int most_ms)
 {
     arm_timer(l);
-    uv_run(&l->uv, may_wait && !has_tasks(l) ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    pd_loop_uvl_set_wait(l, has_tasks(l) || !pd_list_is_empty(&l->closed) ? 0 : most_ms);
+    if (!pd_list_is_empty(&l->closed))
+        pd_loop_uvl_streams_closed(l);
     run_tasks(l);
     end_turn(l);
 }
@@ -357,7 +363,7 @@ static pd_status loop_run(struct pd_loop *loop)
     claim_thread(l);
     l->base.now = pd_loop_uvl_clock();
     while (__atomic_exchange_n(&l->stop, 0, __ATOMIC_ACQ_REL) == 0)
-        turn(l, true);
+        turn(l, -1);
     leave_thread(l);
     return PD_OK;
 }
@@ -370,35 +376,13 @@ static void loop_stop(struct pd_loop *loop)
     uv_async_send(&l->wake);
 }
 
-/* May come before libuv waits, when the machine was slow: then it must not wait
- * at all, because nothing is left to wake it. */
-static void on_turn_timeout(uv_timer_t *h)
-{
-    uv_stop(h->loop);
-}
-
-static void on_timeout_closed(uv_handle_t *h)
-{
-    *(bool *)h->data = true;
-}
-
 pd_status pd_loop_uv_turn(struct pd_loop *loop, pd_time max_wait_ns)
 {
     struct uvl *l = uvl_of(loop);
-    bool closed = false;
-    uv_timer_t limit;
+    pd_time ms = max_wait_ns / PD_MS + (max_wait_ns % PD_MS != 0);
 
     claim_thread(l);
-    uv_timer_init(&l->uv, &limit);
-    limit.data = &closed;
-    if (max_wait_ns > 0) {
-        uv_update_time(&l->uv);
-        uv_timer_start(&limit, on_turn_timeout, (max_wait_ns + PD_MS - 1) / PD_MS, 0);
-    }
-    turn(l, max_wait_ns > 0);
-    uv_close((uv_handle_t *)&limit, on_timeout_closed);
-    while (!closed)
-        turn(l, false);
+    turn(l, ms < INT32_MAX ? (int)ms : INT32_MAX);
     leave_thread(l);
     return PD_OK;
 }
@@ -470,6 +454,7 @@ static bool is_busy(struct uvl *l, char *names, size_t size)
 static void free_loop(struct uvl *l)
 {
     pthread_mutex_destroy(&l->post_lock);
+    pd_loop_uvl_set_close(l);
     if (l->timer_fd >= 0)
         close(l->timer_fd);
     pd_free(l);
@@ -481,13 +466,12 @@ static pd_status loop_destroy(struct pd_loop *loop, char *names, size_t size)
 
     claim_thread(l);
     while (l->closing > 0)
-        turn(l, true);
-    turn(l, false);
+        turn(l, -1);
+    turn(l, 0);
     leave_thread(l);
     if (is_busy(l, names, size))
         return PD_EBUSY;
     uv_close((uv_handle_t *)&l->wake, NULL);
-    uv_close((uv_handle_t *)&l->timer_poll, NULL);
     uv_run(&l->uv, UV_RUN_DEFAULT);
     pd_assert(uv_loop_close(&l->uv) == 0);
     free_loop(l);
@@ -539,6 +523,9 @@ static void init_state(struct uvl *l, const struct pd_loop_uv_opts *opts)
     l->base.name = "loop";
     l->base.now = pd_loop_uvl_clock();
     l->slow_ns = 50 * PD_MS;
+    l->set = -1;
+    l->timer_source.on_ready = on_timer_fd;
+    pd_list_init(&l->closed);
     l->timer_armed = PD_TIME_NEVER;
     if (opts != NULL) {
         if (opts->name != NULL)
@@ -562,6 +549,7 @@ static void init_state(struct uvl *l, const struct pd_loop_uv_opts *opts)
 pd_status pd_loop_uv_create(const struct pd_loop_uv_opts *opts, struct pd_loop **out)
 {
     struct uvl *l = pd_calloc(1, sizeof *l);
+    pd_status st;
     int err;
 
     if (l == NULL)
@@ -569,7 +557,7 @@ pd_status pd_loop_uv_create(const struct pd_loop_uv_opts *opts, struct pd_loop *
     init_state(l, opts);
     l->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (l->timer_fd < 0) {
-        pd_status st = pd_status_from_errno(errno);
+        st = pd_status_from_errno(errno);
         free_loop(l);
         return st;
     }
@@ -579,22 +567,18 @@ pd_status pd_loop_uv_create(const struct pd_loop_uv_opts *opts, struct pd_loop *
         return pd_status_from_errno(-err);
     }
     err = uv_async_init(&l->uv, &l->wake, on_wake);
-    if (err == 0) {
-        err = uv_poll_init(&l->uv, &l->timer_poll, l->timer_fd);
-        if (err == 0) {
-            l->timer_poll.data = l;
-            err = uv_poll_start(&l->timer_poll, UV_READABLE, on_timer_fd);
-            if (err != 0)
-                uv_close((uv_handle_t *)&l->timer_poll, NULL);
-        }
-        if (err != 0)
-            uv_close((uv_handle_t *)&l->wake, NULL);
-    }
     if (err != 0) {
-        uv_run(&l->uv, UV_RUN_DEFAULT);
         uv_loop_close(&l->uv);
         free_loop(l);
         return pd_status_from_errno(-err);
+    }
+    st = pd_loop_uvl_set_open(l);
+    if (st != PD_OK) {
+        uv_close((uv_handle_t *)&l->wake, NULL);
+        uv_run(&l->uv, UV_RUN_DEFAULT);
+        uv_loop_close(&l->uv);
+        free_loop(l);
+        return st;
     }
     *out = &l->base;
     return PD_OK;

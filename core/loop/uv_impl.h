@@ -12,6 +12,7 @@
 #include "loop/uv.h"
 
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <uv.h>
 
 enum { UVL_RANDOM_POOL = 4096, UVL_RESOLVE_LIMIT = 256, UVL_IOV_MAX = 64, UVL_FDS_MAX = 16 };
@@ -24,11 +25,18 @@ struct uvl_handle {
     const char *name;
 };
 
+/* A member of the set that a turn waits for. */
+struct uvl_source {
+    void (*on_ready)(struct uvl_source *source, uint32_t events);
+};
+
 struct uvl {
     struct pd_loop base;        /* first */
+    int set;                    /* what a turn waits for */
+    struct uvl_source uv_source, timer_source;
+    struct pd_list closed;      /* streams whose last callback is still to come */
     uv_loop_t uv;
-    uv_async_t wake;
-    uv_poll_t timer_poll;
+    uv_async_t wake;            /* also keeps libuv's loop alive */
     int timer_fd;
     pd_time timer_armed;        /* when timer_fd fires, PD_TIME_NEVER: disarmed */
     struct pd_loop_queue timers;
@@ -77,7 +85,18 @@ bool pd_loop_uvl_post(struct pd_loop *loop, struct pd_task *task);
 void pd_loop_uvl_defer(struct pd_loop *loop, struct pd_task *task);
 void pd_loop_uvl_task_cancel(struct pd_loop *loop, struct pd_task *task);
 
+/* uv_epoll.c */
+pd_status pd_loop_uvl_set_open(struct uvl *l);
+void pd_loop_uvl_set_close(struct uvl *l);
+/* op is one of epoll_ctl. */
+pd_status pd_loop_uvl_set_change(struct uvl *l, int op, int fd, uint32_t events,
+                                 struct uvl_source *source);
+/* Waits, at most so long (-1: without a limit), and runs what is ready. */
+void pd_loop_uvl_set_wait(struct uvl *l, int most_ms);
+
 /* uv_stream.c */
+/* The last callbacks of the streams closed up to now; there is one. */
+void pd_loop_uvl_streams_closed(struct uvl *l);
 pd_status pd_loop_uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
                               const struct pd_stream_events *ev, void *arg, struct pd_stream **out);
 pd_status pd_loop_uvl_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev,

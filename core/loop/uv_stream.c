@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Streams of the uv backend: a non-blocking socket of our own and one uv_poll.
+/* Streams of the uv backend: a non-blocking socket of our own in the set that a
+ * turn waits for.
  *
  * Interest in events is changed as rarely as it can be, because each change
- * costs libuv two system calls.  `armed` is what uv_poll watches now.  Bits
- * are added when somebody needs them; a bit nobody needs is taken away only
- * when it has fired.  So pausing and resuming is free while nothing arrives.
+ * is a system call.  `armed` is what is watched now.  Bits are added when
+ * somebody needs them; a bit nobody needs is taken away only when it has fired.
+ * So pausing and resuming is free while nothing arrives.
  *
- * State: CONNECTING -> OPEN -> CLOSED.  After CLOSED only the close callback
- * of libuv touches the stream; it calls on_closed and frees. */
+ * State: CONNECTING -> OPEN -> CLOSED.  After CLOSED only pd_loop_uvl_streams_closed
+ * touches the stream; it calls on_closed and frees. */
 #include "loop/uv_impl.h"
 
 #include <errno.h>
@@ -21,18 +22,21 @@
 
 enum { CONNECTING, OPEN, CLOSED };
 
+/* What can be watched. */
+enum { UVS_READ = EPOLLIN, UVS_WRITE = EPOLLOUT, UVS_HANGUP = EPOLLRDHUP };
+
 struct uvs {
     struct pd_stream base;      /* first */
     struct uvl_handle handle;
     const struct pd_stream_events *ev;
     void *arg;
-    uv_poll_t poll;
-    struct pd_task task;        /* tells a failed connect */
+    struct uvl_source source;
+    struct pd_task task;        /* tells a failed connect, or that it cannot be watched */
     pd_status failure;
     int fd;
     uint16_t family;
+    uint16_t armed;             /* UVS_READ | UVS_WRITE | UVS_HANGUP */
     uint8_t state;
-    uint8_t armed;              /* UV_READABLE | UV_WRITABLE | UV_DISCONNECT */
     bool paused, read_ended, wants_write, told_hangup;
 };
 
@@ -44,42 +48,49 @@ _Static_assert(sizeof(struct pd_iov) == sizeof(struct iovec) &&
 static struct uvs *uvs_of(struct pd_stream *s) { return (struct uvs *)s; }
 static struct uvl *loop_of(struct uvs *s) { return uvl_of(s->base.loop); }
 
-static void on_poll(uv_poll_t *h, int status, int events);
-
-static uint8_t needed(const struct uvs *s)
+static uint16_t needed(const struct uvs *s)
 {
-    uint8_t bits = 0;
+    uint16_t bits = 0;
 
     if (s->state == CONNECTING)
-        return s->failure == PD_OK ? UV_WRITABLE : 0;
+        return s->failure == PD_OK ? UVS_WRITE : 0;
     if (s->state != OPEN)
         return 0;
     if (!s->read_ended && !s->paused)
-        bits |= UV_READABLE;
+        bits |= UVS_READ;
     if (!s->read_ended && s->paused && !s->told_hangup && s->ev != NULL &&
         s->ev->on_hangup != NULL)
-        bits |= UV_DISCONNECT;
+        bits |= UVS_HANGUP;
     if (s->wants_write)
-        bits |= UV_WRITABLE;
+        bits |= UVS_WRITE;
     return bits;
 }
 
-static void arm(struct uvs *s, uint8_t bits)
+static void arm(struct uvs *s, uint16_t bits)
 {
+    struct uvl *l = loop_of(s);
+    int op = bits == 0 ? EPOLL_CTL_DEL : s->armed == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+    pd_status st;
+
     if (bits == s->armed)
         return;
-    loop_of(s)->st.polls_changed++;
+    l->st.polls_changed++;
     s->armed = bits;
-    if (bits == 0)
-        uv_poll_stop(&s->poll);
-    else
-        uv_poll_start(&s->poll, bits, on_poll);
+    st = pd_loop_uvl_set_change(l, op, s->fd, bits, &s->source);
+    if (st == PD_OK || bits == 0)
+        return;
+    /* It would hang for ever: it ends as if its socket had failed. */
+    if (op == EPOLL_CTL_ADD)
+        s->armed = 0;
+    s->failure = st;
+    s->read_ended = true;
+    pd_loop_uvl_defer(&l->base, &s->task);
 }
 
 /* Adds what is needed and not watched. */
 static void arm_more(struct uvs *s)
 {
-    uint8_t need = needed(s);
+    uint16_t need = needed(s);
 
     if ((need & ~s->armed) != 0)
         arm(s, s->armed | need);
@@ -108,43 +119,50 @@ static void finish_connect(struct uvs *s)
         s->ev->on_connected(&s->base, st, s->arg);
 }
 
-static void deliver(struct uvs *s, int events, bool failed)
+static void deliver(struct uvs *s, uint32_t events)
 {
-    if (failed)
-        events |= UV_READABLE | UV_WRITABLE | UV_DISCONNECT;
-    if ((events & UV_READABLE) != 0 && !s->paused && !s->read_ended) {
+    if ((events & UVS_READ) != 0 && !s->paused && !s->read_ended) {
         if (s->ev != NULL && s->ev->on_readable != NULL)
             s->ev->on_readable(&s->base, s->arg);
-    } else if ((events & UV_DISCONNECT) != 0 && s->paused && !s->read_ended && !s->told_hangup) {
+    } else if ((events & UVS_HANGUP) != 0 && s->paused && !s->read_ended && !s->told_hangup) {
         s->told_hangup = true;
         if (s->ev != NULL && s->ev->on_hangup != NULL)
             s->ev->on_hangup(&s->base, s->arg);
     }
-    if (s->state == OPEN && (events & UV_WRITABLE) != 0 && s->wants_write) {
+    if (s->state == OPEN && (events & UVS_WRITE) != 0 && s->wants_write) {
         s->wants_write = false;
         if (s->ev != NULL && s->ev->on_writable != NULL)
             s->ev->on_writable(&s->base, s->arg);
     }
 }
 
-static void on_poll(uv_poll_t *h, int status, int events)
+static void on_ready(struct uvl_source *source, uint32_t events)
 {
-    struct uvs *s = h->data;
+    struct uvs *s = pd_container_of(source, struct uvs, source);
     struct uvl *l = loop_of(s);
     const char *name = s->handle.name;
-    uint8_t fired;
+    uint16_t fired;
 
+    if (s->state == CLOSED)
+        return;
     pd_loop_uvl_enter(l);
-    if (status < 0)
-        s->armed = 0;           /* an error stopped the poll */
-    fired = status < 0 ? 0 : (uint8_t)events;
+    /* An error is seen by whoever reads or writes; it is told once, because the
+     * kernel tells it again and again. */
+    if ((events & EPOLLERR) != 0) {
+        events = UVS_READ | UVS_WRITE | UVS_HANGUP;
+        fired = s->armed;
+    } else {
+        if ((events & EPOLLHUP) != 0)
+            events |= s->armed;
+        fired = (uint16_t)events;
+    }
     if (s->state == CONNECTING)
         finish_connect(s);
-    else if (s->state == OPEN)
-        deliver(s, events, status < 0);
+    else
+        deliver(s, events);
     if (s->state != CLOSED) {
-        uint8_t need = needed(s);
-        arm(s, (s->armed & (uint8_t)~fired) | need);
+        uint16_t need = needed(s);
+        arm(s, (s->armed & (uint16_t)~fired) | need);
     }
     pd_loop_uvl_leave(l, name);
 }
@@ -217,13 +235,22 @@ static pd_status after_write(struct uvs *s, ssize_t r, size_t asked, size_t *sen
     return r > 0 || asked == 0 ? PD_OK : PD_EAGAIN;
 }
 
+static ssize_t send_many(int fd, const struct pd_iov *iov, size_t n)
+{
+    struct msghdr msg;
+
+    memset(&msg, 0, sizeof msg);
+    msg.msg_iov = (struct iovec *)(uintptr_t)iov;
+    msg.msg_iovlen = n > UVL_IOV_MAX ? UVL_IOV_MAX : n;
+    return sendmsg(fd, &msg, MSG_NOSIGNAL);
+}
+
 static pd_status stream_writev(struct pd_stream *base, const struct pd_iov *iov, size_t n,
                                size_t *sent)
 {
     struct uvs *s = uvs_of(base);
     struct uvl *l = loop_of(s);
-    struct msghdr msg;
-    size_t asked = iov_bytes(iov, n);
+    size_t asked;
     ssize_t r;
 
     *sent = 0;
@@ -233,13 +260,10 @@ static pd_status stream_writev(struct pd_stream *base, const struct pd_iov *iov,
     }
     if (s->state != OPEN)
         return PD_EPEER;
-    memset(&msg, 0, sizeof msg);
-    msg.msg_iov = (struct iovec *)(uintptr_t)iov;
-    msg.msg_iovlen = n > UVL_IOV_MAX ? UVL_IOV_MAX : n;
+    asked = n == 1 ? iov[0].len : iov_bytes(iov, n);
     do {
         l->st.writes++;
-        r = n == 1 ? send(s->fd, iov[0].base, iov[0].len, MSG_NOSIGNAL)
-                   : sendmsg(s->fd, &msg, MSG_NOSIGNAL);
+        r = n == 1 ? send(s->fd, iov[0].base, iov[0].len, MSG_NOSIGNAL) : send_many(s->fd, iov, n);
     } while (r < 0 && errno == EINTR);
     return after_write(s, r, asked, sent);
 }
@@ -271,19 +295,22 @@ static pd_status stream_shutdown_write(struct pd_stream *base)
 
 /* ---- closing */
 
-static void on_poll_closed(uv_handle_t *h)
+void pd_loop_uvl_streams_closed(struct uvl *l)
 {
-    struct uvs *s = h->data;
-    struct uvl *l = loop_of(s);
-    const char *name = s->handle.name;
+    struct pd_list *last = l->closed.prev, *link;
 
-    pd_loop_uvl_enter(l);
-    pd_loop_uvl_task_cancel(&l->base, &s->task);
-    l->closing--;
-    if (s->ev != NULL && s->ev->on_closed != NULL)
-        s->ev->on_closed(&s->base, s->arg);
-    pd_free(s);
-    pd_loop_uvl_leave(l, name);
+    do {
+        link = pd_list_pop(&l->closed);
+        struct uvs *s = PD_LIST_ENTRY(link, struct uvs, handle.link);
+        const char *name = s->handle.name;
+        pd_loop_uvl_enter(l);
+        pd_loop_uvl_task_cancel(&l->base, &s->task);
+        l->closing--;
+        if (s->ev != NULL && s->ev->on_closed != NULL)
+            s->ev->on_closed(&s->base, s->arg);
+        pd_free(s);
+        pd_loop_uvl_leave(l, name);
+    } while (link != last);
 }
 
 static void stream_close(struct pd_stream *base)
@@ -297,7 +324,11 @@ static void stream_close(struct pd_stream *base)
     pd_loop_uvl_handle_remove(&s->handle);
     l->st.streams--;
     l->closing++;
-    uv_close((uv_handle_t *)&s->poll, on_poll_closed);
+    pd_list_append(&l->closed, &s->handle.link);
+    /* A copy of the descriptor in another process would keep it in the set. */
+    if (s->armed != 0)
+        (void)pd_loop_uvl_set_change(l, EPOLL_CTL_DEL, s->fd, 0, &s->source);
+    s->armed = 0;
     close(s->fd);
     s->fd = -1;
 }
@@ -532,13 +563,24 @@ static const struct pd_stream_ops stream_ops = {
 
 /* ---- making them */
 
-static void on_connect_failed(struct pd_task *task, void *arg)
+static void on_failure(struct pd_task *task, void *arg)
 {
     struct uvs *s = arg;
 
     (void)task;
-    if (s->state == CONNECTING && s->ev != NULL && s->ev->on_connected != NULL)
-        s->ev->on_connected(&s->base, s->failure, s->arg);
+    if (s->state == CLOSED || s->ev == NULL)
+        return;
+    if (s->state == CONNECTING) {
+        if (s->ev->on_connected != NULL)
+            s->ev->on_connected(&s->base, s->failure, s->arg);
+    } else if (!s->paused) {
+        if (s->ev->on_readable != NULL)
+            s->ev->on_readable(&s->base, s->arg);
+    } else if (!s->told_hangup) {
+        s->told_hangup = true;
+        if (s->ev->on_hangup != NULL)
+            s->ev->on_hangup(&s->base, s->arg);
+    }
 }
 
 /* Takes fd, also on failure. */
@@ -546,7 +588,6 @@ static pd_status stream_make(struct uvl *l, int fd, uint16_t family, uint8_t sta
                              const struct pd_stream_events *ev, void *arg, struct uvs **out)
 {
     struct uvs *s = pd_calloc(1, sizeof *s);
-    int err;
 
     if (s == NULL) {
         close(fd);
@@ -559,14 +600,8 @@ static pd_status stream_make(struct uvl *l, int fd, uint16_t family, uint8_t sta
     s->state = state;
     s->ev = ev;
     s->arg = arg;
-    err = uv_poll_init(&l->uv, &s->poll, fd);
-    if (err != 0) {
-        close(fd);
-        pd_free(s);
-        return pd_status_from_errno(-err);
-    }
-    s->poll.data = s;
-    pd_task_init(&s->task, "connect", on_connect_failed, s);
+    s->source.on_ready = on_ready;
+    pd_task_init(&s->task, "connect", on_failure, s);
     pd_loop_uvl_handle_add(l, &s->handle, "stream", ev != NULL ? ev->name : NULL);
     l->st.streams++;
     *out = s;

@@ -8,6 +8,7 @@
  * it.  Any callback of a call may end the call; the loops here look at l->call
  * again after each. */
 #include "net/client_int.h"
+#include "net/http1_int.h"
 
 #include "base/mem.h"
 #include "base/str.h"
@@ -311,6 +312,10 @@ static void take(struct pd_http_link *l, const char *p, size_t n)
         case PD_HTTP1_BODY:
             if (call->ev->on_body != NULL)
                 call->ev->on_body(call, body, call->arg);
+            /* Inside the body, with nothing left to parse. */
+            if (at == n && (l->call != call || (parser->state > PD_HTTP1_S_READY &&
+                                                parser->state < PD_HTTP1_S_DONE)))
+                return;
             break;
         case PD_HTTP1_DONE:
             if (call->has_head) {

@@ -149,11 +149,50 @@ static enum pd_http_reject framing_byte(struct pd_http1 *p, unsigned char c)
     }
 }
 
+static bool is_line_end(const char *p, size_t n)
+{
+    return n >= 2 && p[0] == '\r' && p[1] == '\n';
+}
+
+/* What stands between the data of two chunks when nothing is unusual: CRLF after
+ * the data, then a size without an extension and its CRLF.  Returns the bytes
+ * that it took; the rest is for framing_byte. */
+static size_t plain_framing(struct pd_http1 *p, const char *data, size_t n)
+{
+    size_t at = 0, digits = 0;
+    uint64_t size = 0;
+
+    if (p->excess + 12 > PD_HTTP1_CHUNK_EXCESS)
+        return 0;
+    if (p->state == PD_HTTP1_S_DATA_CR) {
+        if (!is_line_end(data, n))
+            return 0;
+        at = 2;
+        p->excess += 2;
+        p->state = PD_HTTP1_S_CHUNK_SIZE;
+    }
+    if (p->state != PD_HTTP1_S_CHUNK_SIZE || p->digits != 0)
+        return at;
+    while (digits < 8 && at + digits < n &&
+           pd_http1_is((unsigned char)data[at + digits], PD_HTTP1_HEX))
+        size = size << 4 | pd_http1_hex((unsigned char)data[at + digits++]);
+    if (size == 0 || !is_line_end(data + at + digits, n - at - digits) ||
+        size > p->body_limit - p->body_bytes)
+        return at;
+    p->excess += (uint32_t)digits + 2;
+    p->excess = p->excess > 16 + 2 * size ? p->excess - 16 - 2 * size : 0;
+    p->left = size;
+    p->ext_bytes = 0;
+    p->state = PD_HTTP1_S_CHUNK_DATA;
+    return at + digits + 2;
+}
+
 enum pd_http1_event pd_http1_chunked_next(struct pd_http1 *p, const char *data, size_t n,
                                           size_t *used, struct pd_str *body)
 {
-    size_t at = 0;
+    size_t at = plain_framing(p, data, n);
 
+    *used = at;
     while (at < n) {
         enum pd_http_reject reject;
 
@@ -163,8 +202,14 @@ enum pd_http1_event pd_http1_chunked_next(struct pd_http1 *p, const char *data, 
             *used = at + take;
             p->body_bytes += take;
             p->left -= take;
-            if (p->left == 0)
+            if (p->left == 0) {
                 p->state = PD_HTTP1_S_DATA_CR;
+                if (is_line_end(data + *used, n - *used) && p->excess + 2 <= PD_HTTP1_CHUNK_EXCESS) {
+                    p->state = PD_HTTP1_S_CHUNK_SIZE;
+                    p->excess += 2;
+                    *used += 2;
+                }
+            }
             return PD_HTTP1_BODY;
         }
         reject = framing_byte(p, (unsigned char)data[at]);

@@ -38,7 +38,10 @@ static inline bool pd_http1_is_name(struct pd_str s)
     return s.n > 0;
 }
 /* Value of a hex digit; c must be one. */
-unsigned pd_http1_hex(unsigned char c);
+static inline unsigned pd_http1_hex(unsigned char c)
+{
+    return c <= '9' ? (unsigned)c - '0' : (c | 0x20u) - 'a' + 10u;
+}
 
 /* Checks one complete line of a head, its CRLF left out, and notes where name
  * and value stand.  The first line is checked by the two functions below. */

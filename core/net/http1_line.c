@@ -75,12 +75,6 @@ bool pd_http1_is_value(const char *p, size_t n, size_t slack)
     return true;
 }
 
-
-unsigned pd_http1_hex(unsigned char c)
-{
-    return c <= '9' ? (unsigned)c - '0' : (c | 0x20u) - 'a' + 10u;
-}
-
 static struct pd_str offset_span(size_t off, size_t n)
 {
     return (struct pd_str){ (const char *)(uintptr_t)off, n };

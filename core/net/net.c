@@ -77,6 +77,7 @@ const struct pd_net_api *pd_net_functions(void)
         .tls_node = pd_tls_stream_node,
         .tls_create = net_tls_create,
         .tls_destroy = pd_tls_destroy,
+        .own_flush = pd_http_own_flush,
     };
     return &table;
 }

@@ -183,6 +183,9 @@ size_t pd_http_write(struct pd_http_req *req, const struct pd_iov *iov, size_t n
 size_t pd_http_write_str(struct pd_http_req *req, struct pd_str bytes);
 /* Sends now what was written in this turn. */
 void pd_http_flush(struct pd_http_req *req);
+/* From now on the handler flushes what it writes before its turn ends, and
+ * nothing is woken for it. */
+void pd_http_own_flush(struct pd_http_req *req);
 /* The answer is complete. */
 void pd_http_end(struct pd_http_req *req);
 /* Cuts the connection, so that the client can tell that the answer is not whole. */

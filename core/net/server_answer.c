@@ -29,7 +29,51 @@ static bool is_open(const struct pd_http_req *req)
     return !req->conn->is_dead && req->conn->state <= PD_HTTP_CONN_SERVING;
 }
 
+#define SIZE_LINE 24            /* bytes for the size of a chunk and its line end */
+
 /* ---- writing ---- */
+
+/* The queue is what the socket has left. */
+static void after_write(struct pd_http_req *req)
+{
+    struct pd_http_conn *c = req->conn;
+
+    pd_http_req_note_queue(req);
+    if (req->above_high && req->out.n <= c->server->opts.low_water) {
+        req->above_high = false;
+        req->want_drain = true;
+        pd_http_conn_wake(c);
+    }
+    if (req->out.n > 0)
+        pd_http_conn_arm(c);
+}
+
+/* What is queued and nothing else.  False: connection lost. */
+static bool write_queue(struct pd_http_req *req)
+{
+    struct pd_http_conn *c = req->conn;
+    struct pd_http_server_stats *st = &c->server->stats;
+    struct pd_iov all = { req->out.p, req->out.n };
+    size_t sent = 0;
+    pd_status status;
+
+    if (all.len == 0)
+        return true;
+    st->writes++;
+    status = pd_stream_writev(c->stream, &all, 1, &sent);
+    if (status == PD_EAGAIN) {
+        sent = 0;
+    } else if (status != PD_OK) {
+        pd_http_conn_fail(c, PD_EPEER);
+        return false;
+    }
+    st->bytes_out += sent;
+    if (sent > 0)
+        req->progress = pd_loop_now(c->server->loop);
+    pd_buf_consume(&req->out, sent);
+    after_write(req);
+    return true;
+}
 
 /* Queue, then iov; what the socket leaves is queued.  False: connection lost. */
 static bool write_out(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
@@ -73,21 +117,14 @@ static bool write_out(struct pd_http_req *req, const struct pd_iov *iov, size_t 
         }
         sent = 0;
     }
-    pd_http_req_note_queue(req);
-    if (req->above_high && req->out.n <= c->server->opts.low_water) {
-        req->above_high = false;
-        req->want_drain = true;
-        pd_http_conn_wake(c);
-    }
-    if (req->out.n > 0)
-        pd_http_conn_arm(c);
+    after_write(req);
     return true;
 }
 
 void pd_http_req_flush(struct pd_http_req *req)
 {
     req->want_flush = false;
-    if (!is_open(req) || !write_out(req, NULL, 0))
+    if (!is_open(req) || !write_queue(req))
         return;
     if (req->is_ended && req->out.n == 0)
         pd_http_conn_answered(req->conn);
@@ -258,8 +295,15 @@ void pd_http_respond(struct pd_http_req *req, uint32_t status,
 
 /* ---- streamed answers ---- */
 
+void pd_http_own_flush(struct pd_http_req *req)
+{
+    req->own_flush = true;
+}
+
 static void flush_later(struct pd_http_req *req)
 {
+    if (req->own_flush)
+        return;
     req->want_flush = true;
     pd_http_conn_wake(req->conn);
 }
@@ -283,21 +327,25 @@ pd_status pd_http_begin(struct pd_http_req *req, uint32_t status,
 }
 
 /* "1f\r\n"; returns its length. */
-static size_t put_size(char out[24], size_t bytes)
+static size_t put_size(char out[SIZE_LINE], size_t bytes)
 {
-    unsigned digits = 1;
+    unsigned shift = 0;
+    size_t n = 0;
 
-    while (digits < 16 && bytes >> (4 * digits) != 0)
-        digits++;
-    for (unsigned i = 0; i < digits; i++)
-        out[i] = "0123456789abcdef"[bytes >> (4 * (digits - 1 - i)) & 15];
-    memcpy(out + digits, "\r\n", 2);
-    return digits + 2;
+    while (bytes >> shift > 15)
+        shift += 4;
+    for (;; shift -= 4) {
+        out[n++] = "0123456789abcdef"[bytes >> shift & 15];
+        if (shift == 0)
+            break;
+    }
+    memcpy(out + n, "\r\n", 2);
+    return n + 2;
 }
 
 /* Frames the runs; out has room for 2 more than n.  Returns the count. */
 static size_t frame(const struct pd_http_req *req, const struct pd_iov *iov, size_t n,
-                    size_t bytes, char size_line[24], struct pd_iov *out)
+                    size_t bytes, char size_line[SIZE_LINE], struct pd_iov *out)
 {
     size_t count = 0;
 
@@ -310,24 +358,45 @@ static size_t frame(const struct pd_http_req *req, const struct pd_iov *iov, siz
     return count;
 }
 
-static void queue_up(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
+/* Adds the runs with their frame to the queue. */
+static void queue_up(struct pd_http_req *req, const struct pd_iov *iov, size_t n, size_t bytes)
 {
+    char *to;
+
+    if (pd_buf_reserve(&req->out, bytes + SIZE_LINE + 2) != PD_OK) {
+        lost_memory(req);
+        return;
+    }
     if (req->out.n == 0)
         req->progress = pd_loop_now(req->conn->server->loop);
-    for (size_t i = 0; i < n; i++)
-        (void)pd_buf_append(&req->out, iov[i].base, iov[i].len);
+    to = pd_buf_tail(&req->out);
+    if (req->is_chunked)
+        to += put_size(to, bytes);
+    for (size_t i = 0; i < n; i++) {
+        memcpy(to, iov[i].base, iov[i].len);
+        to += iov[i].len;
+    }
+    if (req->is_chunked) {
+        memcpy(to, "\r\n", 2);
+        to += 2;
+    }
+    req->out.n = (size_t)(to - req->out.p);
     pd_http_req_note_queue(req);
-    if (req->out.status != PD_OK)
-        lost_memory(req);
-    else
-        flush_later(req);
+    flush_later(req);
+}
+
+/* Sends the runs with their frame past the queue; false: connection lost. */
+static bool write_framed(struct pd_http_req *req, const struct pd_iov *iov, size_t n, size_t bytes)
+{
+    struct pd_iov framed[PD_HTTP_MAX_IOV + 2];
+    char size_line[SIZE_LINE];
+
+    return write_out(req, framed, frame(req, iov, n, bytes, size_line, framed));
 }
 
 size_t pd_http_write(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
 {
     const struct pd_http_server_opts *o = &req->conn->server->opts;
-    struct pd_iov framed[PD_HTTP_MAX_IOV + 2];
-    char size_line[24];
     size_t bytes = 0;
 
     if (!is_open(req) || req->is_ended || req->no_body)
@@ -342,12 +411,10 @@ size_t pd_http_write(struct pd_http_req *req, const struct pd_iov *iov, size_t n
     }
     if (req->left != PD_HTTP_UNKNOWN_LENGTH)
         req->left -= bytes;
-    n = frame(req, iov, n, bytes, size_line, framed);
-    if (bytes < PD_HTTP_DIRECT && req->out.n < PD_HTTP_DIRECT) {
-        queue_up(req, framed, n);
-    } else if (!write_out(req, framed, n)) {
+    if (bytes < PD_HTTP_DIRECT && req->out.n < PD_HTTP_DIRECT)
+        queue_up(req, iov, n, bytes);
+    else if (!write_framed(req, iov, n, bytes))
         return 0;
-    }
     if (req->out.n > o->max_queued) {
         req->conn->server->stats.queue_overflows++;
         pd_http_conn_fail(req->conn, PD_ELIMIT);

@@ -113,6 +113,7 @@ struct pd_http_req {
     bool close_after;
     bool above_high;
     bool want_flush;
+    bool own_flush;             /* the handler flushes, the turn's end does not */
     bool want_drain;
     bool is_paused;             /* by the handler */
 };

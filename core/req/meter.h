@@ -11,7 +11,7 @@
 /* The instruments of one model, found once. */
 struct pd_req_meter_model {
     char model[PD_REQ_MODEL_MAX + 1];
-    bool used;
+    uint64_t serial;                   /* of this use of the place; 0: not used */
     struct pd_histogram *duration, *ttft, *itl, *tpot, *queue, *prefill, *transfer, *first;
     struct pd_histogram *input, *output, *cached;
     /* Counters of pdplane_requests_total that were found last. */
@@ -32,7 +32,14 @@ struct pd_req_meter {
     struct pd_gauge *live[3];
     struct pd_counter *retry;
     struct pd_req_meter_model models[PD_REQ_METER_MODELS];
+    uint64_t serial;
     uint32_t evict;
+};
+
+/* Where the instruments of a request's model were found last. */
+struct pd_req_meter_seat {
+    struct pd_req_meter_model *model;
+    uint64_t serial;                   /* that it had then; 0: not looked for yet */
 };
 
 /* metrics may be NULL.  PD_OK, or what pd_metrics_family returned. */
@@ -41,7 +48,8 @@ void pd_req_meter_begin(struct pd_req_meter *m, uint32_t role);
 /* Refused before it had a record. */
 void pd_req_meter_refused(struct pd_req_meter *m, uint32_t role);
 /* A further token, gap nanoseconds after the one before; n came together. */
-void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap);
+void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
+                      struct pd_req_meter_seat *seat);
 void pd_req_meter_end(struct pd_req_meter *m, const struct pd_req *req);
 
 #endif

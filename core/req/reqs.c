@@ -26,6 +26,7 @@ struct record {
     struct pd_req req;      /* first: the two are cast into each other */
     struct pd_list link;
     struct pd_explain explain;
+    struct pd_req_meter_seat seat;
 };
 
 struct slab {
@@ -208,6 +209,7 @@ pd_status pd_req_begin(struct pd_reqs *reqs, struct pd_str id, uint32_t role, pd
     struct record *record = linked(pd_list_pop(&reqs->spare));
     memset(&record->req, 0, sizeof record->req);
     pd_explain_reset(&record->explain);
+    record->seat.serial = 0;
     record->req.size = sizeof record->req;
     record->req.role = role;
     record->req.number = ++reqs->number;
@@ -239,7 +241,7 @@ void pd_req_tokens(struct pd_reqs *reqs, struct pd_req *req, uint32_t n, pd_time
     if (req->output_tokens == 0)
         req->first_token = now;
     else
-        pd_req_meter_gap(&reqs->meter, req, n, now - req->last_token);
+        pd_req_meter_gap(&reqs->meter, req, n, now - req->last_token, &record_of(req)->seat);
     req->output_tokens = n > UINT32_MAX - req->output_tokens ? UINT32_MAX : req->output_tokens + n;
     req->last_token = now;
     tell(reqs, req);

@@ -460,6 +460,20 @@ static void streaming(bool is_sim)
     pd_http_end(s.held);
     s.held = NULL;
     raw_expect(&s.w, &r1, "3\r\nend\r\n0\r\n\r\n");
+    /* A handler that flushes by itself: nothing leaves without it. */
+    raw_clear(&r1);
+    raw_send(&r1, GET("/hold"));
+    (void)world_run(&s.w, NULL, NULL, 20 * PD_MS);
+    pd_http_own_flush(s.held);
+    assert_int_equal(pd_http_begin(s.held, 200, NULL, 0, PD_HTTP_UNKNOWN_LENGTH), PD_OK);
+    (void)pd_http_write_str(s.held, PD_STR("seventeen bytes.."));
+    (void)world_run(&s.w, NULL, NULL, 20 * PD_MS);
+    assert_int_equal(r1.n, 0);
+    pd_http_flush(s.held);
+    raw_expect(&s.w, &r1, "\r\n\r\n11\r\nseventeen bytes..\r\n");
+    pd_http_end(s.held);
+    s.held = NULL;
+    raw_expect(&s.w, &r1, "\r\n0\r\n\r\n");
     /* A known length, kept; then one that is not kept to. */
     raw_clear(&r1);
     raw_send(&r1, GET("/hold"));

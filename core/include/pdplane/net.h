@@ -261,6 +261,10 @@ struct pd_net_api {
     pd_status (*tls_create)(struct pd_loop *loop, struct pd_log *log, const char *what, const char *ca,
                             const char *name, struct pd_tls **out, struct pd_err *err);
     void (*tls_destroy)(struct pd_tls *tls);
+
+    /* From now on whoever answers calls flush before its turn ends; without this
+     * what was written is sent at the end of the turn. */
+    void (*own_flush)(struct pd_http_req *req);
 };
 
 #ifdef __cplusplus

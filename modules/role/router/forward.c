@@ -89,6 +89,7 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
     q->is_begun = true;
     forward_lighten(q, call);
     r->req->stage(r->reqs, q->record, PD_REQ_DECODING, pd_loop_now(r->loop));
+    r->net->own_flush(q->http);
     /* An error event may have to follow what the server sends. */
     r->net->begin(q->http, head->status, headers, n,
                   head->has_length && !q->forward_sse ? head->length : PD_HTTP_UNKNOWN_LENGTH);
@@ -118,8 +119,7 @@ static void on_read(struct pd_http_call *call, void *arg)
 {
     struct request *q = arg;
     (void)call;
-    if (q->forward_sse)
-        q->router->net->flush(q->http);
+    q->router->net->flush(q->http);
 }
 
 /* The answer is complete as far as it can be. */

@@ -10,15 +10,14 @@
 
 #define RELAY_HELD_MAX (1u << 20)
 
-/* The line that just ended: is it one of those that end an answer? */
-static void line_look(struct relay *s)
+/* A line of `length` bytes that just ended, of which the first n are at p: is it
+ * one of those that end an answer? */
+static void line_look(struct relay *s, const char *p, size_t n, size_t length)
 {
-    const char *p = s->line;
-    size_t n = s->line_n < sizeof s->line ? s->line_n : sizeof s->line;
     if (n < 5 || memcmp(p, "data:", 5) != 0)
         return;
     size_t at = n > 5 && p[5] == ' ' ? 6 : 5;
-    if (s->line_n == at + 6 && memcmp(p + at, "[DONE]", 6) == 0)
+    if (length == at + 6 && n >= at + 6 && memcmp(p + at, "[DONE]", 6) == 0)
         s->is_done = true;
     else if (n >= at + 8 && memcmp(p + at, "{\"error\"", 8) == 0)
         s->is_error = true;
@@ -26,49 +25,53 @@ static void line_look(struct relay *s)
         s->n_data++;
 }
 
-/* Where the line at p ends: its LF or CR, or NULL. */
-static const char *line_end(const char *p, size_t n)
-{
-    const char *lf = memchr(p, '\n', n);
-    const char *cr = memchr(p, '\r', lf != NULL ? (size_t)(lf - p) : n);
-    return cr != NULL ? cr : lf;
-}
-
 /* Bytes of piece up to the end of its last whole event.  A line ends with LF,
  * CR or CR LF; an empty line ends an event. */
 static size_t whole_events(struct relay *s, struct pd_str piece)
 {
-    size_t whole = 0;
-    for (size_t i = 0; i < piece.n;) {
-        if (piece.p[i] == '\n' && s->was_cr) {
+    const char *p = piece.p, *end = p + piece.n, *whole = p;
+    const char *cr = memchr(p, '\r', piece.n);     /* the next one; mostly there is none */
+    while (p < end) {
+        const char *line = p, *stop = p;
+        if (*p == '\n' && s->was_cr) {
             s->was_cr = false;
-            i++;
+            p++;
             if (s->was_boundary)
-                whole = i;
+                whole = p;
             continue;
         }
-        const char *end = line_end(piece.p + i, piece.n - i);
-        size_t n = end != NULL ? (size_t)(end - piece.p) - i : piece.n - i;
-        if (s->line_n < sizeof s->line) {
-            size_t room = sizeof s->line - s->line_n;
-            memcpy(s->line + s->line_n, piece.p + i, n < room ? n : room);
+        if (*p != '\n') {
+            if (cr != NULL && cr < p)
+                cr = memchr(p, '\r', (size_t)(end - p));
+            stop = memchr(p, '\n', (size_t)(end - p));
+            if (cr != NULL && (stop == NULL || cr < stop))
+                stop = cr;
         }
-        s->line_n += n;
-        i += n;
-        if (n > 0)
+        size_t n = (size_t)((stop != NULL ? stop : end) - p), have = n;
+        if (stop == NULL || s->line_n > 0) {
+            /* The line comes in pieces: its beginning is kept. */
+            size_t room = s->line_n < sizeof s->line ? sizeof s->line - s->line_n : 0;
+            if (room > 0)
+                memcpy(s->line + s->line_n, p, n < room ? n : room);
+            s->line_n += n;
+            line = s->line;
+            have = s->line_n < sizeof s->line ? s->line_n : sizeof s->line;
+            n = s->line_n;
+        }
+        if (p != stop)
             s->was_boundary = s->was_cr = false;
-        if (end == NULL)
+        if (stop == NULL)
             break;
-        s->was_cr = *end == '\r';
-        i++;
-        s->was_boundary = s->line_n == 0;
-        if (s->was_boundary)
-            whole = i;
+        s->was_cr = *stop == '\r';
+        p = stop + 1;
+        s->was_boundary = n == 0;
+        if (n == 0)
+            whole = p;
         else
-            line_look(s);
+            line_look(s, line, have, n);
         s->line_n = 0;
     }
-    return whole;
+    return (size_t)(whole - piece.p);
 }
 
 static bool hold(struct relay *s, struct pd_str bytes)
