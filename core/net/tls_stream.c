@@ -7,7 +7,6 @@
 #include "base/str.h"
 
 #include <openssl/err.h>
-#include <openssl/x509v3.h>
 
 #define CLOSE_NS (5 * PD_SEC)
 #define DRAIN_NS (1 * PD_SEC)
