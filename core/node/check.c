@@ -3,6 +3,7 @@
  * built and thrown away again, so that check and start cannot differ. */
 #include "node/check.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include <pdplane/role.h>
@@ -79,6 +80,55 @@ static void check_listen(const struct pd_node_conf *c, struct pd_loop *loop,
         if (!pd_peers_can_dial(loop, pd_str_from(p->address)))
             pd_conf_error(report, p->place.file, p->place.line,
                           "\"%s\" is no address of a peer\nwrite HOST:PORT or unix:PATH", p->address);
+    }
+}
+
+/* ---- what units say of where they stand ------------------------------------------------ */
+
+struct site {
+    struct pd_unit_site pub;
+    const struct pd_mods *mods;
+};
+
+static bool site_has_unit(const struct pd_unit_site *pub, uint32_t kind, const char *name)
+{
+    const struct pd_mods *mods = ((const struct site *)(const void *)pub)->mods;
+    const struct pd_mod_unit *u = pd_mods_unit(mods, kind, name);
+    return u != NULL && pd_mods_is_wanted(mods, u);
+}
+
+static void check_unit(const struct pd_conf_unit *u, const struct site *site, struct pd_conf_report *report)
+{
+    const struct pd_unit *unit = ((const struct pd_mod_unit *)u->unit)->unit;
+    struct pd_err err = { 0 };
+    bool has = unit->size >= offsetof(struct pd_unit, check_site) + sizeof unit->check_site;
+    if (has && unit->check_site != NULL && unit->check_site(u->conf, &site->pub, &err) != PD_OK)
+        pd_conf_report_add(report, &err, u->place.file, u->place.line);
+}
+
+static void check_units(const struct pd_node *node, struct pd_conf_report *report)
+{
+    const struct pd_node_conf *c = node->root;
+    /* Each item of a list has a unit, at some place. */
+    const struct {
+        const struct pd_conf_list *list;
+        size_t at;
+    } lists[] = {
+        { &c->roles, 0 }, { &c->transports, 0 }, { &c->exporters, 0 }, { &c->codecs, 0 },
+        { &c->engines, offsetof(struct pd_node_engine_conf, unit) },
+        { &c->endpoints, offsetof(struct pd_node_endpoint_conf, unit) },
+        { &c->discovery, offsetof(struct pd_node_discovery_conf, unit) },
+    };
+    const struct site site = {
+        .pub = { .size = sizeof site.pub, .flags = c->link.tls != NULL ? PD_SITE_LINK_TLS : 0,
+                 .has_unit = site_has_unit },
+        .mods = node->mods,
+    };
+    for (size_t k = 0; k < sizeof lists / sizeof lists[0]; k++) {
+        for (uint64_t i = 0; i < lists[k].list->count; i++) {
+            const char *item = PD_CONF_ITEM(lists[k].list, char, i);
+            check_unit((const struct pd_conf_unit *)(const void *)(item + lists[k].at), &site, report);
+        }
     }
 }
 
@@ -166,6 +216,7 @@ pd_status pd_node_conf_check(struct pd_conf *conf, struct pd_mods *mods, struct 
     pd_host_init(&node->host);
     check_roles(conf, node->root, report);
     check_listen(node->root, loop, report);
+    check_units(node, report);
     check_tls(node, report);
     check_endpoints(node, report);
     check_discovery(node, report);

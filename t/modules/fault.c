@@ -188,7 +188,7 @@ static const struct pd_transport_ops fault_ops = {
 static const struct pd_unit fault_units[] = {
     PD_UNIT(.kind = PD_KIND_TRANSPORT, .name = "tcp_fault", .ops = &fault_ops.head,
             .options = fault_options, .conf_size = sizeof(struct fault_conf),
-            .summary = "tcp with faults on purpose, for tests.", .check = pd_tcp_check),
+            .summary = "tcp with faults on purpose, for tests.", .check = pd_tcp_check, .check_site = pd_tcp_check_site),
     PD_UNIT_END
 };
 

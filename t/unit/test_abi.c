@@ -43,10 +43,13 @@ static void test_module(void **state)
     OFFSET(pd_module, units, 40);
     OFFSET(pd_module, host, 48);
     OFFSET(pd_module, unload, 64);
-    SIZE(pd_unit, 64);
+    SIZE(pd_unit, 72);
     OFFSET(pd_unit, ops, 16);
     OFFSET(pd_unit, conf_size, 32);
     OFFSET(pd_unit, check, 56);
+    OFFSET(pd_unit, check_site, 64);
+    SIZE(pd_unit_site, 16);
+    OFFSET(pd_unit_site, has_unit, 8);
     SIZE(pd_instance_ctx, 72);
     OFFSET(pd_instance_ctx, host, 40);
 }

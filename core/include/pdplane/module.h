@@ -63,6 +63,18 @@ struct pd_ops_head {
 };
 #define PD_OPS(type_, version_) { (uint32_t)sizeof(struct type_), (version_) }
 
+enum {
+    PD_SITE_LINK_TLS = 1u << 0  /* links between nodes use TLS */
+};
+
+/* What a unit may ask about the configuration that it stands in. */
+struct pd_unit_site {
+    uint32_t size;
+    uint32_t flags;            /* PD_SITE_* */
+    /* Whether a unit of this kind and name is loaded. */
+    bool (*has_unit)(const struct pd_unit_site *site, uint32_t kind, const char *name);
+};
+
 /* One thing that a module provides.  All units of a module have the same size. */
 struct pd_unit {
     uint32_t size;             /* PD_UNIT sets it; 0 ends the list */
@@ -78,6 +90,8 @@ struct pd_unit {
      * `pdplane -t`.  Returns PD_OK, or fills err.  Must not open, connect or
      * allocate anything that stays.  May be NULL. */
     pd_status (*check)(const void *conf, struct pd_err *err);
+    /* As check, for what depends on the rest of the configuration; after it. */
+    pd_status (*check_site)(const void *conf, const struct pd_unit_site *site, struct pd_err *err);
 };
 #define PD_UNIT(...) { .size = (uint32_t)sizeof(struct pd_unit), __VA_ARGS__ }
 #define PD_UNIT_END { .size = 0 }

@@ -5,6 +5,7 @@
 #include <pdplane/host.h>
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,6 +76,15 @@ const struct pd_option_name pd_tcp_tls_names[] = {
     { NULL, 0 },
 };
 
+static pd_status no_tls(struct pd_err *err)
+{
+    pd_xp_fail(err, PD_EINVAL, "tls is \"required\", but the node has no link.tls");
+    if (err != NULL)
+        snprintf(err->hint, sizeof err->hint, "set certificate, key and ca in link = { tls = { }; };, "
+                                              "or tls to \"link\" or \"off\" here");
+    return PD_EINVAL;
+}
+
 static pd_status choose_tls(const struct pd_instance_ctx *ctx, uint32_t how, struct pd_xp_tls *out,
                             struct pd_err *err)
 {
@@ -95,8 +105,7 @@ static pd_status choose_tls(const struct pd_instance_ctx *ctx, uint32_t how, str
     if (out->in != NULL && out->out != NULL) {
         out->net = net;
     } else if (how == PD_TCP_TLS_REQUIRED) {
-        pd_xp_fail(err, PD_EINVAL, "tls is \"required\", but the node has no link.tls");
-        return PD_EINVAL;
+        return no_tls(err);
     }
     return PD_OK;
 }
@@ -106,6 +115,21 @@ pd_status pd_tcp_check(const void *conf, struct pd_err *err)
     struct pd_addr here, told;
 
     return addresses(conf, &here, &told, err);
+}
+
+pd_status pd_tcp_check_site(const void *conf, const struct pd_unit_site *site, struct pd_err *err)
+{
+    const struct pd_tcp_conf *c = conf;
+
+    if (c->tls == PD_TCP_TLS_REQUIRED && (site->flags & PD_SITE_LINK_TLS) == 0)
+        return no_tls(err);
+    if (c->codec != NULL && !site->has_unit(site, PD_KIND_CODEC, c->codec)) {
+        pd_xp_fail(err, PD_ENOENT, "there is no codec \"%s\"", c->codec);
+        if (err != NULL)
+            snprintf(err->hint, sizeof err->hint, "add its module to load = [ ... ];");
+        return PD_ENOENT;
+    }
+    return PD_OK;
 }
 
 pd_status pd_tcp_create(const struct pd_instance_ctx *ctx, const struct pd_tcp_conf *conf,

@@ -21,7 +21,7 @@ static const struct pd_unit tcp_units[] = {
     PD_UNIT(.kind = PD_KIND_TRANSPORT, .name = "tcp", .ops = &tcp_ops.head,
             .options = tcp_options, .conf_size = sizeof(struct pd_tcp_conf),
             .summary = "Moves KV between nodes over TCP connections of its own.",
-            .check = pd_tcp_check),
+            .check = pd_tcp_check, .check_site = pd_tcp_check_site),
     PD_UNIT_END
 };
 

@@ -72,6 +72,7 @@ extern const struct pd_option_name pd_tcp_tls_names[];
  * PD_OK or PD_EINVAL. */
 pd_status pd_tcp_addr(const char *text, bool needs_port, struct pd_addr *out);
 pd_status pd_tcp_check(const void *conf, struct pd_err *err);
+pd_status pd_tcp_check_site(const void *conf, const struct pd_unit_site *site, struct pd_err *err);
 pd_status pd_tcp_create(const struct pd_instance_ctx *ctx, const struct pd_tcp_conf *conf,
                         const struct pd_xp_hooks *hooks, struct pd_transport **out,
                         struct pd_err *err);
