@@ -19,6 +19,7 @@
 #include <string.h>
 
 #define FILE_MAX (1024 * 1024)
+#define PASSPHRASE_MAX 1000     /* OpenSSL has room for 1024 */
 #define CHAIN_MAX 10
 #define CA_MAX 1000
 #define CHECK_NS (3 * PD_SEC)
@@ -46,26 +47,32 @@ static const char *fail_text(enum pd_tls_fail fail)
 /* ---- files ---- */
 
 struct files {
-    struct pd_buf certificate, key, ca;
+    struct pd_buf certificate, key, ca, passphrase;
     uint8_t digest[PD_SHA256_BYTES];
 };
 
+static void secret_fini(struct pd_buf *b)
+{
+    if (b->base != NULL)
+        pd_secret_wipe(b->base, b->cap);
+    pd_buf_fini(b);
+}
+
 static void files_fini(struct files *f)
 {
-    if (f->key.base != NULL)
-        pd_secret_wipe(f->key.base, f->key.cap);
+    secret_fini(&f->key);
+    secret_fini(&f->passphrase);
     pd_buf_fini(&f->certificate);
-    pd_buf_fini(&f->key);
     pd_buf_fini(&f->ca);
 }
 
 static pd_status digest_of(struct files *f)
 {
     struct pd_sha256 *h = pd_sha256_create();
-    const struct pd_buf *all[] = { &f->certificate, &f->key, &f->ca };
+    const struct pd_buf *all[] = { &f->certificate, &f->key, &f->ca, &f->passphrase };
     pd_status st = h != NULL ? PD_OK : PD_ENOMEM;
 
-    for (size_t i = 0; i < 3 && st == PD_OK; i++) {
+    for (size_t i = 0; i < sizeof all / sizeof all[0] && st == PD_OK; i++) {
         uint64_t n = all[i]->n;
         st = pd_sha256_update(h, &n, sizeof n);
         if (st == PD_OK && n > 0)
@@ -77,6 +84,16 @@ static pd_status digest_of(struct files *f)
     return st;
 }
 
+static pd_status passphrase_read(const char *path, struct pd_buf *out, struct pd_err *err)
+{
+    pd_status st = pd_file_read_secret(path, PASSPHRASE_MAX, out, err);
+
+    if (st != PD_OK || (out->n > 0 && memchr(out->p, '\0', out->n) == NULL))
+        return st;
+    pd_err_set(err, PD_EINVAL, "\"%s\" %s", path, out->n == 0 ? "is empty" : "contains a zero byte");
+    return pd_err_hint(err, "it holds the passphrase of the key, and nothing else");
+}
+
 static pd_status files_read(const struct pd_tls_conf *c, struct files *f, struct pd_err *err)
 {
     pd_status st = PD_OK;
@@ -84,10 +101,13 @@ static pd_status files_read(const struct pd_tls_conf *c, struct files *f, struct
     pd_buf_init(&f->certificate, FILE_MAX);
     pd_buf_init(&f->key, FILE_MAX);
     pd_buf_init(&f->ca, FILE_MAX);
+    pd_buf_init(&f->passphrase, PASSPHRASE_MAX);
     if (c->certificate != NULL)
         st = pd_file_read(c->certificate, FILE_MAX, &f->certificate, err);
     if (st == PD_OK && c->key != NULL)
         st = pd_file_read_secret(c->key, FILE_MAX, &f->key, err);
+    if (st == PD_OK && c->passphrase != NULL)
+        st = passphrase_read(c->passphrase, &f->passphrase, err);
     if (st == PD_OK && c->ca != NULL)
         st = pd_file_read(c->ca, FILE_MAX, &f->ca, err);
     if (st == PD_OK)
@@ -104,6 +124,25 @@ static int no_passphrase(char *buf, int size, int rw, void *arg)
     (void)rw;
     (void)arg;
     return 0;
+}
+
+/* OpenSSL asks for the passphrase of an encrypted key.  It is never left to ask
+ * a terminal. */
+struct asked {
+    const struct pd_buf *passphrase;
+    bool is_asked;
+};
+
+static int tell_passphrase(char *buf, int size, int rw, void *arg)
+{
+    struct asked *a = arg;
+
+    (void)rw;
+    a->is_asked = true;
+    if (a->passphrase->n == 0 || a->passphrase->n > (size_t)size)
+        return -1;
+    memcpy(buf, a->passphrase->p, a->passphrase->n);
+    return (int)a->passphrase->n;
 }
 
 /* The end of a PEM file is an error of OpenSSL's too. */
@@ -141,14 +180,21 @@ static pd_status use_certificate(SSL_CTX *ctx, const struct pd_tls_conf *c, cons
 static pd_status use_key(SSL_CTX *ctx, const struct pd_tls_conf *c, const struct files *f,
                          struct pd_err *err)
 {
+    struct asked asked = { &f->passphrase, false };
     BIO *in = BIO_new_mem_buf(f->key.p, (int)f->key.n);
-    EVP_PKEY *key = in == NULL ? NULL : PEM_read_bio_PrivateKey(in, NULL, no_passphrase, NULL);
+    EVP_PKEY *key = in == NULL ? NULL : PEM_read_bio_PrivateKey(in, NULL, tell_passphrase, &asked);
     int ok = key != NULL;
 
     BIO_free(in);
-    if (!ok) {
+    if (!ok && asked.is_asked && c->passphrase == NULL) {
+        pd_err_set(err, PD_EINVAL, "the private key in %s has a passphrase", c->key);
+        pd_err_hint(err, "set key_passphrase_file to a file of mode 0640 or less that holds it");
+    } else if (!ok && asked.is_asked) {
+        pd_err_set(err, PD_EINVAL, "the passphrase in %s does not open the private key in %s",
+                   c->passphrase, c->key);
+        pd_err_hint(err, "openssl pkey -in KEY -passin file:PASSPHRASE -noout tells whether it does");
+    } else if (!ok) {
         pd_err_set(err, PD_EINVAL, "%s holds no usable private key in PEM form", c->key);
-        pd_err_hint(err, "keys with a passphrase cannot be used");
     } else if (SSL_CTX_use_PrivateKey(ctx, key) != 1 || SSL_CTX_check_private_key(ctx) != 1) {
         ok = 0;
         pd_err_set(err, PD_EINVAL, "the key in %s does not belong to the certificate in %s", c->key,
@@ -278,7 +324,7 @@ static bool copy(const char **member)
 static bool copy_conf(struct pd_tls *tls, const struct pd_tls_conf *c)
 {
     const char **all[] = { &tls->conf.what, &tls->conf.certificate, &tls->conf.key, &tls->conf.ca,
-                           &tls->conf.name, &tls->conf.alpn };
+                           &tls->conf.passphrase, &tls->conf.name, &tls->conf.alpn };
     bool ok = true;
 
     tls->conf = *c;
@@ -300,6 +346,8 @@ static pd_status check_conf(const struct pd_tls_conf *c, struct pd_err *err)
 {
     if ((c->certificate == NULL) != (c->key == NULL))
         return pd_err_set(err, PD_EINVAL, "certificate and key must be given together");
+    if (c->passphrase != NULL && c->key == NULL)
+        return pd_err_set(err, PD_EINVAL, "key_passphrase_file is given, but no key");
     if (c->is_server && c->certificate == NULL)
         return pd_err_set(err, PD_EINVAL, "a TLS listener needs a certificate and its key");
     if (!c->is_server && c->name == NULL && c->ca == NULL)
@@ -388,7 +436,7 @@ void pd_tls_destroy(struct pd_tls *tls)
     pd_free(tls->gather);
     pd_buf_fini(&tls->spare);
     const char *all[] = { tls->conf.what, tls->conf.certificate, tls->conf.key, tls->conf.ca,
-                          tls->conf.name, tls->conf.alpn };
+                          tls->conf.passphrase, tls->conf.name, tls->conf.alpn };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         pd_free((void *)(uintptr_t)all[i]);
     pd_free(tls);

@@ -48,7 +48,8 @@ struct pd_tls_conf {
     bool is_server;
     const char *what;           /* what it is for, in log lines: "clients" */
     const char *certificate;    /* PEM: own certificate first, then the chain; a server needs one */
-    const char *key;            /* PEM, mode 0640 or less, not encrypted; with certificate */
+    const char *key;            /* PEM, mode 0640 or less; with certificate */
+    const char *passphrase;     /* file with that of the key, mode 0640 or less; NULL: it has none */
     const char *ca;             /* PEM: authorities of the other side.  Server: clients must show a
                                  * certificate; NULL: none is asked for.  Client: NULL: the system's */
     const char *name;           /* DNS name or address that the other side's certificate must have;

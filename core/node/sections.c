@@ -44,6 +44,11 @@ static const struct pd_option_name format_names[] = {
     PD_OPT_STRING(key, struct pd_node_tls_conf, member, NULL, \
                   .flags = PD_OPT_PATH | PD_OPT_NONEMPTY, __VA_ARGS__)
 
+#define KEY_PASSPHRASE \
+    TLS_PATH("key_passphrase_file", passphrase, \
+             .help = "File of mode 0640 or less with the passphrase of the private key, when it has one. It " \
+                     "is read again together with the key; nobody is ever asked for it.")
+
 static const struct pd_option listen_tls_rows[] = {
     PD_OPT_STRING("certificate", struct pd_node_tls_conf, certificate, NULL,
                   .flags = PD_OPT_PATH | PD_OPT_NONEMPTY | PD_OPT_REQUIRED,
@@ -52,6 +57,7 @@ static const struct pd_option listen_tls_rows[] = {
     PD_OPT_STRING("key", struct pd_node_tls_conf, key, NULL,
                   .flags = PD_OPT_PATH | PD_OPT_NONEMPTY | PD_OPT_REQUIRED,
                   .help = "PEM file with the private key, of mode 0640 or less."),
+    KEY_PASSPHRASE,
     TLS_PATH("ca", ca, .help = "PEM file of authorities. When given, only clients with a certificate of "
                                "one of them are served."),
     PD_OPT_STRING("name", struct pd_node_tls_conf, name, NULL, .flags = PD_OPT_NONEMPTY,
@@ -66,6 +72,7 @@ static const struct pd_option endpoint_tls_rows[] = {
                   .help = "Name that the server's certificate must have; when absent, the host of url."),
     TLS_PATH("certificate", certificate, .help = "PEM file with a certificate to show to the server."),
     TLS_PATH("key", key, .help = "PEM file with its private key, of mode 0640 or less."),
+    KEY_PASSPHRASE,
     PD_OPT_PLACE(struct pd_node_tls_conf, place),
     PD_OPT_END
 };
@@ -78,6 +85,7 @@ static const struct pd_option link_tls_rows[] = {
     PD_OPT_STRING("key", struct pd_node_tls_conf, key, NULL,
                   .flags = PD_OPT_PATH | PD_OPT_NONEMPTY | PD_OPT_REQUIRED,
                   .help = "PEM file with its private key, of mode 0640 or less."),
+    KEY_PASSPHRASE,
     PD_OPT_STRING("ca", struct pd_node_tls_conf, ca, NULL,
                   .flags = PD_OPT_PATH | PD_OPT_NONEMPTY | PD_OPT_REQUIRED,
                   .help = "PEM file of the authorities of all nodes' certificates; use one that signs for "

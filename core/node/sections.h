@@ -23,6 +23,7 @@ enum {
 struct pd_node_tls_conf {
     const char *certificate;
     const char *key;
+    const char *passphrase;     /* the file with it; NULL: the key has none */
     const char *ca;
     const char *name;
     struct pd_conf_place place;

@@ -16,7 +16,8 @@ static pd_status make(struct pd_node *node, const struct pd_node_tls_conf *c, bo
                       const char *what, const char *alpn, struct pd_tls **out, struct pd_err *err)
 {
     struct pd_tls_conf conf = { .is_server = is_server, .what = what, .certificate = c->certificate,
-                                .key = c->key, .ca = c->ca, .name = c->name, .alpn = alpn };
+                                .key = c->key, .passphrase = c->passphrase, .ca = c->ca,
+                                .name = c->name, .alpn = alpn };
     return pd_node_at_place(err, &c->place, pd_tls_create(node->loop, node->log, &conf, out, err));
 }
 

@@ -59,7 +59,7 @@ sub until_true {
 sub modules_folder {
     return $modules if defined $modules;
     $modules = folder() . '/modules';
-    mkdir $modules or die "$modules: $!";
+    -d $modules or mkdir $modules or die "$modules: $!";
     for my $dir (module_dirs(), test_module_dir()) {
         for my $so (glob "$dir/*.so") {
             my ($name) = $so =~ m{([^/]+)$};
