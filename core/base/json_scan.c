@@ -17,6 +17,7 @@
 #include <stdio.h>
 
 #define SEGMENT_BYTES 128       /* longest key on a path */
+#define CLEAR_STEP 16u
 
 struct segment {
     const char *p;
@@ -40,12 +41,19 @@ struct level {
     bool is_object;
 };
 
-#define FIRST_LENGTHS 32u      /* longer first keys share the last place */
+#define KEY_KINDS 32u           /* longer keys share the last place; letters share by their low bits */
+
+/* The paths whose segment at one place is a key, by what is quickly told of it. */
+struct keys {
+    uint64_t of_length[KEY_KINDS];
+    uint64_t of_letter[KEY_KINDS];                  /* the first one; empty keys are in place 0 */
+};
 
 struct pd_json_paths {
     size_t n;
     uint64_t of_length[PD_JSON_MAX_SEGMENTS + 1];   /* paths by number of segments */
-    uint64_t first[FIRST_LENGTHS];                  /* paths by length of their first key */
+    struct keys keys[PD_JSON_MAX_SEGMENTS];
+    uint64_t elements[PD_JSON_MAX_SEGMENTS];        /* paths whose segment there is an element */
     uint64_t families;                              /* paths that are a family of keys */
     uint64_t many;                                  /* these, and those with an element on them */
     struct path paths[PD_JSON_MAX_PATHS];
@@ -127,6 +135,23 @@ static pd_status compile_path(struct path *path, const char *p)
     return PD_OK;
 }
 
+static uint32_t letter_of(const char *p, size_t n)
+{
+    return n == 0 ? 0 : (unsigned char)p[0] % KEY_KINDS;
+}
+
+static void index_segment(struct pd_json_paths *out, const struct segment *segment, uint32_t at,
+                          uint64_t bit)
+{
+    if (segment->is_element) {
+        out->elements[at] |= bit;
+        out->many |= bit;
+    } else if (!segment->is_family) {
+        out->keys[at].of_length[PD_MIN(segment->n, KEY_KINDS - 1)] |= bit;
+        out->keys[at].of_letter[letter_of(segment->p, segment->n)] |= bit;
+    }
+}
+
 static pd_status compile_paths(struct pd_json_paths *out, const char *const *paths, size_t n)
 {
     if (n > PD_JSON_MAX_PATHS)
@@ -134,7 +159,8 @@ static pd_status compile_paths(struct pd_json_paths *out, const char *const *pat
     out->n = n;
     out->families = out->many = 0;
     memset(out->of_length, 0, sizeof out->of_length);
-    memset(out->first, 0, sizeof out->first);
+    memset(out->keys, 0, sizeof out->keys);
+    memset(out->elements, 0, sizeof out->elements);
     for (size_t i = 0; i < n; i++) {
         struct path *path = &out->paths[i];
         uint64_t bit = (uint64_t)1 << i;
@@ -143,10 +169,8 @@ static pd_status compile_paths(struct pd_json_paths *out, const char *const *pat
         out->of_length[path->n] |= bit;
         if (path->n > 0 && path->segments[0].is_family)
             out->families |= bit;
-        else if (path->n > 0 && !path->segments[0].is_element)
-            out->first[PD_MIN(path->segments[0].n, FIRST_LENGTHS - 1)] |= bit;
         for (uint32_t k = 0; k < path->n; k++)
-            out->many |= path->segments[k].is_element ? bit : 0;
+            index_segment(out, &path->segments[k], k, bit);
     }
     out->many |= out->families;
     return PD_OK;
@@ -317,13 +341,13 @@ static uint64_t match_key(const struct scan *s, uint64_t live, uint32_t at, stru
                 memcmp(segment->p, key.p, segment->n) == 0)
                 matched |= (uint64_t)1 << i;
         }
-        live &= s->paths->first[PD_MIN(key.n, FIRST_LENGTHS - 1)];
     }
+    live &= s->paths->keys[at].of_length[PD_MIN(key.n, KEY_KINDS - 1)] &
+            s->paths->keys[at].of_letter[letter_of(key.p, key.n)];
     for (uint64_t left = live; left != 0; left &= left - 1) {
         int i = __builtin_ctzll(left);
         const struct segment *segment = &s->paths->paths[i].segments[at];
-        if (segment->n == key.n && !segment->is_element &&
-            (key.n == 0 || (segment->p[0] == key.p[0] && memcmp(segment->p, key.p, key.n) == 0)))
+        if (segment->n == key.n && (key.n == 0 || memcmp(segment->p, key.p, key.n) == 0))
             matched |= (uint64_t)1 << i;
     }
     return matched;
@@ -331,13 +355,7 @@ static uint64_t match_key(const struct scan *s, uint64_t live, uint32_t at, stru
 
 static uint64_t match_element(const struct scan *s, uint64_t live, uint32_t at)
 {
-    uint64_t matched = 0;
-    for (uint64_t left = live; left != 0; left &= left - 1) {
-        int i = __builtin_ctzll(left);
-        if (s->paths->paths[i].segments[at].is_element)
-            matched |= (uint64_t)1 << i;
-    }
-    return matched;
+    return live & s->paths->elements[at];
 }
 
 /* Of the paths in `mask`, those with exactly n segments. */
@@ -499,8 +517,10 @@ pd_status pd_json_scan_paths(struct pd_str doc, const struct pd_json_limits *lim
     s.each_arg = arg;
     s.error = error;
     s.status = PD_OK;
-    for (size_t i = 0; i < paths->n; i++)
-        values[i] = (struct pd_json_value){ .type = PD_JSON_NONE };
+    _Static_assert(PD_JSON_NONE == 0, "values begin as zeros");
+    /* In pieces, because for many bytes memset takes an instruction that begins slowly. */
+    for (size_t i = 0; i < paths->n; i += CLEAR_STEP)
+        memset(values + i, 0, PD_MIN(paths->n - i, (size_t)CLEAR_STEP) * sizeof values[0]);
     const char *p = scan_value(&s, skip_space(s.start, s.end));
     if (p == NULL)
         return s.status;

@@ -87,12 +87,9 @@ static bool is_host(struct pd_str s)
 {
     if (s.n == 0 || s.n > 255)
         return false;
-    for (size_t i = 0; i < s.n; i++) {
-        char c = s.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == ':' || c == '-' ||
-              (c >= 'A' && c <= 'Z') || c == '_' || c == '[' || c == ']' || c == '%'))
+    for (size_t i = 0; i < s.n; i++)
+        if (!pd_http1_is((unsigned char)s.p[i], PD_HTTP1_AUTHORITY))
             return false;
-    }
     return true;
 }
 
@@ -103,37 +100,60 @@ static bool is_ours(struct pd_str name)
         PD_STR("keep-alive"), PD_STR("upgrade"), PD_STR("te"), PD_STR("trailer"), PD_STR("expect"),
         PD_STR("proxy-connection"), PD_STR("proxy-authorization"),
     };
+    static const uint32_t lengths = 1u << 2 | 1u << 4 | 1u << 6 | 1u << 7 | 1u << 10 | 1u << 14 |
+                                    1u << 16 | 1u << 17 | 1u << 19;
 
+    if (name.n > 19 || (lengths >> name.n & 1) == 0)
+        return false;
     for (size_t i = 0; i < PD_ARRAY_LEN(names); i++)
         if (name.n == names[i].n && pd_str_eq_nocase(name, names[i]))
             return true;
     return false;
 }
 
+static char *put(char *to, struct pd_str s)
+{
+    memcpy(to, s.p, s.n);
+    return to + s.n;
+}
+
+/* Bytes that a head has at most. */
+static size_t head_room(const struct pd_http_call_opts *o)
+{
+    size_t n = o->target.n + o->host.n + 96;
+
+    for (size_t i = 0; i < o->n_headers; i++)
+        n += o->headers[i].name.n + o->headers[i].value.n + 4;
+    return n;
+}
+
 static pd_status put_head(struct pd_http_call *call, const struct pd_http_call_opts *o,
                           uint64_t length)
 {
     struct pd_buf *b = &call->head;
+    pd_status status;
+    char *to;
 
     if (o->method == PD_HTTP_OTHER || (unsigned)o->method >= PD_HTTP_METHODS ||
         !is_target(o->target) || !is_host(o->host))
         return PD_EINVAL;
-    (void)pd_buf_append_cstr(b, pd_http_method_name(o->method));
-    (void)pd_buf_append_char(b, ' ');
-    (void)pd_buf_append_str(b, o->target);
-    (void)pd_buf_append_cstr(b, " HTTP/1.1\r\nhost: ");
-    (void)pd_buf_append_str(b, o->host);
-    (void)pd_buf_append(b, "\r\n", 2);
+    status = pd_buf_reserve(b, head_room(o));
+    if (status != PD_OK)
+        return status;
+    to = put(pd_buf_tail(b), pd_str_from(pd_http_method_name(o->method)));
+    *to++ = ' ';
+    to = put(put(to, o->target), PD_STR(" HTTP/1.1\r\nhost: "));
+    to = put(put(to, o->host), PD_STR("\r\n"));
     for (size_t i = 0; i < o->n_headers; i++) {
-        if (o->headers[i].name.n > PD_HTTP1_NAME || !pd_http1_is_name(o->headers[i].name) || !pd_http_is_value(o->headers[i].value))
+        struct pd_str name = o->headers[i].name, value = o->headers[i].value;
+        if (name.n > PD_HTTP1_NAME || !pd_http1_is_name(name) || !pd_http_is_value(value))
             return PD_EINVAL;
-        if (is_ours(o->headers[i].name))
+        if (is_ours(name))
             continue;
-        (void)pd_buf_append_str(b, o->headers[i].name);
-        (void)pd_buf_append(b, ": ", 2);
-        (void)pd_buf_append_str(b, o->headers[i].value);
-        (void)pd_buf_append(b, "\r\n", 2);
+        to = put(put(to, name), PD_STR(": "));
+        to = put(put(to, value), PD_STR("\r\n"));
     }
+    b->n = (size_t)(to - b->p);
     if (length > 0 || o->method == PD_HTTP_POST || o->method == PD_HTTP_PUT ||
         o->method == PD_HTTP_PATCH) {
         (void)pd_buf_append_str(b, PD_STR("content-length: "));

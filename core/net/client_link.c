@@ -233,7 +233,7 @@ void pd_http_link_assign(struct pd_http_link *l, struct pd_http_call *call)
     l->call = call;
     call->conn = l;
     set_state(l, PD_HTTP_LINK_BUSY);
-    pd_http1_reset(&call->parser);
+    /* Nothing was read for it yet: one that is sent again has got no byte. */
     if (call->is_head)
         pd_http1_expect_no_body(&call->parser);
     send_request(l);

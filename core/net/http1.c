@@ -136,10 +136,69 @@ static enum pd_http_reject too_long(const struct pd_http1 *p, size_t line)
     return PD_HTTP_REJECT_NONE;
 }
 
-static enum pd_http1_event next_head(struct pd_http1 *p, const char *data, size_t n, size_t *used)
+/* Another protocol on this port, such as TLS, is told at its first byte. */
+static bool is_first_byte(char c)
+{
+    return pd_http1_is((unsigned char)c, PD_HTTP1_TOKEN) || c == '\r' || c == '\n';
+}
+
+static enum pd_http1_event refuse_first_byte(struct pd_http1 *p)
+{
+    return pd_http1_refuse(p, p->is_response ? PD_HTTP_REJECT_STATUS_LINE
+                                             : PD_HTTP_REJECT_REQUEST_LINE);
+}
+
+/* Bytes of the whole head that begins at data, when all of it is there and no
+ * limit is near; 0: it is read line by line. */
+static size_t whole_head(const char *data, size_t n)
 {
     size_t at = 0;
 
+    n = n < PD_HTTP1_LINE ? n : PD_HTTP1_LINE;
+    while (at < n) {
+        const char *lf = memchr(data + at, '\n', n - at);
+        /* An empty line in front of a head is the other way's. */
+        if (lf == NULL || lf - data < 2)
+            return 0;
+        if (lf == data + at + 1)
+            return at + 2;
+        at = (size_t)(lf - data) + 1;
+    }
+    return 0;
+}
+
+/* The same for a head that is there as a whole: it is copied once. */
+static enum pd_http1_event take_head(struct pd_http1 *p, const char *data, size_t n, size_t *used)
+{
+    char *text;
+    bool is_last = false;
+
+    if (!is_first_byte(data[0]))
+        return refuse_first_byte(p);
+    if (pd_buf_reserve(&p->text, n + PD_HTTP1_SLACK) != PD_OK)
+        return pd_http1_refuse(p, PD_HTTP_REJECT_MEMORY);
+    text = p->text.p;
+    memcpy(text, data, n);
+    while (!is_last) {
+        const char *lf = memchr(text + p->line_start, '\n', n - p->line_start);
+        p->text.n = (size_t)(lf - text) + 1;
+        enum pd_http_reject reject = take_line(p, &is_last);
+        if (reject != PD_HTTP_REJECT_NONE) {
+            *used = p->text.n;
+            return pd_http1_refuse(p, reject);
+        }
+    }
+    *used = n;
+    p->state = PD_HTTP1_S_READY;
+    return PD_HTTP1_HEAD_DONE;
+}
+
+static enum pd_http1_event next_head(struct pd_http1 *p, const char *data, size_t n, size_t *used)
+{
+    size_t at = 0, whole = p->text.n == 0 ? whole_head(data, n) : 0;
+
+    if (whole > 0)
+        return take_head(p, data, whole, used);
     while (at < n) {
         const char *lf = memchr(data + at, '\n', n - at);
         size_t piece = lf != NULL ? (size_t)(lf - data) + 1 - at : n - at;
@@ -156,11 +215,8 @@ static enum pd_http1_event next_head(struct pd_http1 *p, const char *data, size_
             return pd_http1_refuse(p, PD_HTTP_REJECT_MEMORY);
         at += piece;
         *used = at;
-        /* Another protocol on this port, such as TLS, is told at its first byte. */
-        if (!pd_http1_is((unsigned char)p->text.p[0], PD_HTTP1_TOKEN) && p->text.p[0] != '\r' &&
-            p->text.p[0] != '\n')
-            return pd_http1_refuse(p, p->is_response ? PD_HTTP_REJECT_STATUS_LINE
-                                                     : PD_HTTP_REJECT_REQUEST_LINE);
+        if (!is_first_byte(p->text.p[0]))
+            return refuse_first_byte(p);
         reject = too_long(p, line);
         if (reject != PD_HTTP_REJECT_NONE)
             return pd_http1_refuse(p, reject);

@@ -38,7 +38,14 @@ static bool split_absolute(struct pd_str target, struct pd_str *authority, struc
 static bool path_is_plain(struct pd_str path)
 {
     size_t from = 1;
+    bool is_odd = false;
 
+    /* Most paths have nothing to look at closely. */
+    for (size_t i = 1; i < path.n; i++)
+        is_odd |= path.p[i] == '.' || path.p[i] == '\\' ||
+                  (path.p[i] == '/' && path.p[i - 1] == '/');
+    if (!is_odd)
+        return true;
     for (size_t i = 1; i <= path.n; i++) {
         size_t n = i - from;
         if (i < path.n && path.p[i] == '\\')

@@ -12,7 +12,8 @@ enum {
     PD_HTTP1_TARGET = 4,    /* 0x21..0x7e but '#' */
     PD_HTTP1_HEX = 8,
     PD_HTTP1_HOSTNAME = 16, /* letters, digits, and what a host may hold besides */
-    PD_HTTP1_NAME_BYTE = 32 /* letters, digits, '-' */
+    PD_HTTP1_NAME_BYTE = 32, /* letters, digits, '-' */
+    PD_HTTP1_AUTHORITY = 64 /* what a host that we call holds, with its port */
 };
 
 extern const unsigned char pd_http1_classes[256];

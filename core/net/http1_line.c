@@ -15,20 +15,22 @@
 
 const unsigned char pd_http1_classes[256] = {
     ['\t'] = PD_HTTP1_VALUE, [' '] = PD_HTTP1_VALUE,
+#define A PD_HTTP1_AUTHORITY
 #define V (PD_HTTP1_VALUE | PD_HTTP1_TARGET)
 #define T (V | PD_HTTP1_TOKEN)
 #define H (T | PD_HTTP1_HOSTNAME)
-#define N (H | PD_HTTP1_NAME_BYTE)
+#define N (H | A | PD_HTTP1_NAME_BYTE)
 #define X (N | PD_HTTP1_HEX)
-    ['!'] = H, ['"'] = V, ['#'] = PD_HTTP1_VALUE | PD_HTTP1_TOKEN, ['$'] = H, ['%'] = H,
+    ['!'] = H, ['"'] = V, ['#'] = PD_HTTP1_VALUE | PD_HTTP1_TOKEN, ['$'] = H, ['%'] = H | A,
     ['&'] = H, ['\''] = H, ['('] = V | PD_HTTP1_HOSTNAME, [')'] = V | PD_HTTP1_HOSTNAME,
-    ['*'] = H, ['+'] = H, [','] = V, ['-'] = N, ['.'] = H, ['/'] = V,
-    ['0' ... '9'] = X, [':'] = V, [';'] = V | PD_HTTP1_HOSTNAME, ['<'] = V,
+    ['*'] = H, ['+'] = H, [','] = V, ['-'] = N, ['.'] = H | A, ['/'] = V,
+    ['0' ... '9'] = X, [':'] = V | A, [';'] = V | PD_HTTP1_HOSTNAME, ['<'] = V,
     ['='] = V | PD_HTTP1_HOSTNAME, ['>'] = V, ['?'] = V, ['@'] = V,
-    ['A' ... 'F'] = X, ['G' ... 'Z'] = N, ['['] = V, ['\\'] = V, [']'] = V,
-    ['^'] = T, ['_'] = H, ['`'] = T, ['a' ... 'f'] = X, ['g' ... 'z'] = N,
+    ['A' ... 'F'] = X, ['G' ... 'Z'] = N, ['['] = V | A, ['\\'] = V, [']'] = V | A,
+    ['^'] = T, ['_'] = H | A, ['`'] = T, ['a' ... 'f'] = X, ['g' ... 'z'] = N,
     ['{'] = V, ['|'] = T, ['}'] = V, ['~'] = H,
     [0x80 ... 0xff] = PD_HTTP1_VALUE,
+#undef A
 #undef V
 #undef T
 #undef H
@@ -96,15 +98,55 @@ static pd_status add_header(struct pd_http1 *p, struct pd_str name, struct pd_st
     return PD_OK;
 }
 
+/* Makes letters, digits and dashes lower case up to the first other byte, of which
+ * there is one; returns where it stands.  Reads up to PD_HTTP1_SLACK bytes further. */
+static size_t lower_plain(char *p)
+{
+    size_t at = 0;
+#if defined(__SSE2__)
+    const __m128i place = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+
+    for (;; at += 16) {
+        __m128i v;
+        memcpy(&v, p + at, sizeof v);
+        __m128i is_upper = _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8('A' - 1)),
+                                         _mm_cmplt_epi8(v, _mm_set1_epi8('Z' + 1)));
+        __m128i low = _mm_or_si128(v, _mm_and_si128(is_upper, _mm_set1_epi8(0x20)));
+        __m128i is_letter = _mm_and_si128(_mm_cmpgt_epi8(low, _mm_set1_epi8('a' - 1)),
+                                          _mm_cmplt_epi8(low, _mm_set1_epi8('z' + 1)));
+        __m128i is_digit = _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8('0' - 1)),
+                                         _mm_cmplt_epi8(v, _mm_set1_epi8('9' + 1)));
+        __m128i is_plain = _mm_or_si128(_mm_or_si128(is_letter, is_digit),
+                                        _mm_cmpeq_epi8(v, _mm_set1_epi8('-')));
+        unsigned others = ~(unsigned)_mm_movemask_epi8(is_plain) & 0xffffu;
+        if (others != 0) {
+            int n = __builtin_ctz(others);
+            if (_mm_movemask_epi8(is_upper) != 0) {
+                __m128i before = _mm_cmplt_epi8(place, _mm_set1_epi8((char)n));
+                v = _mm_or_si128(v, _mm_and_si128(_mm_and_si128(is_upper, before),
+                                                  _mm_set1_epi8(0x20)));
+                memcpy(p + at, &v, sizeof v);
+            }
+            return at + (size_t)n;
+        }
+        memcpy(p + at, &low, sizeof low);
+    }
+#else
+    (void)p;
+    return at;
+#endif
+}
+
 enum pd_http_reject pd_http1_header_line(struct pd_http1 *p, size_t off, size_t n)
 {
     char *line = p->text.p + off;
-    size_t colon = 0, from, to;
+    size_t colon, from, to;
     bool has_underscore = false;
 
     if (line[0] == ' ' || line[0] == '\t')
         return p->n_headers == 0 ? PD_HTTP_REJECT_HEADER_NAME : PD_HTTP_REJECT_OBS_FOLD;
-    for (; colon < n; colon++) {
+    /* Behind the line is its CRLF. */
+    for (colon = lower_plain(line); colon < n; colon++) {
         unsigned char c = pd_http1_lower[(unsigned char)line[colon]];
         if (c == 0)
             break;

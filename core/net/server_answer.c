@@ -165,24 +165,42 @@ static bool is_ours(struct pd_str name)
         PD_STR("content-length"), PD_STR("transfer-encoding"), PD_STR("connection"), PD_STR("date"),
         PD_STR("x-request-id"), PD_STR("keep-alive"), PD_STR("upgrade"),
     };
+    static const uint32_t lengths = 1u << 4 | 1u << 7 | 1u << 10 | 1u << 12 | 1u << 14 | 1u << 17;
 
+    if (name.n > 17 || (lengths >> name.n & 1) == 0)
+        return false;
     for (size_t i = 0; i < PD_ARRAY_LEN(names); i++)
         if (name.n == names[i].n && pd_str_eq_nocase(name, names[i]))
             return true;
     return false;
 }
 
-static void put_headers(struct pd_buf *b, const struct pd_http_header *headers, size_t n)
+static char *put(char *to, struct pd_str s)
+{
+    memcpy(to, s.p, s.n);
+    return to + s.n;
+}
+
+static char *put_headers(char *to, const struct pd_http_header *headers, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         if (!pd_http1_is_name(headers[i].name) || is_ours(headers[i].name) ||
             !pd_http_is_value(headers[i].value))
             continue;
-        (void)pd_buf_append_str(b, headers[i].name);
-        (void)pd_buf_append(b, ": ", 2);
-        (void)pd_buf_append_str(b, headers[i].value);
-        (void)pd_buf_append(b, "\r\n", 2);
+        to = put(put(to, headers[i].name), PD_STR(": "));
+        to = put(put(to, headers[i].value), PD_STR("\r\n"));
     }
+    return to;
+}
+
+/* Bytes that a head with these headers has at most. */
+static size_t head_room(const struct pd_http_header *headers, size_t n)
+{
+    size_t room = 320;
+
+    for (size_t i = 0; i < n; i++)
+        room += headers[i].name.n + headers[i].value.n + 4;
+    return room;
 }
 
 static void decide_end(struct pd_http_req *req, uint64_t length)
@@ -206,6 +224,7 @@ static pd_status put_head(struct pd_http_req *req, uint32_t status,
 {
     struct pd_http_server *s = req->conn->server;
     struct pd_buf *b = &req->out;
+    char *to;
 
     if (status < 200 || status > 599)
         status = 500;
@@ -219,27 +238,27 @@ static pd_status put_head(struct pd_http_req *req, uint32_t status,
     decide_end(req, length);
     s->stats.responses[status / 100]++;
     pd_http_req_make_id(req);
-    (void)pd_buf_append_str(b, PD_STR("HTTP/1.1 "));
-    (void)pd_buf_append_u64(b, status);
-    (void)pd_buf_append_char(b, ' ');
-    (void)pd_buf_append_cstr(b, pd_http_status_text(status));
-    (void)pd_buf_append_str(b, PD_STR("\r\ndate: "));
-    (void)pd_buf_append_cstr(b, date_text(s));
-    (void)pd_buf_append_str(b, PD_STR("\r\nx-request-id: "));
-    (void)pd_buf_append(b, req->id, req->id_n);
-    (void)pd_buf_append(b, "\r\n", 2);
-    put_headers(b, headers, n);
+    if (pd_buf_reserve(b, head_room(headers, n)) != PD_OK)
+        return b->status;
+    to = put(pd_buf_tail(b), PD_STR("HTTP/1.1 "));
+    for (uint32_t digit = 100; digit > 0; digit /= 10)
+        *to++ = (char)('0' + status / digit % 10);
+    *to++ = ' ';
+    to = put(put(to, pd_str_from(pd_http_status_text(status))), PD_STR("\r\ndate: "));
+    to = put(put(to, pd_str_from(date_text(s))), PD_STR("\r\nx-request-id: "));
+    to = put(put(to, pd_str_of(req->id, req->id_n)), PD_STR("\r\n"));
+    b->n = (size_t)(put_headers(to, headers, n) - b->p);
     if (req->is_chunked)
-        (void)pd_buf_append_cstr(b, "transfer-encoding: chunked\r\n");
+        (void)pd_buf_append_str(b, PD_STR("transfer-encoding: chunked\r\n"));
     else if (length != PD_HTTP_UNKNOWN_LENGTH && status != 204 && status != 304) {
         (void)pd_buf_append_str(b, PD_STR("content-length: "));
         (void)pd_buf_append_u64(b, length);
         (void)pd_buf_append(b, "\r\n", 2);
     }
     if (!req->keep)
-        (void)pd_buf_append_cstr(b, "connection: close\r\n");
+        (void)pd_buf_append_str(b, PD_STR("connection: close\r\n"));
     else if (req->parser.head.minor == 0)
-        (void)pd_buf_append_cstr(b, "connection: keep-alive\r\n");
+        (void)pd_buf_append_str(b, PD_STR("connection: keep-alive\r\n"));
     (void)pd_buf_append(b, "\r\n", 2);
     return b->status;
 }

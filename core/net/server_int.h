@@ -79,12 +79,14 @@ struct pd_http_conn {
 
 struct pd_http_req {
     struct pd_list link;        /* in the pool */
-    struct pd_http_conn *conn;
     struct pd_http1 parser;
     struct pd_arena arena;
     struct pd_buf out;          /* what the socket has not taken */
     char *body;
-    size_t body_n, body_cap;
+    size_t body_cap;
+    /* From here on everything is zero in the pool, but the deadline. */
+    struct pd_http_conn *conn;
+    size_t body_n;
     const struct pd_http_req_events *ev;
     void *arg;
     pd_time start;

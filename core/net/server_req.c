@@ -81,15 +81,12 @@ static void drop_large_body(struct pd_http_server *s, struct pd_http_req *req)
 
 void pd_http_req_put(struct pd_http_server *s, struct pd_http_req *req)
 {
-    struct pd_http_req clean;
-
     s->stats.queued_bytes -= req->counted;
     s->stats.body_bytes -= req->held;
     if (s->n_req_pool >= PD_HTTP_POOL) {
         pd_http_req_free(req);
         return;
     }
-    memset(&clean, 0, sizeof(clean));
     pd_http1_reset(&req->parser);
     req->parser.body_limit = s->opts.body_limit;
     pd_arena_reset(&req->arena);
@@ -97,13 +94,8 @@ void pd_http_req_put(struct pd_http_server *s, struct pd_http_req *req)
     if (req->out.cap > KEEP_OUT)
         pd_buf_fini(&req->out);
     drop_large_body(s, req);
-    clean.parser = req->parser;
-    clean.arena = req->arena;
-    clean.out = req->out;
-    clean.body = req->body;
-    clean.body_cap = req->body_cap;
-    clean.deadline = PD_TIME_NEVER;
-    *req = clean;
+    memset(&req->conn, 0, sizeof(*req) - offsetof(struct pd_http_req, conn));
+    req->deadline = PD_TIME_NEVER;
     pd_list_prepend(&s->req_pool, &req->link);
     s->n_req_pool++;
 }
@@ -121,11 +113,24 @@ static bool id_is_plain(struct pd_str s)
     return true;
 }
 
+/* The eight hex digits of v, all at a time: one in each byte. */
+static void put_hex8(char *to, uint32_t v)
+{
+    uint64_t x = __builtin_bswap32(v), above;
+
+    x = (x | x << 16) & 0x0000ffff0000ffffu;
+    x = (x | x << 8) & 0x00ff00ff00ff00ffu;
+    x = (x >> 4 | x << 8) & 0x0f0f0f0f0f0f0f0fu;
+    above = (x + 0x0606060606060606u) >> 4 & 0x0101010101010101u;  /* digits from 'a' on */
+    x += 0x3030303030303030u + above * ('a' - '0' - 10);
+    memcpy(to, &x, sizeof x);
+}
+
 static char *put_hex(char *to, uint64_t v)
 {
-    for (int shift = 60; shift >= 0; shift -= 4)
-        *to++ = "0123456789abcdef"[v >> shift & 15];
-    return to;
+    put_hex8(to, (uint32_t)(v >> 32));
+    put_hex8(to + 8, (uint32_t)v);
+    return to + 16;
 }
 
 void pd_http_req_make_id(struct pd_http_req *req)

@@ -162,6 +162,11 @@ const struct pd_req_api *pd_reqs_api(void)
     return &api;
 }
 
+/* Visible ASCII without quotes and backslash. */
+static const bool is_visible[256] = {
+    ['!'] = true, ['#' ... '['] = true, [']' ... '~'] = true,
+};
+
 /* An id is printed in logs and tables: anything but visible ASCII becomes '_'. */
 static void copy_id(struct pd_req *req, struct pd_str id)
 {
@@ -171,9 +176,10 @@ static void copy_id(struct pd_req *req, struct pd_str id)
         snprintf(req->id, sizeof req->id, "req-%llu", (unsigned long long)req->number);
         return;
     }
+    memcpy(req->id, id.p, n);
     for (size_t i = 0; i < n; i++) {
-        char c = id.p[i];
-        req->id[i] = c > ' ' && c < 0x7f && c != '"' && c != '\\' ? c : '_';
+        if (!is_visible[(unsigned char)id.p[i]])
+            req->id[i] = '_';
     }
     req->id[n] = '\0';
 }

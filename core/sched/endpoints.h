@@ -5,6 +5,8 @@
 
 #include "base/map.h"
 
+#include "sched/meter.h"
+
 #include <pdplane/sched.h>
 
 struct pd_endpoint_model {
@@ -15,6 +17,7 @@ struct pd_endpoint_model {
 struct pd_endpoint {
     struct pd_endpoint_view view;   /* counters; ages and matches are filled when asked for */
     char name[PD_ENDPOINT_NAME_MAX + 1];
+    struct pd_sched_meter_seat seat;    /* of the name */
     char *key;
     char **models;                  /* ended by NULL, one allocation with the texts */
     struct pd_endpoint_model *known;    /* the same, to compare with */

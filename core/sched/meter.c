@@ -35,6 +35,7 @@ pd_status pd_sched_meter_init(struct pd_sched_meter *m, struct pd_metrics *metri
     };
 
     memset(m, 0, sizeof *m);
+    m->version = 1;
     m->metrics = metrics;
     if (metrics == NULL)
         return PD_OK;
@@ -93,20 +94,27 @@ void pd_sched_meter_endpoints(struct pd_sched_meter *m, uint32_t n)
     pd_gauge_set(m->endpoints, n);
 }
 
-/* Looked up by name each time: two endpoints may share a name and then share
- * the gauge of the last change, which is the operator's to mend. */
-void pd_sched_meter_inflight(struct pd_sched_meter *m, const char *endpoint, uint32_t n)
+/* Looked up by name whenever any gauge went: two endpoints may share a name and
+ * then share the gauge of the last change, which is the operator's to mend. */
+void pd_sched_meter_inflight(struct pd_sched_meter *m, const char *endpoint,
+                             struct pd_sched_meter_seat *seat, uint32_t n)
 {
     const char *values[1] = { endpoint };
 
-    if (m->metrics != NULL)
-        pd_gauge_set(pd_metrics_gauge(m->metrics, m->inflight, values), n);
+    if (m->metrics == NULL)
+        return;
+    if (seat->version != m->version) {
+        seat->gauge = pd_metrics_gauge(m->metrics, m->inflight, values);
+        seat->version = m->version;
+    }
+    pd_gauge_set(seat->gauge, n);
 }
 
 void pd_sched_meter_gone(struct pd_sched_meter *m, const char *endpoint)
 {
     const char *values[1] = { endpoint };
 
+    m->version++;
     if (m->metrics != NULL)
         pd_metrics_remove(m->metrics, m->inflight, values);
 }

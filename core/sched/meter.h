@@ -15,6 +15,13 @@ struct pd_sched_meter {
     struct pd_counter *blocks, *matched;
     struct pd_counter *failed[2];           /* decode, prefill */
     struct pd_gauge *endpoints;
+    uint64_t version;                       /* changes when gauges of endpoints go */
+};
+
+/* Where the gauge of an endpoint was found last. */
+struct pd_sched_meter_seat {
+    struct pd_gauge *gauge;
+    uint64_t version;
 };
 
 pd_status pd_sched_meter_init(struct pd_sched_meter *m, struct pd_metrics *metrics,
@@ -27,7 +34,8 @@ void pd_sched_meter_fallback(struct pd_sched_meter *m);
 void pd_sched_meter_none(struct pd_sched_meter *m, bool unknown_model);
 void pd_sched_meter_failed(struct pd_sched_meter *m, uint32_t role);
 void pd_sched_meter_endpoints(struct pd_sched_meter *m, uint32_t n);
-void pd_sched_meter_inflight(struct pd_sched_meter *m, const char *endpoint, uint32_t n);
+void pd_sched_meter_inflight(struct pd_sched_meter *m, const char *endpoint,
+                             struct pd_sched_meter_seat *seat, uint32_t n);
 void pd_sched_meter_gone(struct pd_sched_meter *m, const char *endpoint);
 
 #endif

@@ -134,6 +134,21 @@ static uint32_t drop_closed(struct pd_pipeline_scratch *s, struct pd_pipeline_ru
     return compact(s, run, n, "down or draining", explained);
 }
 
+/* Mostly neither has anything to drop. */
+static bool all_open_and_fresh(const struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run,
+                               uint32_t n)
+{
+    uint32_t others = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct pd_endpoint_view *v = &s->views[i];
+        others |= (uint32_t)(v->state == PD_ENDPOINT_DOWN) | (uint32_t)(v->state == PD_ENDPOINT_DRAINING) |
+                  ((uint32_t)(v->report_age_ns > run->stale_ns) &
+                   (uint32_t)(v->report_age_ns != PD_TIME_NEVER));
+    }
+    return others == 0;
+}
+
 static uint32_t filter(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run)
 {
     const struct pd_profile *p = run->profile;
@@ -145,6 +160,8 @@ static uint32_t filter(struct pd_pipeline_scratch *s, struct pd_pipeline_run *ru
         p->filters[f].ops->apply(p->filters[f].instance, run->request, s->views, n, s->keep);
         n = compact(s, run, n, p->filters[f].name, &explained);
     }
+    if (all_open_and_fresh(s, run, n))
+        return n;
     n = drop_closed(s, run, n, &explained);
     return drop_stale(s, run, n, &explained);
 }

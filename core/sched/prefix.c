@@ -242,12 +242,6 @@ void pd_prefix_slot_limit(struct pd_prefix *index, uint32_t slot_no, uint32_t li
         evict(index, slot->lru.tail);
 }
 
-void pd_prefix_prepare(const struct pd_prefix *index, uint32_t slot, const uint64_t *hashes)
-{
-    if (index->slots[slot].n > 0)
-        __builtin_prefetch(bucket_of(index, hashes[0], slot));
-}
-
 uint32_t pd_prefix_match(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n)
 {
     if (n > index->slots[slot].n)
@@ -267,6 +261,20 @@ uint32_t pd_prefix_match(struct pd_prefix *index, uint32_t slot, const uint64_t 
             n = middle - 1;
     }
     return have;
+}
+
+void pd_prefix_match_all(struct pd_prefix *index, struct pd_endpoint_view *views, uint32_t views_n,
+                         const uint64_t *hashes, uint32_t n)
+{
+    /* The first lookups wait for memory together. */
+    for (uint32_t i = 0; i < views_n; i++) {
+        if (index->slots[views[i].slot].n > 0)
+            __builtin_prefetch(bucket_of(index, hashes[0], views[i].slot));
+    }
+    for (uint32_t i = 0; i < views_n; i++) {
+        if (index->slots[views[i].slot].n > 0)
+            views[i].match_blocks = pd_prefix_match(index, views[i].slot, hashes, n);
+    }
 }
 
 void pd_prefix_insert(struct pd_prefix *index, uint32_t slot_no, const uint64_t *hashes, uint32_t n,

@@ -37,12 +37,12 @@ void pd_prefix_prompt(const struct pd_prefix *index, struct pd_prompt *prompt, s
 /* Most entries of a slot, e.g. what its cache holds; 0: the configured number,
  * which is also the limit.  Evicts what is too much. */
 void pd_prefix_slot_limit(struct pd_prefix *index, uint32_t slot, uint32_t limit);
-/* Fetches the memory that pd_prefix_match will look at first; for several slots in
- * a row, so that their waits overlap. */
-void pd_prefix_prepare(const struct pd_prefix *index, uint32_t slot, const uint64_t *hashes);
 /* Leading blocks of the prompt that the slot is expected to hold. */
 uint32_t pd_prefix_match(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes,
                          uint32_t n);
+/* The same for the slots of all views, whose match_blocks are 0 before; n is not 0. */
+void pd_prefix_match_all(struct pd_prefix *index, struct pd_endpoint_view *views, uint32_t views_n,
+                         const uint64_t *hashes, uint32_t n);
 /* The slot will hold these blocks from now on.  ticket: not 0; names what this
  * call adds for pd_prefix_rollback. */
 void pd_prefix_insert(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n,

@@ -132,10 +132,12 @@ static pd_status endpoint_put(struct pd_sched *sched, const struct pd_endpoint_i
     if (st != PD_OK)
         return st;
     limit_index(sched, e);
+    if (strcmp(before, e->name) != 0)
+        e->seat.version = 0;
     if (!is_new && strcmp(before, e->name) != 0)
         pd_sched_meter_gone(&sched->meter, before);
     pd_sched_meter_endpoints(&sched->meter, sched->endpoints.n);
-    pd_sched_meter_inflight(&sched->meter, e->name, e->view.inflight);
+    pd_sched_meter_inflight(&sched->meter, e->name, &e->seat, e->view.inflight);
     *out = pd_endpoint_ref_of(e);
     return PD_OK;
 }
@@ -327,24 +329,17 @@ static void mark_serving(struct pd_sched *sched, struct pd_str model)
 static void gather(struct pd_sched *sched, const struct pd_sched_ask *ask)
 {
     const struct pd_endpoints *t = &sched->endpoints;
+    uint32_t n = 0;
 
     mark_serving(sched, ask->model);
-
-    sched->views_n = 0;
-    for (uint32_t i = 0; i < t->used && ask->prompt != NULL && ask->prompt->n > 0; i++) {
-        if (sched->serves[i] != 0)
-            pd_prefix_prepare(sched->prefix, i, ask->prompt->hashes);
-    }
     for (uint32_t i = 0; i < t->used; i++) {
         const struct pd_endpoint *e = t->slots[i];
-        if (e == NULL || e->is_leaving || sched->serves[i] == 0)
-            continue;
-        struct pd_endpoint_view *view = &sched->views[sched->views_n++];
-        pd_endpoint_view_at(e, ask->now, view);
-        if (ask->prompt != NULL)
-            view->match_blocks = pd_prefix_match(sched->prefix, i, ask->prompt->hashes,
-                                                 ask->prompt->n);
+        if (e != NULL && !e->is_leaving && sched->serves[i] != 0)
+            pd_endpoint_view_at(e, ask->now, &sched->views[n++]);
     }
+    sched->views_n = n;
+    if (ask->prompt != NULL && ask->prompt->n > 0)
+        pd_prefix_match_all(sched->prefix, sched->views, n, ask->prompt->hashes, ask->prompt->n);
 }
 
 static void fill_request(const struct pd_sched *sched, const struct pd_sched_ask *ask,
@@ -395,7 +390,11 @@ static void run_profile(struct pd_sched *sched, const struct pd_sched_ask *ask,
     run->stale_ns = sched->load_stale;
     run->explain_max = sched->explain_max;
     run->explain = ask->explain;
-    for (uint32_t i = 0; i < sched->views_n; i++) {
+    if (request->roles != PD_ROLE_PREFILL && without == 0 && (with_avoided || ask->avoid_n == 0)) {
+        run->candidates = sched->views_n;
+        memcpy(sched->scratch.views, sched->views, sched->views_n * sizeof sched->views[0]);
+    }
+    for (uint32_t i = run->candidates; i < sched->views_n; i++) {
         const struct pd_endpoint_view *view = &sched->views[i];
         if (request->roles == PD_ROLE_PREFILL && is_whole(sched, view))
             continue;
@@ -573,7 +572,7 @@ static pd_status dispatch(struct pd_sched *sched, struct pd_endpoint_ref ref, ui
     out->prompt = prompt;
     if (prompt != NULL)
         pd_prefix_insert(sched->prefix, ref.slot, prompt->hashes, prompt->n, (uint32_t)out->ticket);
-    pd_sched_meter_inflight(&sched->meter, e->name, e->view.inflight);
+    pd_sched_meter_inflight(&sched->meter, e->name, &e->seat, e->view.inflight);
     return PD_OK;
 }
 
@@ -595,7 +594,7 @@ static void end(struct pd_sched *sched, struct pd_dispatch *d, uint32_t result, 
             pd_prefix_rollback(sched->prefix, d->ref.slot, d->prompt->hashes, d->prompt->n,
                                (uint32_t)d->ticket);
         pd_endpoint_ended(&sched->endpoints, e, d, result, now);
-        pd_sched_meter_inflight(&sched->meter, e->name, e->view.inflight);
+        pd_sched_meter_inflight(&sched->meter, e->name, &e->seat, e->view.inflight);
         if (result == PD_DISPATCH_FAILED)
             pd_sched_meter_failed(&sched->meter, d->role);
         if (e->is_leaving && e->view.inflight == 0)

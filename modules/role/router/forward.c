@@ -21,6 +21,10 @@ static bool is_hop(struct pd_str name)
         { "te", 2 }, { "trailer", 7 }, { "upgrade", 7 }, { "proxy-authenticate", 18 }, { "date", 4 },
         { "server", 6 }, { "x-request-id", 12 },
     };
+    static const uint32_t lengths = 1u << 2 | 1u << 4 | 1u << 6 | 1u << 7 | 1u << 10 | 1u << 12 |
+                                    1u << 14 | 1u << 17 | 1u << 18;
+    if (name.n > 18 || (lengths >> name.n & 1) == 0)
+        return false;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (name.n == names[i].n && memcmp(name.p, names[i].p, name.n) == 0)
             return true;
