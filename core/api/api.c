@@ -39,6 +39,7 @@ const struct pd_api_table *pd_api_functions(void)
         .version = PD_API_VERSION,
         .request_parse = pd_api_request_parse,
         .request_free = pd_api_request_free,
+        .request_scope = pd_api_request_scope,
         .request_forward = pd_api_request_forward,
         .error_set = pd_api_error_set,
         .error_write = pd_api_error_write,

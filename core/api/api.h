@@ -46,8 +46,9 @@ pd_status pd_api_request_texts(struct pd_api *api, struct pd_api_request *reques
 /* For the object above: the compiled paths, and the end of the pool. */
 pd_status pd_api_request_paths(struct pd_json_paths **out);
 void pd_api_request_pool_fini(struct pd_api *api);
+pd_status pd_api_request_scope(struct pd_api *api, struct pd_api_request *request, struct pd_str tenant);
 pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request *request,
-                                 struct pd_str model, struct pd_str *out);
+                                 struct pd_str model, bool adds_salt, struct pd_str *out);
 
 /* The path of the first member that only we may set; empty: there is none. */
 struct pd_str pd_api_request_hint(struct pd_api *api, const struct pd_api_request *request);

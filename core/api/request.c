@@ -14,6 +14,7 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "net/digest.h"
 
 #define ARENA_CHUNK 1024u
 #define POOL 64u                       /* parsed requests kept for the next ones */
@@ -123,7 +124,7 @@ struct parsed {
     struct pd_list link;               /* in the pool */
     struct pd_arena arena;
     struct pd_json_value *values;      /* M_COUNT, of the api: valid while parsing */
-    struct pd_json_value root, model;  /* of these, what forwarding needs */
+    struct pd_json_value root, model, salt; /* of these, what forwarding needs */
     struct pd_json_value *hints;
     uint32_t n_hints;
     struct raw_message message;        /* of the one under way */
@@ -635,6 +636,7 @@ static pd_status keep_for_forward(struct parsed *p)
     pd_status status = PD_OK;
     p->root = p->values[M_ROOT];
     p->model = p->values[M_MODEL];
+    p->salt = p->values[M_CACHE_SALT];
     for (int m = M_FIRST_HINT; m < M_FIRST_FAMILY; m++) {
         if (p->values[m].type != PD_JSON_NONE)
             found[n++] = p->values[m];
@@ -788,27 +790,61 @@ struct pd_str pd_api_request_hint(struct pd_api *api, const struct pd_api_reques
     return pd_str_of(member.p + 1, (size_t)(end - member.p) - 1);
 }
 
+/* The tenant's name cannot run into the client's salt, since its length stands
+ * before it, and nobody finds two of them with the same digest. */
+pd_status pd_api_request_scope(struct pd_api *api, struct pd_api_request *request, struct pd_str tenant)
+{
+    struct parsed *p = (struct parsed *)(void *)request;
+    uint8_t digest[PD_SHA256_BYTES];
+    uint64_t n = tenant.n;
+    char text[PD_SHA256_TEXT];
+    (void)api;
+    if (tenant.n == 0 && request->cache_salt.n == 0)
+        return PD_OK;
+    struct pd_sha256 *h = pd_sha256_create();
+    pd_status status = h == NULL ? PD_ENOMEM : pd_sha256_update(h, &n, sizeof n);
+    if (status == PD_OK)
+        status = pd_sha256_update(h, tenant.p, tenant.n);
+    if (status == PD_OK)
+        status = pd_sha256_update(h, request->cache_salt.p, request->cache_salt.n);
+    if (status == PD_OK)
+        status = pd_sha256_final(h, digest);
+    pd_sha256_destroy(h);
+    if (status != PD_OK)
+        return status;
+    pd_sha256_format(digest, text);
+    return pd_arena_str(&p->arena, pd_str_of(text, PD_API_SCOPE_BYTES), &request->cache_salt);
+}
+
 pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request *request,
-                                 struct pd_str model, struct pd_str *out)
+                                 struct pd_str model, bool adds_salt, struct pd_str *out)
 {
     const struct parsed *p = (const struct parsed *)(const void *)request;
-    struct pd_json_edit edits[HINTS_MAX + 1];
-    struct pd_buf name;
+    struct pd_json_edit edits[HINTS_MAX + 2];
+    struct pd_buf name, salt;
     size_t n = 0;
     for (; n < p->n_hints; n++)
         edits[n] = (struct pd_json_edit){ .op = PD_JSON_REMOVE, .value = &p->hints[n] };
     pd_buf_init(&name, 8 * PD_API_NAME_MAX);
+    pd_buf_init(&salt, 8 * PD_API_SALT_MAX);
     if (model.n > 0) {
         pd_json_put_str(&name, model);
         edits[n++] = (struct pd_json_edit){ .op = PD_JSON_SET, .value = &p->model,
                                             .object = &p->root, .key = "model",
                                             .text = pd_buf_str(&name) };
     }
+    if (request->cache_salt.n > 0 && (adds_salt || p->salt.type != PD_JSON_NONE)) {
+        pd_json_put_str(&salt, request->cache_salt);
+        edits[n++] = (struct pd_json_edit){ .op = PD_JSON_SET, .value = &p->salt,
+                                            .object = &p->root, .key = "cache_salt",
+                                            .text = pd_buf_str(&salt) };
+    }
     pd_buf_clear(&api->scratch);
-    pd_status status = name.status;
+    pd_status status = name.status != PD_OK ? name.status : salt.status;
     if (status == PD_OK && n > 0)
         status = pd_json_splice_buf(request->body, edits, n, &api->scratch);
     pd_buf_fini(&name);
+    pd_buf_fini(&salt);
     *out = n > 0 ? pd_buf_str(&api->scratch) : request->body;
     return status;
 }

@@ -69,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check(r);
         if (r->unsupported.http == 0)
             legs(api, r);
-        FUZZ_CHECK(pd_api_request_forward(api, r, PD_STR("other \"name\""), &sent) == PD_OK);
+        FUZZ_CHECK(pd_api_request_forward(api, r, PD_STR("other \"name\""), true, &sent) == PD_OK);
         char *copy = malloc(sent.n + 1);
         FUZZ_CHECK(copy != NULL);
         memcpy(copy, sent.p, sent.n);

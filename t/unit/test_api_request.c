@@ -403,7 +403,7 @@ static void check_forward(const char *body, const char *model, const char *want)
 {
     struct pd_str out;
     parse(PD_API_CHAT, body);
-    assert_int_equal(pd_api_request_forward(api, req, pd_str_from(model), &out), PD_OK);
+    assert_int_equal(pd_api_request_forward(api, req, pd_str_from(model), false, &out), PD_OK);
     if (!pd_str_is(out, want)) {
         print_error("%.*s\nwant %s\n", PD_STR_ARG(out), want);
         fail();
@@ -411,6 +411,64 @@ static void check_forward(const char *body, const char *model, const char *want)
     if (strcmp(body, want) == 0)
         assert_ptr_equal(out.p, req->body.p);
     drop();
+}
+
+/* The salt of a tenant that sends this one (NULL: none); and what goes on. */
+static const char *scoped(const char *tenant, const char *salt, bool adds, char sent[4096])
+{
+    static char text[8][64];
+    static unsigned at;
+    char body[1024];
+    struct pd_str out;
+    char *to = text[at++ % 8];
+    snprintf(body, sizeof body, "{\"model\":\"m\"," HI "%s%s%s}", salt != NULL ? ",\"cache_salt\":\"" : "",
+             salt != NULL ? salt : "", salt != NULL ? "\"" : "");
+    parse(PD_API_CHAT, body);
+    assert_int_equal(pd_api_request_scope(api, req, pd_str_from(tenant)), PD_OK);
+    snprintf(to, sizeof text[0], "%.*s", PD_STR_ARG(req->cache_salt));
+    assert_int_equal(pd_api_request_forward(api, req, PD_STR(""), adds, &out), PD_OK);
+    snprintf(sent, 4096, "%.*s", PD_STR_ARG(out));
+    /* No byte of the client's salt goes on, and ours is harmless anywhere. */
+    assert_true(req->cache_salt.n == 0 || req->cache_salt.n == PD_API_SCOPE_BYTES);
+    assert_int_equal(strspn(to, "0123456789abcdef"), strlen(to));
+    char raw[64];
+    snprintf(raw, sizeof raw, "\"cache_salt\":\"%s\"", salt == NULL ? "" : salt);
+    if (salt != NULL && salt[0] != '\0')
+        assert_null(strstr(sent, raw));
+    drop();
+    return to;
+}
+
+static void test_scope(void **state)
+{
+    static const char *const salts[] = { NULL, "a", "b", "ab", "\\u0061\\u0000b", "{}\\n", "1bob" };
+    static const char *const tenants[] = { "", "alice", "bob", "alicea", "alic", "1" };
+    char all[64][64], sent[4096];
+    unsigned n = 0;
+    (void)state;
+    for (size_t t = 0; t < PD_ARRAY_LEN(tenants); t++) {
+        for (size_t s = 0; s < PD_ARRAY_LEN(salts); s++) {
+            snprintf(all[n], sizeof all[n], "%s", scoped(tenants[t], salts[s], false, sent));
+            /* The same again is the same. */
+            assert_string_equal(all[n], scoped(tenants[t], salts[s], true, sent));
+            assert_int_equal(all[n][0] == '\0', t == 0 && s == 0);
+            for (unsigned k = 0; k < n; k++)
+                assert_string_not_equal(all[n], all[k]);
+            n++;
+        }
+    }
+    /* Where the server does not ask for one, only a client's is replaced. */
+    scoped("alice", NULL, false, sent);
+    assert_null(strstr(sent, "cache_salt"));
+    scoped("", NULL, true, sent);
+    assert_null(strstr(sent, "cache_salt"));
+    const char *salt = scoped("alice", NULL, true, sent);
+    assert_non_null(strstr(sent, salt));
+    salt = scoped("alice", "x", false, sent);
+    assert_non_null(strstr(sent, salt));
+    assert_non_null(strstr(sent, ",\"cache_salt\":\""));
+    /* An empty salt is none. */
+    assert_string_equal(scoped("alice", "", false, sent), scoped("alice", NULL, false, sent));
 }
 
 static void test_forward(void **state)
@@ -553,7 +611,8 @@ int main(void)
         cmocka_unit_test(test_messages), cmocka_unit_test(test_prompts),
         cmocka_unit_test(test_unsupported), cmocka_unit_test(test_refused_json),
         cmocka_unit_test(test_depth), cmocka_unit_test(test_refused_values),
-        cmocka_unit_test(test_long_strings), cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_long_strings), cmocka_unit_test(test_scope),
+        cmocka_unit_test(test_forward),
         cmocka_unit_test(test_no_memory), cmocka_unit_test(test_error_body),
         cmocka_unit_test(test_models),
     };

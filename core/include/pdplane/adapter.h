@@ -28,6 +28,8 @@ struct pd_adapter_http {
         struct pd_str name;    /* lower case */
         struct pd_str value;
     } headers[PD_ADAPTER_MAX_HEADERS];
+    uint32_t flags;            /* PD_ADAPTER_SALT; 0 when the call begins */
+    uint32_t reserved;
 };
 
 enum {
@@ -35,6 +37,10 @@ enum {
     PD_ADAPTER_COMPLETIONS = 2,
     PD_ADAPTER_PROBE = 3       /* GET; status 200 means healthy; a body in the form of OpenAI's model
                                   list names the models */
+};
+
+enum {
+    PD_ADAPTER_SALT = 1u << 0  /* the server knows the member cache_salt, and caches prefixes apart by it */
 };
 
 struct pd_adapter_ops {

@@ -19,7 +19,8 @@ extern "C" {
 #endif
 
 #define PD_API_TABLE "api"
-#define PD_API_VERSION 1u
+#define PD_API_VERSION 2u
+#define PD_API_SCOPE_BYTES 32u     /* of a salt that request_scope makes */
 
 #define PD_API_MAX_STOPS 16u
 #define PD_API_MAX_PREFILLS 3u
@@ -67,7 +68,7 @@ struct pd_api_request {
     struct pd_str model;
     struct pd_str user;        /* may be empty */
     struct pd_str session;     /* prompt_cache_key, may be empty */
-    struct pd_str cache_salt;  /* may be empty */
+    struct pd_str cache_salt;  /* may be empty; request_scope changes it */
     struct pd_str prompt_json; /* the bytes of "messages" or "prompt", for the prefix index */
     const struct pd_message *messages;
     const struct pd_api_prompt *prompts;
@@ -236,12 +237,18 @@ struct pd_api_table {
                                const struct pd_api_limits *limits, struct pd_api_request **out,
                                struct pd_api_error *error);
     void (*request_free)(struct pd_api *api, struct pd_api_request *request);
+    /* Sets cache_salt to PD_API_SCOPE_BYTES hex digits that stand for the tenant
+     * (may be empty) and the salt that the client gave; with neither it stays empty.
+     * What different tenants cache is then never shared, whatever they send.  Once,
+     * before the salt is used.  PD_OK, PD_ENOMEM. */
+    pd_status (*request_scope)(struct pd_api *api, struct pd_api_request *request, struct pd_str tenant);
     /* The body for a server behind an adapter: every byte as received, without
      * the members that only we may set (routing and KV fields), with `model`
-     * replaced when not empty.  The body itself when nothing had to be changed,
-     * else scratch. */
+     * replaced when not empty, and with cache_salt as it is now where the client
+     * gave one or adds_salt says so.  The body itself when nothing had to be
+     * changed, else scratch. */
     pd_status (*request_forward)(struct pd_api *api, const struct pd_api_request *request,
-                                 struct pd_str model, struct pd_str *out);
+                                 struct pd_str model, bool adds_salt, struct pd_str *out);
 
     /* Fills *error; message as printf would. */
     void (*error_set)(struct pd_api_error *error, uint32_t http, const char *type, const char *code,

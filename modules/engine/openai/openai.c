@@ -4,6 +4,7 @@
  * itself. */
 #include <pdplane/adapter.h>
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +13,11 @@ struct openai_conf {
     const char *api_key;
     const char *path;
     const char *probe;
+    bool cache_salt;
 };
 
 struct pd_adapter {
+    bool has_salt;
     char *authorization;       /* "Bearer ...", NULL without a key */
     char *chat, *completions, *probe;
 };
@@ -51,6 +54,7 @@ static pd_status openai_create(const struct pd_instance_ctx *ctx, const void *co
         strcpy(err->text, "out of memory");
         return PD_ENOMEM;
     }
+    a->has_salt = c->cache_salt;
     *out = a;
     return PD_OK;
 }
@@ -70,6 +74,8 @@ static pd_status openai_http(struct pd_adapter *adapter, uint32_t what, struct p
             (struct pd_str){ adapter->authorization, strlen(adapter->authorization) };
         out->n_headers = 1;
     }
+    if (adapter->has_salt && out->size >= offsetof(struct pd_adapter_http, flags) + sizeof out->flags)
+        out->flags |= PD_ADAPTER_SALT;
     return PD_OK;
 }
 
@@ -91,6 +97,10 @@ static const struct pd_option openai_options[] = {
     PD_OPT_STRING("probe", struct openai_conf, probe, "/v1/models",
                   .help = "Path asked to see whether the server is healthy; a model list names the "
                           "models it serves.  Empty: no probe, the server counts as healthy."),
+    PD_OPT_BOOL("cache_salt", struct openai_conf, cache_salt, "false",
+                .help = "The server caches prefixes apart by the member \"cache_salt\", as vLLM does: it gets "
+                        "one that keeps clients with different keys apart. Servers that do not know the "
+                        "member may refuse requests that have it."),
     PD_OPT_END
 };
 

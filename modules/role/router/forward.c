@@ -212,7 +212,7 @@ void forward_start(struct request *q, struct leg *leg, struct target *t)
     pd_status status = e->ops->http(e->adapter, q->kind == PD_API_CHAT ? PD_ADAPTER_CHAT
                                                                         : PD_ADAPTER_COMPLETIONS, &want);
     if (status == PD_OK)
-        status = r->api->request_forward(r->apis, q->api, PD_STR(""), &body);
+        status = r->api->request_forward(r->apis, q->api, PD_STR(""), (want.flags & PD_ADAPTER_SALT) != 0, &body);
     free(q->forward_body);
     q->forward_body = NULL;
     if (status == PD_OK && body.p != q->api->body.p) {

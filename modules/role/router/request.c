@@ -781,6 +781,14 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         refuse(r, http, record, &e);
         return;
     }
+    /* From here on the salt is ours: what keeps tenants apart, and no text of theirs. */
+    if (r->api->request_scope(r->apis, api, r->conf->cache == ROUTER_CACHE_KEY ? r->net->req_label(http)
+                                                                                : PD_STR("")) != PD_OK) {
+        r->api->error_set(&e, 503, "server_error", "overloaded", "out of memory");
+        r->api->request_free(r->apis, api);
+        refuse(r, http, record, &e);
+        return;
+    }
     copy_text(record->model, sizeof record->model, api->model);
     record->stream = api->stream;
     if (r->conf->hints == ROUTER_HINTS_REFUSE && has_hint(r, http, api, &e)) {

@@ -290,6 +290,12 @@ static const struct pd_option_name hint_names[] = {
     { NULL, 0 },
 };
 
+static const struct pd_option_name cache_names[] = {
+    { "per_key", ROUTER_CACHE_KEY },
+    { "shared", ROUTER_CACHE_SHARED },
+    { NULL, 0 },
+};
+
 static const struct pd_option router_options[] = {
     PD_OPT_DURATION("deadline", struct router_conf, deadline, "10m", .min = 1000000,
                     .help = "A request that is not answered by then ends with status 504, or with an "
@@ -316,6 +322,11 @@ static const struct pd_option router_options[] = {
                 .help = "What happens to headers and members of requests that tell servers where to go or "
                         "where KV is, such as x-prefiller-host-port and kv_transfer_params: delete keeps "
                         "them from servers, refuse answers with status 403."),
+    PD_OPT_ENUM("cache", struct router_conf, cache, "per_key", cache_names,
+                .help = "Who shares cached prefixes. With per_key only clients whose keys have the same label, "
+                        "so that nobody learns from the time of a first token, or from cached_tokens, what "
+                        "others have asked. With shared all clients do. A cache_salt that a client sends parts "
+                        "them further."),
     PD_OPT_BOOL("node_headers", struct router_conf, node_headers, "false",
                 .help = "Answers tell in headers x-pdplane-decode and x-pdplane-prefill which nodes "
                         "made them."),

@@ -28,11 +28,13 @@ struct router_conf {
     uint64_t max_output;
     uint64_t probe_interval;   /* ns, of servers behind adapters */
     uint32_t hints;            /* ROUTER_HINTS_DELETE, ROUTER_HINTS_REFUSE */
+    uint32_t cache;            /* ROUTER_CACHE_KEY, ROUTER_CACHE_SHARED */
     bool node_headers;         /* answers name their nodes */
     uint64_t wait;             /* ns for a lost node to be back */
 };
 
 enum { ROUTER_HINTS_DELETE = 0, ROUTER_HINTS_REFUSE = 1 };
+enum { ROUTER_CACHE_KEY = 0, ROUTER_CACHE_SHARED = 1 };
 
 struct router;
 struct request;
