@@ -9,7 +9,7 @@ use warnings;
 use Test::More;
 
 use PDPlane::Daemon qw(topology);
-use PDPlane::Golden qw(golden greedy seeded text_of);
+use PDPlane::Golden qw(differing golden greedy seeded text_of);
 use PDPlane::Http qw(parallel post choices_of);
 
 my @golden = golden();
@@ -25,14 +25,6 @@ for my $g (grep { $_->{finish} eq 'stop' } @golden) {
 }
 push @asks, [ '/v1/completions', { model => 'tiny', temperature => 0, max_tokens => 8, prompt => $golden[0]{prompt},
     stop => substr $golden[0]{text}, 0, 1 } ];
-
-# How many answers differ from what is expected.
-sub differing {
-    my ($got, $expected) = @_;
-    my @bad = grep { $got->[$_] ne $expected->[$_] } 0 .. $#$expected;
-    diag sprintf "request %d: got %.300s\nexpected %.300s", $_, $got->[$_], $expected->[$_] for @bad[0 .. ($#bad > 1 ? 1 : $#bad)];
-    return scalar @bad;
-}
 
 # All requests, so many at a time.
 sub answers {
@@ -69,7 +61,7 @@ my @turns = turns($one);
 is differing([ map { choices_of($_) } answers($one, 16, @asks) ], \@expected), 0,
     'one process: the same with prefix hits, 16 at a time';
 is differing([ turns($one) ], \@turns), 0, 'one process: the same turns again';
-ok $one->blocks_free, 'one process: all blocks are free';
+ok $one->wait_blocks_free, 'one process: all blocks are free';
 $one->stop;
 
 # ---- the same, divided
@@ -90,7 +82,7 @@ for my $case (['1p1d', 'shm', 'full'], ['1p1d', 'tcp', 'full'], ['2p2d', 'shm', 
     is $s->metric('decode', 'pdplane_decode_handovers_failed_total'), 0, "$name: no hand-over failed";
     is $s->metric('decode', 'pdplane_decode_fallbacks_total'), 0, "$name: nothing was done twice"
         or diag map { grep { /prefill on/ } split /^/m, $_->log_text } @{ $s->{decode} };
-    ok $s->blocks_free, "$name: all blocks are free";
+    ok $s->wait_blocks_free, "$name: all blocks are free";
     is $s->metric('prefill', 'pdplane_request_outcomes_total{role="prefill",outcome="cancelled"}'), 0,
         "$name: an order whose KV was used counts as done";
     $s->stop;

@@ -41,7 +41,7 @@ for my $case (['1p1d', 'full'], ['2p2d', 'full'], ['1p1d', 'n-1'], ['all', 'full
     cmp_ok $m->('pdplane_kv_digest_failures_total'), '>=', scalar(@greedy), "$name: as a wrong digest";
     cmp_ok $m->('pdplane_decode_local_total'), '>=', scalar(@greedy), "$name: the prompts were computed again";
     like join('', map { $_->log_text } @{ $s->{decode} }), qr/is corrupt: \S/, "$name: the log names it";
-    ok $s->blocks_free, "$name: all blocks are free";
+    ok $s->wait_blocks_free, "$name: all blocks are free";
     $s->stop;
 }
 

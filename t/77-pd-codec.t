@@ -7,7 +7,7 @@ use warnings;
 use Test::More;
 
 use PDPlane::Daemon qw(topology);
-use PDPlane::Golden qw(golden greedy seeded);
+use PDPlane::Golden qw(differing golden greedy seeded);
 use PDPlane::Http qw(parallel choices_of);
 use PDPlane::Test;
 
@@ -28,7 +28,7 @@ for my $case (['f32', 'both', { prefill => $with, decode => $with }], ['f16', 'b
     my $s = topology('1p1d', %load, %$options, engine => qq(kv_dtype = "$dtype";));
     # With 16 bits for each number the text of 32 bits is not expected.
     my @got = map { choices_of($_) } parallel($s->port, @asks);
-    is scalar(grep { $got[$_] ne $expected[$_] } 0 .. $#asks), 0, "$name: the same text and log probabilities"
+    is differing(\@got, \@expected), 0, "$name: the same text and log probabilities"
         if $dtype eq 'f32';
     my $plain = $s->metric('prefill', 'pdplane_transport_codec_plain_bytes_total') // 0;
     my $encoded = $s->metric('prefill', 'pdplane_transport_codec_encoded_bytes_total') // 0;
@@ -43,7 +43,7 @@ for my $case (['f32', 'both', { prefill => $with, decode => $with }], ['f16', 'b
     is $s->metric('decode', 'pdplane_kv_digest_failures_total'), 0, "$name: every digest was right";
     cmp_ok $s->metric('decode', 'pdplane_decode_handovers_valid_total'), '>=', scalar(golden()),
         "$name: all hand-overs were verified";
-    ok $s->blocks_free, "$name: all blocks are free";
+    ok $s->wait_blocks_free, "$name: all blocks are free";
     $s->stop;
 }
 

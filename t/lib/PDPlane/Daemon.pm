@@ -378,6 +378,12 @@ sub blocks_free {
     return 1;
 }
 
+# The same, waiting for it: the last answer is out before its blocks are back.
+sub wait_blocks_free {
+    my ($self, @nodes) = @_;
+    return PDPlane::Daemon::until_true(20, sub { $self->blocks_free(@nodes) });
+}
+
 sub expect_log { my ($self, @p) = @_; $_->expect_log(@p) for @{ $self->{nodes} }; return $self }
 
 sub stop {

@@ -9,9 +9,11 @@ use warnings;
 use Exporter 'import';
 use JSON::PP ();
 
+use Test::More;
+
 use PDPlane::Test qw(srcdir slurp);
 
-our @EXPORT_OK = qw(golden greedy seeded text_of);
+our @EXPORT_OK = qw(differing golden greedy seeded text_of);
 
 my $golden;
 
@@ -42,6 +44,14 @@ sub text_of {
     return "status " . ($r->{status} // $r->{error}) unless ($r->{status} // 0) == 200;
     my $c = JSON::PP->new->utf8->decode($r->{body})->{choices}[0];
     return $c->{text} // $c->{message}{content};
+}
+
+# How many answers differ from what is expected.
+sub differing {
+    my ($got, $expected) = @_;
+    my @bad = grep { $got->[$_] ne $expected->[$_] } 0 .. $#$expected;
+    diag sprintf "request %d: got %.300s\nexpected %.300s", $_, $got->[$_], $expected->[$_] for @bad[0 .. ($#bad > 1 ? 1 : $#bad)];
+    return scalar @bad;
 }
 
 1;
