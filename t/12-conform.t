@@ -26,6 +26,7 @@ for my $file (map { glob "$_/*.so" } module_dirs(), $dir) {
 }
 my $model = srcdir() . '/contrib/tinymodel/tiny.gguf';
 my $tcp = 'listen = "0.0.0.0:0"; timeout = "1s";';
+my $fabric = 'listen = "127.0.0.1:0"; timeout = "1s";';
 my $shm = sprintf 'directory = "%s"; timeout = "1s";', length folder() < 40 ? folder() : '/tmp';
 
 # conform(MODULE, CONFIGURATION, CASE): exit status and output.
@@ -33,6 +34,8 @@ sub conform {
     my ($name, $text, $case, @more) = @_;
     local $ENV{PD_TEST} = $case if defined $case;
     delete local $ENV{PD_TEST} unless defined $case;
+    # What a thread of a library's keeps to allocate from is not lost.
+    local $ENV{GLIBC_TUNABLES} = 'glibc.malloc.tcache_count=0' if $name =~ /^(?:ucx|ofi)$/;
     my @conf = defined $text ? ('-c', spew("$name.conf", $text)) : ();
     my ($rc, $out, $err) = run_program($kit, @conf, @more, $so{$name});
     return ($rc, $out . $err);
@@ -71,6 +74,7 @@ my %conf = (
     dns => 'dns = { server = "http://localhost:8000"; interval = "100ms"; };',
     kube => sprintf('kube = { service = "s"; namespace = "ns"; port = "http"; api = "http://127.0.0.1:%d"; token_file = "%s/kube/token"; };',
         $kube->port, folder()),
+    ucx => "ucx = { transports = \"tcp,self\"; $fabric }; ucx_small = { transports = \"tcp,self\"; $fabric queue = 4; frame = \"4k\"; depth = 2; };",
     shm => "shm = { $shm }; shm_small = { $shm queue = 4; };",
 );
 # What changes the world of a source.

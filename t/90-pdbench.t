@@ -115,11 +115,12 @@ like $out, qr/^kv_transfer_params: 1 prefills, 2 decodes$/m, 'counted';
 is $rc, 1, 'nobody there';
 like $out, qr/failed: connect +5/, 'said so';
 
-for my $module (qw(shm tcp)) {
+my %options = (ucx => 'transports = "tcp,self";');
+for my $module (qw(shm tcp ucx)) {
     SKIP: {
         my $file = builddir() . "/modules/transport/$module/.libs/$module.so";
         skip "$module is not built", 4 unless -e $file;
-        ($rc, $out, $err) = run_program($pdbench, 'transport', '-b', '4m', '-s', '4k,1m', '-n', 2, '--json', $file);
+        ($rc, $out, $err) = run_program($pdbench, 'transport', map({ ('-o', $_) } $options{$module} // ()), '-b', '4m', '-s', '4k,1m', '-n', 2, '--json', $file);
         is $rc, 0, "transport $module" or diag $err;
         my $rows = decode_json($out)->{rows};
         is_deeply [map { "$_->{segment} " . ($_->{scattered} ? 1 : 0) } @$rows], ['4096 0', '4096 1', '1048576 0', '1048576 1'],

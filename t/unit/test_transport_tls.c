@@ -112,8 +112,8 @@ static struct pd_tcp_conf conf_with(uint32_t lanes, uint32_t queue, uint64_t fra
 
 static void run_case(void (*fn)(struct tr_env *e), uint32_t lanes)
 {
-    struct pd_tcp_conf conf = conf_with(lanes, 1024, 1 << 20, PD_TCP_TLS_REQUIRED);
-    struct pd_tcp_conf tiny = conf_with(lanes, 4, 4096, PD_TCP_TLS_REQUIRED);
+    struct pd_tcp_conf conf = conf_with(lanes, 1024, 1 << 20, PD_XP_TLS_REQUIRED);
+    struct pd_tcp_conf tiny = conf_with(lanes, 4, 4096, PD_XP_TLS_REQUIRED);
     struct pd_host host;
     struct tr_env e;
     uint64_t handshakes;
@@ -184,7 +184,7 @@ static void cost(void **state)
     (void)state;
     assert_true(n > 0);
     for (int round = 0; round < 3; round++) {
-        double plain = seconds_for(n, 1, PD_TCP_TLS_OFF), tls = seconds_for(n, 1, PD_TCP_TLS_LINK);
+        double plain = seconds_for(n, 1, PD_XP_TLS_OFF), tls = seconds_for(n, 1, PD_XP_TLS_LINK);
         print_message("# %llu MiB, one lane, one thread for both nodes: clear %.2f GB/s, TLS %.2f GB/s, "
                       "ratio %.2f\n", (unsigned long long)n, (double)n * 1.048576e-3 / plain,
                       (double)n * 1.048576e-3 / tls, plain / tls);

@@ -48,7 +48,22 @@ static bool child_run(struct tr_env *e, bool (*cond)(void *arg), void *arg)
     return e->run_loop(e->la, cond, arg, 60 * PD_SEC);
 }
 
-/* A process that owns a window and waits to be killed. */
+/* Who a node of this process will be, see tr_node_open. */
+static struct pd_node_id id_of(uint8_t tag, uint64_t epoch, pid_t pid)
+{
+    struct pd_node_id id;
+
+    memset(&id, 0, sizeof(id));
+    memset(id.uuid.b, tag, sizeof(id.uuid.b));
+    id.uuid.b[1] = (uint8_t)pid;
+    id.uuid.b[2] = (uint8_t)(pid >> 8);
+    id.uuid.b[3] = (uint8_t)(pid >> 16);
+    id.epoch = epoch;
+    return id;
+}
+
+/* A process that owns a window and waits to be killed.  A library with threads
+ * may not live through a fork: where bytes are to move, no node is open here. */
 static pid_t start_owner(struct tr_env *e, const struct pd_node_id *poster, uint64_t epoch,
                          struct card *card)
 {
@@ -119,14 +134,16 @@ static void hit_owner(struct tr_env *e, int signal_number, uint64_t seed)
     struct tr_post posts[N];
     struct pd_transport_target *t;
     struct pd_transport_info info;
+    struct pd_node_id poster;
     struct card card;
     struct pd_segment all = { 0, BYTES };
     pid_t pid;
     pd_time begin, took;
 
+    poster = id_of(0xb2, 22, getpid());
+    pid = start_owner(e, &poster, 11, &card);
     tr_node_open(e, &b, e->lb, 0xb2, 22, BYTES, e->conf);
     e->ops->info(b.tp, &info);
-    pid = start_owner(e, &b.ctx.node, 11, &card);
     memset(&l, 0, sizeof(l));
     assert_int_equal(tr_connect_raw(&l, &b, &card.node, card.address, card.address_len,
                                     card.blob, card.blob_len), PD_OK);
@@ -183,7 +200,6 @@ void tr_case_kill_poster(struct tr_env *e)
     int fds[2];
     pid_t pid;
 
-    tr_node_open(e, &a, e->la, 0xa1, 11, BYTES, e->conf);
     assert_int_equal(pipe(fds), 0);
     fflush(NULL);
     pid = fork();
@@ -211,12 +227,8 @@ void tr_case_kill_poster(struct tr_env *e)
             tr_wait_post(&mine, &post);
         }
     }
-    poster = a.ctx.node;
-    memset(poster.uuid.b, 0xb2, sizeof(poster.uuid.b));
-    poster.uuid.b[1] = (uint8_t)pid;
-    poster.uuid.b[2] = (uint8_t)(pid >> 8);
-    poster.uuid.b[3] = (uint8_t)(pid >> 16);
-    poster.epoch = 22;
+    tr_node_open(e, &a, e->la, 0xa1, 11, BYTES, e->conf);
+    poster = id_of(0xb2, 22, pid);
     tr_window_open(&w, &a, &poster, 1, PD_TRANSPORT_WRITE, &all, 1);
     memset(&card, 0, sizeof(card));
     card.node = a.ctx.node;
@@ -245,17 +257,19 @@ void tr_case_restart(struct tr_env *e)
     struct tr_link l;
     struct card old, now;
     struct pd_transport_target *t = NULL;
-    pid_t pid;
+    struct pd_node_id poster;
+    pid_t pid, next;
 
+    poster = id_of(0xb2, 22, getpid());
+    pid = start_owner(e, &poster, 11, &old);
+    next = start_owner(e, &poster, 12, &now);
     tr_node_open(e, &b, e->lb, 0xb2, 22, BYTES, e->conf);
-    pid = start_owner(e, &b.ctx.node, 11, &old);
     end_child(pid);
     memset(&l, 0, sizeof(l));
     assert_int_equal(tr_connect_raw(&l, &b, &old.node, old.address, old.address_len, old.blob,
                                     old.blob_len), PD_OK);
     assert_true(e->run(e, is_up, &l));
     assert_int_not_equal(l.up_status, PD_OK);
-    pid = start_owner(e, &b.ctx.node, 12, &now);
     /* Its new address, asked for its old life. */
     memset(&l, 0, sizeof(l));
     assert_int_equal(tr_connect_raw(&l, &b, &old.node, now.address, now.address_len, old.blob,
@@ -276,7 +290,7 @@ void tr_case_restart(struct tr_env *e)
         assert_int_equal(e->ops->target_open(l.peer, old.blob, old.blob_len, &t), PD_ESTALE);
     assert_int_equal(e->ops->target_open(l.peer, now.blob, now.blob_len, &t), PD_OK);
     e->ops->target_close(t);
-    end_child(pid);
+    end_child(next);
     assert_true(e->run(e, is_down, &l));
     tr_node_close(e, &b);
 }

@@ -42,10 +42,13 @@ enum {
     PD_XP_READ_NACK = 10,   /* acceptor: no bytes for READ `id` */
     PD_XP_PING = 11,        /* connector */
     PD_XP_PONG = 12,        /* acceptor */
-    PD_XP_MEMORY = 13,      /* connector: a descriptor comes with it; id names it, offset is its
-                             * place in the descriptor, xid its bytes */
+    PD_XP_MEMORY = 13,      /* connector: id names memory of `xid` bytes.  shm: a descriptor comes with
+                             * it, offset is the place in it.  A fabric: the payload is its key */
     PD_XP_FORGET = 14,      /* connector: memory `id` is gone */
-    PD_XP_TYPES = 15
+    PD_XP_WHERE = 15,       /* connector: where its fabric serves memory: `offset` bytes of address,
+                             * then the key of its beacon, which holds the token */
+    PD_XP_READY = 16,       /* acceptor: has read the beacon */
+    PD_XP_TYPES = 17
 };
 
 enum {
@@ -74,7 +77,7 @@ struct pd_xp_hello {
     uint32_t frame_bytes;           /* most data bytes that the sender takes in one frame */
     uint32_t keepalive_ms;          /* the connector is never silent for longer; 0: may be */
     uint16_t lane, lanes;
-    uint16_t kind;                  /* PD_XP_TCP, PD_XP_SHM */
+    uint16_t kind;                  /* PD_XP_TCP ... */
     uint32_t codec_format;
     char codec[PD_XP_CODEC_BYTES];  /* what the sender has; empty: none */
 };
@@ -82,7 +85,7 @@ struct pd_xp_hello {
 void pd_xp_hello_encode(const struct pd_xp_hello *h, uint8_t *buf);
 void pd_xp_hello_decode(const uint8_t *buf, struct pd_xp_hello *h);
 
-enum { PD_XP_TCP = 1, PD_XP_SHM = 2 };
+enum { PD_XP_TCP = 1, PD_XP_SHM = 2, PD_XP_UCX = 3, PD_XP_OFI = 4 };
 
 struct pd_xp_address {
     uint16_t kind;

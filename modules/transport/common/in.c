@@ -4,6 +4,7 @@
  * segments of a window, segments of a READ, a small buffer, or the scratch
  * buffer when nobody may have it.  Every frame is checked against the state
  * and the side of the lane; one that breaks the rules ends the lane. */
+#include "fabric.h"
 #include "link.h"
 
 #include <string.h>
@@ -185,6 +186,10 @@ static void copy_done(struct pd_xp_lane *lane)
         reply(lane, PD_XP_NACK, PD_EINTEGRITY);
         return;
     }
+    if (lane->tp->conf.fabric != NULL) {
+        pd_xp_far_copy(lane, h);
+        return;
+    }
     st = pd_xp_share_read(lane, lane->small_in, h->length, &bytes);
     if (st != PD_OK || bytes > lane->tp->conf.frame_bytes) {
         pd_xp_lane_fail(lane, PD_EPROTO);
@@ -202,6 +207,24 @@ static void copy_done(struct pd_xp_lane *lane)
     stored(lane, w, (uint32_t)bytes);
 }
 
+static void where_done(struct pd_xp_lane *lane)
+{
+    if (payload_is_good(lane))
+        pd_xp_far_where(lane, &lane->in.head);
+    else
+        pd_xp_lane_fail(lane, PD_EINTEGRITY);
+}
+
+static void memory_done(struct pd_xp_lane *lane)
+{
+    if (lane->tp->conf.fabric == NULL)
+        pd_xp_share_take(lane, &lane->in.head);
+    else if (payload_is_good(lane))
+        pd_xp_far_memory(lane, &lane->in.head);
+    else
+        pd_xp_lane_fail(lane, PD_EINTEGRITY);
+}
+
 static void read_asked(struct pd_xp_lane *lane)
 {
     const struct pd_xp_head *h = &lane->in.head;
@@ -217,6 +240,24 @@ static void read_asked(struct pd_xp_lane *lane)
 }
 
 /* ---- lanes that we opened */
+
+static void tell_where(struct pd_xp_lane *lane)
+{
+    pd_status st = pd_xp_far_tell_where(lane);
+
+    if (st != PD_OK)
+        pd_xp_lane_fail(lane, st);
+}
+
+static void ready(struct pd_xp_lane *lane)
+{
+    struct pd_xp_hello hello = { .frame_bytes = lane->frame_bytes };
+
+    if (lane->peer->up_lanes > 0)
+        pd_xp_lane_fail(lane, PD_EPROTO);
+    else
+        pd_xp_peer_lane_up(lane, &hello);
+}
 
 static void greeted(struct pd_xp_lane *lane)
 {
@@ -241,7 +282,11 @@ static void greeted(struct pd_xp_lane *lane)
     lane->remote = hello.from;
     lane->packs = pd_xp_pack_agrees(lane->tp, &hello);
     lane->state = PD_XP_LANE_UP;
-    pd_xp_peer_lane_up(lane, &hello);
+    lane->frame_bytes = hello.frame_bytes;
+    if (lane->tp->conf.fabric != NULL)
+        tell_where(lane);
+    else
+        pd_xp_peer_lane_up(lane, &hello);
 }
 
 static void answered(struct pd_xp_lane *lane, pd_status status)
@@ -322,7 +367,8 @@ static void data_done(struct pd_xp_lane *lane)
 static bool is_allowed(const struct pd_xp_lane *lane, const struct pd_xp_head *h)
 {
     const struct pd_xp_conf *conf = &lane->tp->conf;
-    bool shm = conf->kind == PD_XP_SHM;
+    bool named = pd_xp_by_name(lane->tp);
+    bool far = conf->fabric != NULL;
     bool up = lane->state == PD_XP_LANE_UP;
 
     if ((h->flags & PD_XP_ENCODED) != 0 && !pd_xp_pack_allows(lane, h))
@@ -335,24 +381,32 @@ static bool is_allowed(const struct pd_xp_lane *lane, const struct pd_xp_head *h
     case PD_XP_REFUSED:
         return !lane->accepted && !up && h->length == 0;
     case PD_XP_WRITE:
-        return lane->accepted && up && !shm && h->length > 0 && h->length <= conf->frame_bytes;
+        return lane->accepted && up && !named && h->length > 0 && h->length <= conf->frame_bytes;
     case PD_XP_COPY:
-        return lane->accepted && up && shm && h->length > 0 && h->length <= PD_XP_SMALL;
+        return lane->accepted && up && named && h->length > 0 && h->length <= PD_XP_SMALL;
     case PD_XP_READ:
-        return lane->accepted && up && !shm && h->length == 0;
+        return lane->accepted && up && !named && h->length == 0;
     case PD_XP_PING:
         return lane->accepted && up && h->length == 0;
+    case PD_XP_WHERE:
+        return lane->accepted && up && far && h->length > 0 &&
+               h->length <= 2 * PD_XP_FABRIC_BYTES;
+    case PD_XP_READY:
+        return !lane->accepted && up && far && h->length == 0;
     case PD_XP_MEMORY:
+        if (far)
+            return lane->accepted && up && h->length > 0 && h->length <= PD_XP_FABRIC_BYTES;
+        return lane->accepted && up && named && h->length == 0;
     case PD_XP_FORGET:
-        return lane->accepted && up && shm && h->length == 0;
+        return lane->accepted && up && named && h->length == 0;
     case PD_XP_DATA:
-        return !lane->accepted && up && !shm && h->length > 0;
+        return !lane->accepted && up && !named && h->length > 0;
     case PD_XP_ACK:
     case PD_XP_NACK:
     case PD_XP_PONG:
         return !lane->accepted && up && h->length == 0;
     case PD_XP_READ_NACK:
-        return !lane->accepted && up && !shm && h->length == 0;
+        return !lane->accepted && up && !named && h->length == 0;
     default:
         return false;
     }
@@ -382,6 +436,12 @@ static void frame_done(struct pd_xp_lane *lane)
     case PD_XP_COPY:
         copy_done(lane);
         break;
+    case PD_XP_WHERE:
+        where_done(lane);
+        break;
+    case PD_XP_READY:
+        ready(lane);
+        break;
     case PD_XP_READ:
         read_asked(lane);
         break;
@@ -392,10 +452,13 @@ static void frame_done(struct pd_xp_lane *lane)
         lane->pinging = false;
         break;
     case PD_XP_MEMORY:
-        pd_xp_share_take(lane, h);
+        memory_done(lane);
         break;
     case PD_XP_FORGET:
-        pd_xp_share_forget(lane, h->id);
+        if (lane->tp->conf.fabric != NULL)
+            pd_xp_far_forget(lane, h->id);
+        else
+            pd_xp_share_forget(lane, h->id);
         break;
     case PD_XP_ACK:
         answered(lane, PD_OK);

@@ -33,15 +33,17 @@ static struct pd_xp_lane *lane_new(struct pd_transport *tp)
 
     if (lane == NULL)
         return NULL;
-    if (tp->conf.kind == PD_XP_SHM) {
+    if (pd_xp_by_name(tp)) {
         lane->small_in = malloc(PD_XP_SMALL);
         lane->small_out = malloc(PD_XP_SMALL);
-        lane->maps = calloc(PD_XP_MAX_MAPS, sizeof(*lane->maps));
+        if (tp->conf.kind == PD_XP_SHM)
+            lane->maps = calloc(PD_XP_MAX_MAPS, sizeof(*lane->maps));
     } else {
         lane->small_in = malloc(PD_XP_HELLO_BYTES);
     }
     if (lane->small_in == NULL ||
-        (tp->conf.kind == PD_XP_SHM && (lane->small_out == NULL || lane->maps == NULL))) {
+        (pd_xp_by_name(tp) && lane->small_out == NULL) ||
+        (tp->conf.kind == PD_XP_SHM && lane->maps == NULL)) {
         free(lane->small_in);
         free(lane->small_out);
         free(lane->maps);
@@ -69,7 +71,7 @@ static void set_options(struct pd_xp_lane *lane)
 {
     const struct pd_xp_conf *conf = &lane->tp->conf;
 
-    if (conf->kind != PD_XP_TCP)
+    if (conf->kind == PD_XP_SHM)
         return;
     pd_stream_set_option(lane->stream, PD_STREAM_NODELAY, 1);
     pd_stream_set_option(lane->stream, PD_STREAM_KEEPALIVE,
@@ -256,6 +258,7 @@ void pd_xp_lane_close(struct pd_xp_lane *lane)
     lane->in.window = NULL;
     lane->in.transfer = NULL;
     pd_xp_share_drop_all(lane);
+    pd_xp_far_leave(lane);
     pd_stream_close(lane->stream);
 }
 
@@ -299,13 +302,18 @@ static void tick_accepted(struct pd_xp_lane *lane, pd_time now)
         pd_xp_lane_fail(lane, PD_ETIMEDOUT);
     else if (sending && now - lane->last_progress > conf->timeout)
         pd_xp_lane_fail(lane, PD_ETIMEDOUT);
+    else if (!pd_xp_far_moves(lane, now, conf->timeout))
+        pd_xp_lane_fail(lane, PD_ETIMEDOUT);
     else if (lane->silence > 0 && !lane->paused && now - lane->last_in > lane->silence)
         pd_xp_lane_fail(lane, PD_ETIMEDOUT);
 }
 
 void pd_xp_lane_tick(struct pd_xp_lane *lane, pd_time now)
 {
-    if (lane->state != PD_XP_LANE_UP) {
+    bool waits = lane->tp->conf.fabric != NULL && lane->peer != NULL &&
+                 lane->peer->state == PD_XP_PEER_CONNECTING;
+
+    if (lane->state != PD_XP_LANE_UP || waits) {
         if (lane->state != PD_XP_LANE_CLOSED &&
             now - lane->opened > lane->tp->conf.connect_timeout)
             pd_xp_lane_fail(lane, PD_ETIMEDOUT);

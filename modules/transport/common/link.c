@@ -3,6 +3,7 @@
  * place from which the user is called back.
  *
  * The clock ticks only while there are lanes. */
+#include "fabric.h"
 #include "link.h"
 
 #include <fcntl.h>
@@ -83,13 +84,19 @@ pd_status pd_xp_create(const struct pd_instance_ctx *ctx, const struct pd_xp_con
     TAILQ_INIT(&tp->memories);
     TAILQ_INIT(&tp->landed);
     TAILQ_INIT(&tp->closed);
+    TAILQ_INIT(&tp->fars);
     for (uint32_t i = 0; i < PD_XP_BUCKETS; i++)
         TAILQ_INIT(&tp->buckets[i]);
     pd_timer_init(&tp->tick, tp->loop, "transport", on_tick, tp);
     pd_task_init(&tp->task, "transport", on_task, tp);
     st = pd_xp_pack_open(tp, ctx, err);
-    if (st == PD_OK && (st = listen_here(tp, err)) != PD_OK)
-        pd_xp_pack_close(tp);
+    if (st == PD_OK) {
+        st = pd_xp_far_open(tp, err);
+        if (st == PD_OK && (st = listen_here(tp, err)) != PD_OK)
+            pd_xp_far_close(tp);
+        if (st != PD_OK)
+            pd_xp_pack_close(tp);
+    }
     if (st != PD_OK) {
         free(tp->scratch);
         free(tp);
@@ -124,7 +131,8 @@ void pd_xp_info(struct pd_transport *tp, struct pd_transport_info *out)
     memset(&info, 0, sizeof(info));
     info.size = sizeof(info);
     info.flags = shm ? PD_TRANSPORT_WRITE | PD_TRANSPORT_SAME_HOST | PD_TRANSPORT_NEEDS_FD
-                     : PD_TRANSPORT_WRITE | PD_TRANSPORT_READ;
+               : pd_xp_by_name(tp) ? PD_TRANSPORT_WRITE
+                                   : PD_TRANSPORT_WRITE | PD_TRANSPORT_READ;
     info.max_segments = PD_XP_MAX_SEGMENTS;
     info.failure_ms = (uint32_t)((tp->conf.timeout + tp->conf.timeout / 4) / PD_MS + 1);
     info.max_bytes = PD_XP_MAX_BYTES;
@@ -183,7 +191,7 @@ pd_status pd_xp_memory_add(struct pd_transport *tp, const struct pd_memory_desc 
         pd_xp_fail(err, PD_EINVAL, "memory without bytes");
         return PD_EINVAL;
     }
-    if (shm && tp->n_memories >= PD_XP_MAX_MAPS) {
+    if (pd_xp_by_name(tp) && tp->n_memories >= PD_XP_MAX_MAPS) {
         pd_xp_fail(err, PD_ELIMIT, "more than %u memories", PD_XP_MAX_MAPS);
         return PD_ELIMIT;
     }
@@ -214,6 +222,13 @@ pd_status pd_xp_memory_add(struct pd_transport *tp, const struct pd_memory_desc 
         free(m);
         pd_xp_fail(err, PD_ELIMIT, "no descriptors left");
         return PD_ELIMIT;
+    }
+    if (tp->conf.fabric != NULL) {
+        st = tp->conf.fabric->ops->region_add(tp->conf.fabric, m->base, m->bytes, &m->region, err);
+        if (st != PD_OK) {
+            free(m);
+            return st;
+        }
     }
     m->id = ++tp->next_memory;
     tp->n_memories++;
@@ -247,10 +262,12 @@ pd_status pd_xp_memory_remove(struct pd_transport_memory *m)
 {
     if (m->refs != 0)
         return PD_EBUSY;
-    if (m->fd >= 0) {
+    if (pd_xp_by_name(m->tp))
         forget(m);
+    if (m->fd >= 0)
         close(m->fd);
-    }
+    if (m->region != NULL)
+        m->tp->conf.fabric->ops->region_remove(m->tp->conf.fabric, m->region);
     TAILQ_REMOVE(&m->tp->memories, m, link);
     m->tp->n_memories--;
     free(m);
@@ -288,16 +305,20 @@ static void on_task(struct pd_task *task, void *arg)
     struct pd_transport *tp = arg;
 
     (void)task;
+    pd_xp_far_run(tp);
     flush_kicked(tp);
     pd_xp_window_tell(tp);
     pd_xp_peer_tell(tp);
-    if (tp->closing && tp->n_lanes == 0 && TAILQ_EMPTY(&tp->events) && TAILQ_EMPTY(&tp->closed) &&
+    if (tp->closing && tp->n_lanes == 0 && tp->n_fars == 0 && TAILQ_EMPTY(&tp->events) && TAILQ_EMPTY(&tp->closed) &&
         TAILQ_EMPTY(&tp->done)) {
         void (*on_closed)(void *) = tp->on_closed;
         void *closed_arg = tp->on_closed_arg;
         pd_timer_stop(&tp->tick);
         pd_task_cancel(tp->loop, &tp->task);
         pd_xp_pack_close(tp);
+        pd_xp_far_close(tp);
+        if (tp->conf.fabric != NULL)
+            tp->conf.fabric->ops->destroy(tp->conf.fabric);
         free(tp->scratch);
         free(tp);
         if (on_closed != NULL)

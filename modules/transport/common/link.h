@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The engine behind the tcp and the shm transport.  They differ in how bytes
- * travel (inside frames, or as references to shared memory that the owner
- * copies from); everything else is here.
+/* The engine behind the transports.  They differ in how bytes travel: inside
+ * frames (tcp), or as references to memory that the owner of the window copies
+ * from, mapped (shm) or read over a fabric (far.h); everything else is here.
  *
  *   struct pd_transport         an instance: listener, clock, counters
  *   struct pd_transport_memory  registered memory
@@ -29,6 +29,7 @@
 #include <sys/queue.h>
 
 #include "crc.h"
+#include "far.h"
 #include "frame.h"
 #include "ranges.h"
 #include "segs.h"
@@ -36,6 +37,7 @@
 #define PD_XP_IOV 64u             /* as many as the loop looks at */
 #define PD_XP_MAX_LANES 16u
 #define PD_XP_MAX_SENT 256u       /* WRITE or COPY frames of a lane without answer */
+#define PD_XP_MAX_COPIES 32u      /* COPY frames without answer, over a fabric */
 #define PD_XP_MAX_READS 64u       /* READ frames of a lane without answer */
 #define PD_XP_MAX_FDS 4u          /* received, not yet named by a MEMORY frame */
 #define PD_XP_MAX_MAPS 64u        /* memories of one peer */
@@ -74,7 +76,9 @@ struct pd_xp_tls {
 
 /* What a module's options come to. */
 struct pd_xp_conf {
-    uint16_t kind;                /* PD_XP_TCP, PD_XP_SHM */
+    uint16_t kind;                /* PD_XP_TCP ... */
+    struct pd_xp_fabric *fabric;  /* NULL: none; of the transport once it is made */
+    uint32_t depth;               /* gets that may fly at a time */
     bool checksum;
     uint32_t lanes;               /* per peer; 0: one on the same host, else four */
     uint32_t queue;               /* posts of a peer */
@@ -128,6 +132,9 @@ struct pd_transport {
     uint32_t n_accepted;
     uint32_t n_windows;
     uint32_t n_memories;
+    uint32_t n_posts;             /* accepted, on_done not yet called */
+    uint32_t n_fars;
+    uint32_t flying;              /* gets of all of them */
     uint32_t next_memory;
     bool closing;
     struct pd_xp_lanes accepted;
@@ -138,6 +145,11 @@ struct pd_transport {
     struct pd_xp_memories memories;
     struct pd_xp_windows landed;  /* on_bytes to tell */
     struct pd_xp_windows closed;  /* on_closed to tell */
+    uint8_t *beacon;              /* 16 bytes that others read first, and room to read theirs to */
+    struct pd_xp_region *beacon_region;
+    uint32_t next_beacon;
+    struct pd_xp_fars fars;
+    bool fars_run;                /* some can go on */
     struct pd_xp_windows buckets[PD_XP_BUCKETS];
     void (*on_closed)(void *arg);
     void *on_closed_arg;
@@ -152,6 +164,7 @@ struct pd_transport_memory {
     uint32_t id;
     uint32_t refs;                /* windows and transfers */
     int fd;                       /* shm: our own, else -1 */
+    struct pd_xp_region *region;  /* as a fabric knows it */
     uint32_t dtype;
     uint32_t element_bytes;
 };
@@ -168,7 +181,8 @@ struct pd_transport_window {
     void *arg;
     uint64_t link;                /* which was let in by this grant; 0: none yet */
     uint32_t lanes;               /* of that link, a bit for each */
-    uint32_t sending;             /* DATA frames in the middle of their bytes */
+    struct pd_xp_copies copies;   /* read over a fabric, in the order of their frames */
+    uint32_t sending;             /* DATA frames in the middle of their bytes, and copies begun */
     bool has_landed;              /* in tp->landed */
     bool closing;
 };
@@ -276,6 +290,8 @@ struct pd_xp_lane {
     int fds[PD_XP_MAX_FDS];
     uint32_t n_fds;
     struct pd_xp_map *maps;       /* PD_XP_MAX_MAPS, or NULL */
+    struct pd_xp_far *far;        /* accepted, over a fabric; NULL until WHERE came */
+    uint32_t frame_bytes;         /* ours, over a fabric: what the greeting named */
 };
 
 struct pd_transport_target {
@@ -444,6 +460,12 @@ pd_status pd_xp_pack_begins(struct pd_xp_lane *lane);
 uint32_t pd_xp_pack_plain(const struct pd_xp_lane *lane);
 /* Decodes them to `to` of segs, where they must have room.  PD_OK, PD_EINTEGRITY. */
 pd_status pd_xp_pack_decode(struct pd_xp_lane *lane, const struct pd_xp_segs *segs, uint64_t to);
+
+/* Frames name pieces of memory instead of bringing bytes. */
+static inline bool pd_xp_by_name(const struct pd_transport *tp)
+{
+    return tp->conf.kind != PD_XP_TCP;
+}
 
 /* in.c */
 void pd_xp_lane_readable(struct pd_stream *s, void *arg);

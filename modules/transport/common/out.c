@@ -3,6 +3,7 @@
  * frame with a payload, whose bytes are written straight from registered
  * memory.  Frames leave in the order of their sequence numbers: of the control
  * bytes, those that were there when the frame was begun go before it. */
+#include "fabric.h"
 #include "link.h"
 
 #include <stdlib.h>
@@ -146,17 +147,33 @@ static bool next_answer(struct pd_xp_lane *lane)
     return false;
 }
 
+/* The key of memory into lane->small_out; 0: the fabric has none, the lane fails. */
+static uint32_t key_of(struct pd_xp_lane *lane, const struct pd_transport_memory *m)
+{
+    struct pd_xp_fabric *f = lane->tp->conf.fabric;
+    size_t len = 0;
+    pd_status st = f->ops->region_key(f, m->region, lane->small_out, PD_XP_FABRIC_BYTES, &len);
+
+    if (st == PD_OK)
+        return (uint32_t)len;
+    pd_xp_lane_fail(lane, st);
+    return 0;
+}
+
 /* Does the peer have this memory?  If not, a frame that brings it is begun. */
 static bool tell_memory(struct pd_xp_lane *lane, const struct pd_transport_memory *m)
 {
     struct pd_xp_head h = { .type = PD_XP_MEMORY, .id = m->id, .xid = m->bytes,
                             .offset = m->fd_offset };
+    uint32_t len = 0;
 
     for (uint32_t i = 0; i < lane->told_n; i++)
         if (lane->told[i] == m->id)
             return false;
+    if (lane->tp->conf.fabric != NULL && (len = key_of(lane, m)) == 0)
+        return true;
     lane->told[lane->told_n++] = m->id;
-    begin(lane, &h, NULL, 0, 0);
+    begin(lane, &h, NULL, 0, len);
     lane->out.fd = m->fd;
     return true;
 }
@@ -186,7 +203,7 @@ static void send_write(struct pd_xp_lane *lane, struct pd_transfer *t, uint64_t 
     struct pd_xp_sent s = { .transfer = t, .from = from, .id = lane->next_id++ };
     struct pd_xp_head h;
 
-    if (lane->tp->conf.kind == PD_XP_SHM) {
+    if (pd_xp_by_name(lane->tp)) {
         uint32_t n = pd_xp_share_describe(t, from, len, lane->small_out);
         head_for(t, PD_XP_COPY, from, s.id, &h);
         begin(lane, &h, NULL, 0, n);
@@ -219,14 +236,15 @@ static bool next_piece(struct pd_xp_lane *lane)
     const struct pd_xp_hooks *hooks = lane->tp->conf.hooks;
     struct pd_transfer *t = TAILQ_FIRST(&peer->ready);
     uint32_t len = peer->frame_bytes;
+    uint32_t max_sent = lane->tp->conf.fabric != NULL ? PD_XP_MAX_COPIES : PD_XP_MAX_SENT;
     uint64_t from;
 
     if (t == NULL)
         return false;
-    if (t->op == PD_TRANSPORT_WRITE ? lane->sent_n + 1 >= PD_XP_MAX_SENT
+    if (t->op == PD_TRANSPORT_WRITE ? lane->sent_n + 1 >= max_sent
                                     : lane->reads_n >= PD_XP_MAX_READS)
         return false;
-    if (t->memory->fd >= 0 && tell_memory(lane, t->memory))
+    if (pd_xp_by_name(lane->tp) && tell_memory(lane, t->memory))
         return true;
     if (lane->sent_n + lane->reads_n == 0)
         lane->last_progress = pd_loop_now(lane->tp->loop);

@@ -282,7 +282,7 @@ pd_status pd_xp_target_open(struct pd_transport_peer *peer, const void *blob, si
     if (st != PD_OK)
         return st;
     if (g.kind != tp->conf.kind ||
-        (g.access != PD_TRANSPORT_WRITE && (g.access != PD_TRANSPORT_READ || g.kind == PD_XP_SHM)))
+        (g.access != PD_TRANSPORT_WRITE && (g.access != PD_TRANSPORT_READ || pd_xp_by_name(tp))))
         return PD_EPROTO;
     if (!pd_xp_node_equal(&g.owner, &peer->node))
         return PD_ESTALE;

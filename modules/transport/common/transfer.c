@@ -11,6 +11,7 @@
  *                FAILED_FENCED
  *
  * A READ needs no answer to be fenced: this side places the bytes, and stops. */
+#include "fabric.h"
 #include "link.h"
 
 #include <stdlib.h>
@@ -177,6 +178,8 @@ pd_status pd_xp_post(struct pd_transport_target *target, const struct pd_post *p
     pd_timer_init(&t->delay, peer->tp->loop, "transport delay", on_delay, t);
     TAILQ_INSERT_TAIL(&peer->transfers, t, link);
     peer->n_transfers++;
+    if (peer->tp->n_posts++ == 0 && peer->tp->conf.fabric != NULL)
+        peer->tp->conf.fabric->ops->poke(peer->tp->conf.fabric);
     peer->tp->stats.posts++;
     if (hooks != NULL && hooks->delay != NULL)
         delay = hooks->delay(hooks->arg);
@@ -212,6 +215,7 @@ void pd_xp_transfer_tell(struct pd_transport *tp)
         t->memory->refs--;
         count(tp, t);
         peer->n_transfers--;
+        tp->n_posts--;
         if (peer->wants_writable && peer->n_transfers < tp->conf.queue)
             pd_xp_peer_event(peer, PD_XP_EV_WRITABLE);
         if (peer->state == PD_XP_PEER_ENDING)

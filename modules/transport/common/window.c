@@ -4,7 +4,7 @@
  *
  * Invariant: a window in closing is in no bucket, and no lane stores into it.
  * Bytes that are being written out of a READ window cannot be stopped in the
- * middle of a frame, so its close waits for them (`sending`). */
+ * middle of a frame, nor gets that fly, so its close waits for them (`sending`). */
 #include "link.h"
 
 #include <stdlib.h>
@@ -36,7 +36,7 @@ pd_status pd_xp_window_open(struct pd_transport *tp, const struct pd_window_desc
 
     if (desc->access != PD_TRANSPORT_WRITE && desc->access != PD_TRANSPORT_READ)
         return PD_EINVAL;
-    if (desc->access == PD_TRANSPORT_READ && tp->conf.kind == PD_XP_SHM)
+    if (desc->access == PD_TRANSPORT_READ && pd_xp_by_name(tp))
         return PD_ENOSYS;
     if (tp->closing)
         return PD_ESTALE;
@@ -53,6 +53,7 @@ pd_status pd_xp_window_open(struct pd_transport *tp, const struct pd_window_desc
         free(w);
         return st;
     }
+    TAILQ_INIT(&w->copies);
     w->tp = tp;
     w->memory = desc->memory;
     w->memory->refs++;
@@ -135,6 +136,7 @@ void pd_xp_window_close(struct pd_transport_window *w)
     w->closing = true;
     TAILQ_REMOVE(bucket_of(w->tp, w->grant.xid), w, bucket);
     unhand(w);
+    pd_xp_far_unhand(w);
     if (w->has_landed) {
         TAILQ_REMOVE(&w->tp->landed, w, event);
         w->has_landed = false;

@@ -3,7 +3,7 @@
 #ifndef PD_TCP_H
 #define PD_TCP_H
 
-#include "link.h"
+#include "conf.h"
 
 struct pd_tcp_conf {
     const char *listen;
@@ -17,12 +17,9 @@ struct pd_tcp_conf {
     uint64_t connect_timeout;
     uint64_t keepalive;
     bool checksum;
-    uint32_t tls;                 /* PD_TCP_TLS_... */
+    uint32_t tls;                 /* PD_XP_TLS_... */
     const char *codec;
 };
-
-enum { PD_TCP_TLS_LINK, PD_TCP_TLS_REQUIRED, PD_TCP_TLS_OFF };
-extern const struct pd_option_name pd_tcp_tls_names[];
 
 /* The rows of struct pd_tcp_conf at the start of struct type_. */
 #define PD_TCP_ROWS(type_, m_)                                                                     \
@@ -59,7 +56,7 @@ extern const struct pd_option_name pd_tcp_tls_names[];
     PD_OPT_DURATION("keepalive", type_, m_ keepalive, "5s", .min = 0,                              \
                     .max = 3600 * (int64_t)PD_SEC,                                                 \
                     .help = "An idle connection is probed after so long. 0 does not probe."),        \
-    PD_OPT_ENUM("tls", type_, m_ tls, "link", pd_tcp_tls_names,                                    \
+    PD_OPT_ENUM("tls", type_, m_ tls, "link", pd_xp_tls_names,                                    \
                 .help = "Whether KV is encrypted. link: with TLS when link.tls is given, with its "\
                         "certificates. required: the node does not start without link.tls. off: "  \
                         "never, also when links use TLS. All nodes must have the same."),  \
@@ -68,9 +65,6 @@ extern const struct pd_option_name pd_tcp_tls_names[];
                           "encoded to nodes that have it too. Worth it where the network is "      \
                           "slower than the codec.")
 
-/* Reads "1.2.3.4:80" or "[::1]:80"; without needs_port the port may be missing.
- * PD_OK or PD_EINVAL. */
-pd_status pd_tcp_addr(const char *text, bool needs_port, struct pd_addr *out);
 pd_status pd_tcp_check(const void *conf, struct pd_err *err);
 pd_status pd_tcp_check_site(const void *conf, const struct pd_unit_site *site, struct pd_err *err);
 pd_status pd_tcp_create(const struct pd_instance_ctx *ctx, const struct pd_tcp_conf *conf,
