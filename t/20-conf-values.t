@@ -58,10 +58,10 @@ is $v->{'log.level'}, '"debug"', 'a word';
 is $v->{'limits.connections'}, '16', 'a hexadecimal number';
 is $v->{'requests.explain'}, '"1536"', 'a size';
 is $v->{'link.heartbeat'}, '"500ms"', 'milliseconds';
-is $v->{'link.dead'}, '"4s"', 'a default';
+is $v->{'link.dead'}, '"3500ms"', 'a default';
 is $v->{'peers.0.address'}, '"p1:7000"', 'strings that follow each other are one';
 like $dump, qr/^drain = "90s";\s+# \S*pd\.conf:3$/m, 'the place of a value';
-like $dump, qr/^  dead = "4s";\s+# default$/m, 'a default is marked';
+like $dump, qr/^  dead = "3500ms";\s+# default$/m, 'a default is marked';
 like $dump, qr/^  # secret is not set$/m, 'what is not set is marked';
 
 is_deeply values_of(dump_of($dump)), $v, 'the dump reads back to itself';

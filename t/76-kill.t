@@ -139,6 +139,11 @@ sub report {
     return;
 }
 
-diag join "\n", 'seconds, p50 / p99 / most:', $figures->lines if $what eq 'all';
+if ($what eq 'all') {
+    diag join "\n", 'seconds, p50 / p99 / most:', $figures->lines;
+    my ($n, $most, $of) = $figures->hung;
+    diag sprintf '%d answers behind a peer that hung, on a machine with time for them: at most %.2f s, %s', $n, $most, $of;
+    cmp_ok $most, '<=', 4, 'a peer that hangs is out within 4 s';
+}
 is $seen, scalar @cells, sprintf 'every cell was run, in %.0f s', time - $began;
 done_testing;

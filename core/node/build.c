@@ -199,7 +199,7 @@ static pd_status peers_build(struct pd_node *node, struct pd_err *err)
         .loop = node->loop, .log = node->log, .metrics = node->metrics, .self = &self,
         .secret = pd_str_from(c->link.secret), .load = load_report, .load_arg = node,
         .heartbeat = c->link.heartbeat, .suspect = c->link.suspect, .dead = c->link.dead,
-        .connect_timeout = c->link.connect_timeout, .tls = node->link_out,
+        .patience = c->link.patience, .connect_timeout = c->link.connect_timeout, .tls = node->link_out,
     };
     status = pd_peers_create(&conf, &node->peers, err);
     if (status != PD_OK)

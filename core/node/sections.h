@@ -84,6 +84,7 @@ struct pd_node_link_conf {
     pd_time heartbeat;
     pd_time suspect;
     pd_time dead;
+    pd_time patience;
     pd_time connect_timeout;
 };
 

@@ -64,10 +64,13 @@ static struct pd_call *call_create(struct pd_link *link, uint32_t side, uint32_t
     pd_buf_init(&call->out, (size_t)conf->call_queue + conf->max_message + PD_CALL_MAX_END + 1024);
     pd_buf_init(&call->in, conf->max_message);
     pd_buf_init(&call->held, (size_t)conf->window + conf->max_message + PD_FRAME_MAX);
+    bool is_first = pd_calls_n(link) == 0;
     if (pd_idmap_add(&link->calls[side], id, call) != PD_OK) {
         pd_free(call);
         return NULL;
     }
+    if (is_first)
+        pd_link_set_busy(link);
     call->is_linked = true;
     return call;
 }

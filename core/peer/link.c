@@ -431,19 +431,63 @@ static void tick_self(struct pd_link *link)
     pd_peers_emit(peers, peers->me, PD_PEER_ON_CHANGED);
 }
 
+/* How often to speak, and when to lose faith.  While calls are open somebody waits
+ * for the answers, so both ends speak more often and silence is borne for less long;
+ * what a link was silent before its first call counts as on an idle one. */
+struct pace {
+    pd_time heartbeat;
+    pd_time suspect;
+    pd_time suspect_at;
+    pd_time dead_at;
+};
+
+static pd_time busy_heartbeat(const struct pd_peers_conf *conf)
+{
+    return PD_MIN(conf->heartbeat, conf->patience / 5);
+}
+
+static struct pace pace_of(const struct pd_link *link)
+{
+    const struct pd_peers_conf *conf = &link->peers->conf;
+    struct pace p = { conf->heartbeat, conf->suspect, link->last_rx + conf->suspect,
+                      link->last_rx + conf->dead };
+    if (pd_calls_n(link) == 0)
+        return p;
+    pd_time from = PD_MAX(link->last_rx, link->busy_since);
+    p.heartbeat = busy_heartbeat(conf);
+    p.suspect = PD_MIN(conf->suspect, conf->patience / 5 * 3);
+    p.suspect_at = PD_MIN(p.suspect_at, from + p.suspect);
+    p.dead_at = PD_MIN(p.dead_at, from + conf->patience);
+    return p;
+}
+
+void pd_link_set_busy(struct pd_link *link)
+{
+    pd_time now = pd_loop_now(link->peers->loop);
+    pd_time next = now + busy_heartbeat(&link->peers->conf);
+    link->busy_since = now;
+    if (link->state != PD_LINK_UP || link->stream == NULL || link->due <= next)
+        return;
+    link->next_heartbeat = PD_MIN(link->next_heartbeat, next);
+    set_timer(link, next);
+}
+
 static void tick_up(struct pd_link *link)
 {
     struct pd_peers *peers = link->peers;
     pd_time now = pd_loop_now(peers->loop);
+    struct pace p = pace_of(link);
     /* When we ourselves slept (stopped, swapped out), what came meanwhile still
      * waits to be read: give it a chance. */
-    if (now > link->due + peers->conf.heartbeat)
-        link->last_rx = PD_MAX(link->last_rx, now - peers->conf.suspect);
-    if (now >= link->last_rx + peers->conf.dead) {
+    if (now > link->due + p.heartbeat) {
+        link->last_rx = PD_MAX(link->last_rx, now - p.suspect);
+        p = pace_of(link);
+    }
+    if (now >= p.dead_at) {
         pd_link_fail(link, PD_GOODBYE_TIMEOUT, "");
         return;
     }
-    if (now >= link->last_rx + peers->conf.suspect && link->peer->state == PD_PEER_UP) {
+    if (now >= p.suspect_at && link->peer->state == PD_PEER_UP) {
         link->peer->suspects++;
         pd_peers_count(peers, PD_COUNT_SUSPECTS, 1);
         pd_peer_set_state(link->peer, PD_PEER_SUSPECT, "nothing came from it for a while");
@@ -453,11 +497,11 @@ static void tick_up(struct pd_link *link)
     }
     if (now >= link->next_heartbeat) {
         pd_link_send_heartbeat(link);
-        link->next_heartbeat = now + peers->conf.heartbeat;
+        link->next_heartbeat = now + p.heartbeat;
     }
-    pd_time next = PD_MIN(link->next_heartbeat, link->last_rx + peers->conf.dead);
-    if (now < link->last_rx + peers->conf.suspect)
-        next = PD_MIN(next, link->last_rx + peers->conf.suspect);
+    pd_time next = PD_MIN(link->next_heartbeat, p.dead_at);
+    if (now < p.suspect_at)
+        next = PD_MIN(next, p.suspect_at);
     set_timer(link, next);
 }
 

@@ -27,9 +27,10 @@ struct pd_peers_conf {
     void (*load)(struct pd_engine_load *out, uint32_t n, void *arg);
     void *load_arg;
     pd_time heartbeat;                 /* 1 s */
-    pd_time suspect;                   /* 3 s without a byte */
-    pd_time dead;                      /* 4 s */
-    pd_time connect_timeout;           /* 3 s for connect and hello */
+    pd_time suspect;                   /* 2.5 s without a byte */
+    pd_time dead;                      /* 3.5 s */
+    pd_time patience;                  /* 2.5 s; what counts instead while calls are open */
+    pd_time connect_timeout;           /* 2.5 s for connect and hello */
     pd_time backoff_min;               /* 100 ms */
     pd_time backoff_max;               /* 5 s */
     pd_time forget;                    /* 60 s: a peer that is down and not configured is gone */

@@ -414,9 +414,10 @@ static pd_status set_defaults(struct pd_peers_conf *c, struct pd_err *err)
             c->member = (value);                                               \
     } while (0)
     PD_DEFAULT(heartbeat, 1 * PD_SEC);
-    PD_DEFAULT(suspect, 3 * PD_SEC);
-    PD_DEFAULT(dead, 4 * PD_SEC);
-    PD_DEFAULT(connect_timeout, 3 * PD_SEC);
+    PD_DEFAULT(suspect, 2500 * PD_MS);
+    PD_DEFAULT(dead, 3500 * PD_MS);
+    PD_DEFAULT(patience, 2500 * PD_MS);
+    PD_DEFAULT(connect_timeout, 2500 * PD_MS);
     PD_DEFAULT(backoff_min, 100 * PD_MS);
     PD_DEFAULT(backoff_max, 5 * PD_SEC);
     PD_DEFAULT(forget, 60 * PD_SEC);

@@ -97,6 +97,7 @@ struct pd_link {
     uint32_t last_served;
     size_t reassembly;          /* bytes in unfinished and held messages */
     pd_time last_rx;
+    pd_time busy_since;         /* since when a call is open */
     pd_time next_heartbeat;
     pd_time due;                /* of the timer */
     uint64_t echo;              /* of the last heartbeat received */
@@ -287,6 +288,8 @@ void pd_link_kick(struct pd_link *link);
  * loop callbacks. */
 void pd_link_fail(struct pd_link *link, uint32_t reason, const char *detail);
 void pd_link_set_up(struct pd_link *link);
+/* The first call is opened on the link. */
+void pd_link_set_busy(struct pd_link *link);
 void pd_link_send_heartbeat(struct pd_link *link);
 void pd_link_close_self(struct pd_link *link);
 bool pd_link_may_send(const struct pd_link *link);

@@ -125,7 +125,7 @@ static const struct pd_option shm_options[] = {
                .unit = "windows", .help = "Windows on own memory that may be open at a time."),
     PD_OPT_INT("connections", struct pd_shm_conf, connections, "256", .min = 1, .max = 4096,
                .unit = "connections", .help = "Connections that are accepted at a time."),
-    PD_OPT_DURATION("timeout", struct pd_shm_conf, timeout, "3s", .min = 100 * (int64_t)PD_MS,
+    PD_OPT_DURATION("timeout", struct pd_shm_conf, timeout, "2s", .min = 100 * (int64_t)PD_MS,
                     .max = 300 * (int64_t)PD_SEC,
                     .help = "A node that makes no progress for so long while something is under "
                             "way is given up. One that dies is noticed at once."),

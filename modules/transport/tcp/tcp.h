@@ -45,7 +45,7 @@ struct pd_tcp_conf {
                .help = "Windows on own memory that may be open at a time."),                       \
     PD_OPT_INT("connections", type_, m_ connections, "1024", .min = 1, .max = 65536,               \
                .unit = "connections", .help = "Connections that are accepted at a time."),         \
-    PD_OPT_DURATION("timeout", type_, m_ timeout, "3s", .min = 100 * (int64_t)PD_MS,               \
+    PD_OPT_DURATION("timeout", type_, m_ timeout, "2s", .min = 100 * (int64_t)PD_MS,               \
                     .max = 300 * (int64_t)PD_SEC,                                                  \
                     .help = "A node that makes no progress for so long while something is under "  \
                             "way is given up. The system's limit for unacknowledged bytes is the " \

@@ -6,8 +6,12 @@ package PDPlane::Kill::Figures;
 use strict;
 use warnings;
 
-# new; add(FIGURES of a run)...; lines: a table in Markdown.
-sub new { return bless { rows => {} }, $_[0] }
+# new; add(FIGURES of a run)...; lines: a table in Markdown; hung: how many complete
+# answers waited for a node that hung or for a silent link of one, while the machine was
+# not slow, the longest time from the fault to their end, and which that was.
+sub new { return bless { rows => {}, hung => [ 0, 0, '' ] }, $_[0] }
+
+sub hung { return @{ $_[0]{hung} } }
 
 sub add {
     my ($self, $run) = @_;
@@ -16,6 +20,10 @@ sub add {
     $row->{runs}++;
     $row->{ends}{ $run->{end} }++;
     push @{ $row->{took} }, $run->{took} if $run->{end} eq 'complete';
+    if ($run->{end} eq 'complete' && $run->{slow} <= 1 && $fault =~ /^(?:pause|stop|silence)$/ && $component =~ /^(?:prefill|decode)$/) {
+        $self->{hung}[0]++;
+        @{ $self->{hung} }[ 1, 2 ] = ($run->{took}, "$run->{name} $run->{link}") if $run->{took} > $self->{hung}[1];
+    }
     push @{ $row->{clean} }, $run->{clean} if defined $run->{clean};
     push @{ $row->{up} }, $run->{up} if defined $run->{up};
     return;

@@ -16,9 +16,10 @@ use PDPlane::Kill::Client;
 
 our @EXPORT_OK = qw(run_cell);
 
-# Seconds.  A peer that hangs is given up after 4; the rest is for what follows, more
-# on a machine with other work (slack).
-use constant { HUNG => 4, SLACK => 3, PAUSE => 10 };
+# Seconds.  A peer that hangs is given up after 2.5; the rest is for what follows, more
+# on a machine with other work (slack).  The simulator knows these limits exactly
+# (t/unit/test_sim_hung.c).
+use constant { HUNG => 2.5, SLACK => 3, PAUSE => 10 };
 
 sub slack { return SLACK * $_[0]{slow} }
 
@@ -77,7 +78,7 @@ sub run_one {
     push @wrong, finish(\%s, $t0, $truth);
     push @wrong, accounts(\%s, $before);
     my @after = grep { $_ >= $t0 } @{ $client->{at} };
-    my %figures = (name => $cell->{name}, link => "@$link", end => $s{end}, took => $s{over_at} - $t0,
+    my %figures = (name => $cell->{name}, slow => $w->{slow}, link => "@$link", end => $s{end}, took => $s{over_at} - $t0,
         gap => @after ? $after[0] - $t0 : undef, clean => $s{clean_at} ? $s{clean_at} - $s{clean_from} : undef);
     $client->end;
     push @wrong, recover(\%s);
