@@ -276,6 +276,83 @@ static void test_decode_faults_stream(void **state)
                   "and a fox and a kite that they found at the river.\"}]}", true);
 }
 
+/* ---- a node that dies again and again */
+
+struct deaths {
+    struct sim_cluster *cluster;
+    uint32_t left;
+    uint32_t n;
+    bool is_due;
+};
+
+static void deaths_watch(struct deaths *d);
+
+static void decode_back(void *arg)
+{
+    struct deaths *d = arg;
+    sim_node_start(d->cluster, "decode", decode_conf);
+    deaths_watch(d);
+}
+
+static void decode_dies(void *arg)
+{
+    struct deaths *d = arg;
+    struct sim_cluster *c = d->cluster;
+    sim_node_crash(&c->nodes[2], true);
+    d->n++;
+    d->is_due = false;
+    assert_int_equal(pd_sim_at(c->sim, pd_sim_now(c->sim) + 200 * PD_MS, decode_back, d), PD_OK);
+}
+
+/* The request has come to the node: the node dies of it. */
+static void on_decode_step(const struct pd_req *req, void *arg)
+{
+    struct deaths *d = arg;
+    if (req->outcome != PD_REQ_LIVE || d->is_due || d->left == 0)
+        return;
+    d->left--;
+    d->is_due = true;
+    assert_int_equal(pd_sim_at(d->cluster->sim, pd_sim_now(d->cluster->sim), decode_dies, d), PD_OK);
+}
+
+static void deaths_watch(struct deaths *d)
+{
+    pd_reqs_watch(d->cluster->nodes[2].node->reqs, on_decode_step, d);
+}
+
+/* A request may lose its node as often as role.router.losses says, and no more. */
+static void test_losses(void **state)
+{
+    static struct sim_answer a;
+    static char expected[65536];
+    uint64_t hash, lines;
+    (void)state;
+    run_once(1, &hash, &lines, expected, sizeof expected);
+    *strstr(expected, "\"usage\"") = '\0';
+    for (uint32_t times = 4; times <= 6; times++) {
+        struct sim_cluster c;
+        cluster_start(&c, 1200 + times, NULL);
+        struct deaths d = { .cluster = &c, .left = times };
+        deaths_watch(&d);
+        sim_post(&c, "10.0.0.1", 8000, "/v1/chat/completions", body_story, 60 * PD_SEC, &a);
+        assert_int_equal(d.n, times);
+        if (times <= 5) {
+            assert_int_equal(a.status, 200);
+            *strstr(a.body, "\"usage\"") = '\0';
+            assert_string_equal(choices(&a), expected);
+        } else {
+            assert_int_equal(a.status, 503);
+            assert_non_null(strstr(a.body, "\"no_decode\""));
+        }
+        assert_true(metric(&c.nodes[0], "pdplane_router_retries_total") == (times <= 5 ? times : 5));
+        /* The node that it left is not touched by what comes next. */
+        pd_sim_run_until(c.sim, pd_sim_now(c.sim) + PD_SEC);
+        sim_post(&c, "10.0.0.1", 8000, "/v1/chat/completions", body_story, 60 * PD_SEC, &a);
+        assert_int_equal(a.status, 200);
+        sim_cluster_fini(&c);
+    }
+}
+
 static void links_reset(void *arg)
 {
     struct sim_cluster *c = arg;
@@ -378,6 +455,7 @@ int main(void)
         cmocka_unit_test(test_prefill_faults),
         cmocka_unit_test(test_decode_faults),
         cmocka_unit_test(test_decode_faults_stream),
+        cmocka_unit_test(test_losses),
         cmocka_unit_test(test_all_links_reset),
     };
     const char *pattern = getenv("PD_TEST");

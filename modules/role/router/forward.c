@@ -74,7 +74,7 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
     if (head->status == 429 || head->status == 502 || head->status == 503) {
         forward_cancel(q);
         dispatch_end(q, PD_DISPATCH_FAILED);
-        if (leg_again(&q->legs[0], "it is overloaded or not ready"))
+        if (leg_again(&q->legs[0], LEG_FAILED, "it is overloaded or not ready"))
             return;
         request_failf(q, q->forward_status == 429 ? 429 : 503,
                       q->forward_status == 429 ? "rate_limit_error" : "server_error",
@@ -164,7 +164,9 @@ static void on_error(struct pd_http_call *call, enum pd_http_fail fail, pd_statu
     }
     dispatch_end(q, PD_DISPATCH_FAILED);
     if (fail != PD_HTTP_FAIL_BODY) {
-        if (leg_again(&q->legs[0], pd_host()->status_text(why)))
+        if (leg_again(&q->legs[0], fail == PD_HTTP_FAIL_CONNECT ? LEG_UNSENT
+                                   : why == PD_EPEER || why == PD_EEOF ? LEG_LOST : LEG_FAILED,
+                      pd_host()->status_text(why)))
             return;
         if (why == PD_ELIMIT && fail == PD_HTTP_FAIL_CONNECT)
             request_failf(q, 503, "server_error", "overloaded", "too many connections are open");
@@ -247,7 +249,7 @@ void forward_start(struct request *q, struct leg *leg, struct target *t)
     status = r->net->call_start(r->nets, &opts, &forward_events, q, &q->forward);
     if (status != PD_OK) {
         dispatch_end(q, PD_DISPATCH_FAILED);
-        if (!leg_again(leg, pd_host()->status_text(status)))
+        if (!leg_again(leg, LEG_UNSENT, pd_host()->status_text(status)))
             request_failf(q, 503, "server_error", "overloaded", "the request cannot be sent");
     }
 }

@@ -431,14 +431,17 @@ static void on_end(struct pd_call *call, pd_status status, struct pd_str bytes, 
         }
         bool is_ours = end.error.http < 500 && end.error.http != 429;
         r->sched->end(r->scheds, &leg->decode, is_ours ? PD_DISPATCH_OK : PD_DISPATCH_FAILED, now_of(q));
-        if (is_ours || end.error.http == 504 || !leg_again(leg, end.error.message)) {
+        /* A node that stops, stops for every request. */
+        bool is_stopping = end.error.code != NULL && strcmp(end.error.code, "draining") == 0;
+        if (is_ours || end.error.http == 504 ||
+            !leg_again(leg, is_stopping ? LEG_LOST : LEG_FAILED, end.error.message)) {
             end.error.no_retry |= leg->n_output > 0;
             request_fail(q, &end.error);
         }
         return;
     }
     r->sched->end(r->scheds, &leg->decode, PD_DISPATCH_FAILED, now_of(q));
-    if (!leg_again(leg, pd_host()->status_text(status)))
+    if (!leg_again(leg, status == PD_EPEER ? LEG_LOST : LEG_FAILED, pd_host()->status_text(status)))
         request_failf(q, leg->n_output > 0 ? 502 : 503, "server_error",
                       leg->n_output > 0 ? "engine_protocol" : "no_decode",
                       leg->n_output > 0 ? "the node that wrote this answer was lost"
@@ -631,7 +634,23 @@ bool leg_send(struct leg *leg)
     }
 }
 
-bool leg_again(struct leg *leg, const char *why)
+/* Whether the leg may be sent once more, and not to where it was. */
+static bool may_again(struct leg *leg, enum leg_fate fate)
+{
+    const struct router_conf *conf = leg->request->conf;
+    if (fate == LEG_FAILED && ++leg->failures > conf->retries)
+        return false;
+    if (fate == LEG_LOST && ++leg->losses > conf->losses)
+        return false;
+    if (leg->n_avoid == ROUTER_AVOID_MAX && fate == LEG_UNSENT)
+        return false;
+    if (leg->n_avoid == ROUTER_AVOID_MAX) /* the oldest may have changed since */
+        memmove(leg->avoid, leg->avoid + 1, --leg->n_avoid * sizeof *leg->avoid);
+    leg->avoid[leg->n_avoid++] = leg->ref;
+    return true;
+}
+
+bool leg_again(struct leg *leg, enum leg_fate fate, const char *why)
 {
     struct request *q = leg->request;
     struct router *r = q->router;
@@ -639,17 +658,16 @@ bool leg_again(struct leg *leg, const char *why)
     if (leg->n_output > leg->n_sent) {
         /* It has come forward since it was sent, so it is no failure in a row. */
         leg->attempts = 1;
-        leg->n_avoid = 0;
+        leg->failures = leg->losses = leg->n_avoid = 0;
     }
     r->req->note(q->record, "%s failed: %s", q->record->decode, why);
     /* Behind delivered tokens only an engine goes on that would have written
      * the same ones. */
-    if ((leg->n_output > 0 && (leg->flags & PD_ENGINE_EXACT) == 0) ||
-        leg->attempts > q->conf->retries || leg->n_avoid == ROUTER_AVOID_MAX || r->is_closing)
+    if ((leg->n_output > 0 && (leg->flags & PD_ENGINE_EXACT) == 0) || r->is_closing ||
+        !may_again(leg, fate))
         return false;
     if (leg->n_output > 0)
         r->req->note(q->record, "goes on behind %u tokens", leg->n_output);
-    leg->avoid[leg->n_avoid++] = leg->ref;
     r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_CANCELLED, now_of(q));
     pd_counter_inc(r->retries);
     if (!leg_send(leg))

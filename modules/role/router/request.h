@@ -23,6 +23,7 @@ struct leg {
     uint32_t n_prefills;
     uint32_t n_avoid;
     uint32_t attempts;                 /* since the last token that was delivered */
+    uint32_t failures, losses;         /* of them, by LEG_FAILED and LEG_LOST */
     uint32_t n_sent;                   /* n_output when it was sent */
     /* What was delivered so far; another node goes on behind it. */
     int32_t *output;
@@ -101,7 +102,10 @@ bool leg_send(struct leg *leg);
  * ago.  False: it may not, or has waited long enough. */
 bool leg_wait(struct leg *leg);
 void leg_wait_end(struct leg *leg);
+/* What became of a leg that was sent: the node lives and told of a failure; it was lost
+ * and the leg with it; or it never got the leg. */
+enum leg_fate { LEG_FAILED, LEG_LOST, LEG_UNSENT };
 /* Tries the leg elsewhere, if that is still allowed; false: it is not. */
-bool leg_again(struct leg *leg, const char *why);
+bool leg_again(struct leg *leg, enum leg_fate fate, const char *why);
 
 #endif

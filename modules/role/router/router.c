@@ -303,8 +303,12 @@ static const struct pd_option router_options[] = {
     PD_OPT_SIZE("body_limit", struct router_conf, body_limit, "8m", .min = 1024, .max = 1 << 30,
                 .help = "Largest body of a request; larger ones get status 413."),
     PD_OPT_INT("retries", struct router_conf, retries, "2", .max = 8,
-               .help = "How often a request that failed is sent elsewhere; behind tokens, it counts "
-                       "anew with each one that was delivered."),
+               .help = "How often a request that a node refused or failed is sent elsewhere; behind tokens, "
+                       "it counts anew with each one that was delivered."),
+    PD_OPT_INT("losses", struct router_conf, losses, "5", .max = 8, .unit = "nodes",
+               .help = "How often a request is sent elsewhere because its node was lost with it: died, "
+                       "hung or was stopped; counted as retries are. It bounds what a request costs that "
+                       "makes nodes die. One that could not be sent to a node has lost none."),
     PD_OPT_DURATION("wait", struct router_conf, wait, "1s", .max = 60 * (int64_t)PD_SEC,
                     .help = "How long a request waits for a node to be back, when one was lost and there is "
                             "no other. 0 does not wait."),

@@ -21,7 +21,8 @@
 struct router_conf {
     uint64_t deadline;         /* ns, of a whole request */
     uint64_t body_limit;
-    uint32_t retries;          /* dispatches beyond the first one */
+    uint32_t retries;          /* after failures that a node told of */
+    uint32_t losses;           /* nodes that a request may lose */
     uint32_t max_requests;     /* live at a time */
     uint32_t max_choices;
     uint32_t max_prompts;

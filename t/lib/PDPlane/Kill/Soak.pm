@@ -16,9 +16,6 @@ use PDPlane::Http qw(open_stream);
 use PDPlane::Kill::World;
 use PDPlane::Test qw(slurp);
 
-# A request may lose its node three times before its first token, when the machine is
-# slower than the faults; that is more than the two retries that a router is for.
-use constant RETRIES => 5;
 use constant { STREAMS => 24, TOKENS => 48, TEXTS => 200 };
 
 # Shares of faults in percent; the rest is kill -9.
@@ -31,8 +28,7 @@ sub run {
     my ($seed) = @_;
     my $kills = $ENV{PD_KILL_CYCLES} // 1000;
     srand $seed;
-    $w = PDPlane::Kill::World->new('2p2d', transport => 'tcp', engine => 'ms_per_token = 15.0;',
-        router => 'retries = ' . RETRIES . ';')->start;
+    $w = PDPlane::Kill::World->new('2p2d', transport => 'tcp', engine => 'ms_per_token = 15.0;')->start;
     for my $n (1 .. TEXTS) {
         my $body = $w->body($seed * 1000 + $n);
         $body->{max_tokens} = TOKENS;
