@@ -153,7 +153,9 @@ for my $case (
     is metric($w, 'decode', 'pdplane_decode_handovers_valid_total'), 0, "$name: nothing was handed over";
     my $told = explain($w, $id);
     is $told->{decision}, 'local', "$name: computed on the decode node";
-    like $told->{reason}, qr/prefill/, "$name: pdctl explain says why" or diag explain => $told->{reason};
+    like $told->{reason}, qr/prefill on prefill1 \S.*: its weights differ/, "$name: pdctl explain says why";
+    is metric($w, 'decode', 'pdplane_decode_prefill_unfit_total{reason="model"}'), 4, "$name: the metric says why";
+    is metric($w, 'decode', qq(pdplane_decode_prefill_unfit_total{reason="$_"})), 0, "$name: and not $_" for qw(layout transport gone);
     finish($w, $name);
 }
 

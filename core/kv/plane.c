@@ -515,6 +515,26 @@ static pd_status can_receive(struct pd_kv *kv, pd_peer_ref peer, const struct pd
     return PD_ENOENT;
 }
 
+static uint32_t match(struct pd_kv *kv, pd_peer_ref peer, const struct pd_kv_region *region,
+                      struct pd_str engine)
+{
+    struct pd_peer_info info;
+    uint32_t chosen[PD_KV_MAX_TRANSPORTS];
+    const struct pd_layout *there = NULL;
+    if (kv->conf.peer_api->info(kv->conf.peers, peer, &info) != PD_OK)
+        return PD_KV_MATCH_GONE;
+    for (uint32_t i = 0; i < info.desc->n_engines; i++)
+        if (pd_str_is(engine, info.desc->engines[i].name))
+            there = &info.desc->engines[i].layout;
+    if (there == NULL)
+        return PD_KV_MATCH_GONE;
+    if (memcmp(there->model, region->layout.model, sizeof there->model) != 0)
+        return PD_KV_MATCH_MODEL;
+    if (pd_kv_layout_compatible(&region->layout, there, NULL) != PD_OK)
+        return PD_KV_MATCH_LAYOUT;
+    return pd_kv_choose(kv, region, &info, chosen) == 0 ? PD_KV_MATCH_TRANSPORT : PD_KV_MATCH_OK;
+}
+
 static pd_status grant_read(struct pd_str bytes, struct pd_kv_grant *out)
 {
     struct pd_kv_grant_full f;
@@ -587,6 +607,7 @@ const struct pd_kv_api *pd_kv_table(void)
         .leases = leases,
         .bandwidth = bandwidth,
         .verdict_text = pd_kv_verdict_text,
+        .match = match,
     };
     return &table;
 }

@@ -968,8 +968,21 @@ static void test_refusals(void **state)
     assert_int_equal(pd_kv_source_open(w.p.kv, &p, &source_events, &w, &w.source, &err), PD_ENOENT);
     w.d.desc.n_transports = 2;
     assert_int_equal(pd_kv_table()->can_receive(w.d.kv, 7, w.d.region), PD_OK);
+    struct pd_str engine = pd_str_from(w.p.engine.name);
+    assert_int_equal(pd_kv_table()->match(w.d.kv, 7, w.d.region, engine), PD_KV_MATCH_OK);
+    assert_int_equal(pd_kv_table()->match(w.d.kv, 7, w.d.region, PD_STR("none")), PD_KV_MATCH_GONE);
+    assert_int_equal(pd_kv_table()->match(w.d.kv, 99, w.d.region, engine), PD_KV_MATCH_GONE);
+    w.p.engine.layout.kv_heads *= 2;
+    w.p.engine.layout.head_dim /= 2;
+    assert_int_equal(pd_kv_table()->match(w.d.kv, 7, w.d.region, engine), PD_KV_MATCH_LAYOUT);
+    w.p.engine.layout.kv_heads /= 2;
+    w.p.engine.layout.head_dim *= 2;
+    w.p.desc.n_transports = 0;
+    assert_int_equal(pd_kv_table()->match(w.d.kv, 7, w.d.region, engine), PD_KV_MATCH_TRANSPORT);
+    w.p.desc.n_transports = 2;
     w.p.engine.layout.model[0]++;
     assert_int_equal(pd_kv_table()->can_receive(w.d.kv, 7, w.d.region), PD_ENOENT);
+    assert_int_equal(pd_kv_table()->match(w.d.kv, 7, w.d.region, engine), PD_KV_MATCH_MODEL);
     /* Nonsense for the destination ends it. */
     assert_int_equal(pd_kv_dest_message(w.dest, PD_STR("nonsense")), PD_EPROTO);
     assert_int_equal(w.d_ends, 0);

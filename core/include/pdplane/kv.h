@@ -59,6 +59,16 @@ enum {
     PD_KV_PEER_ABORTED = 8     /* the other end aborted */
 };
 
+/* Why an engine of a peer cannot hand KV over to this node. */
+enum {
+    PD_KV_MATCH_OK = 0,
+    PD_KV_MATCH_GONE = 1,      /* the peer is not known, or has no such engine */
+    PD_KV_MATCH_TRANSPORT = 2, /* no transport in common */
+    PD_KV_MATCH_MODEL = 3,     /* other weights */
+    PD_KV_MATCH_LAYOUT = 4,    /* the same weights in another dtype or shape */
+    PD_KV_MATCHES = 5
+};
+
 /* Figures of a finished hand-over. */
 struct pd_kv_result {
     uint32_t size;
@@ -231,6 +241,9 @@ struct pd_kv_api {
     uint64_t (*bandwidth)(struct pd_kv *kv, pd_peer_ref peer);
     /* "valid", "corrupt" ...; never NULL. */
     const char *(*verdict_text)(uint32_t verdict);
+    /* As can_receive, for one engine of the peer: PD_KV_MATCH_*. */
+    uint32_t (*match)(struct pd_kv *kv, pd_peer_ref peer, const struct pd_kv_region *region,
+                      struct pd_str engine);
 };
 
 #ifdef __cplusplus

@@ -83,6 +83,17 @@ static pd_status tables_get(struct decode *d, struct pd_err *err)
 
 static void metrics_add(struct decode *d, struct pd_metrics *m)
 {
+    static const char *const by_reason[] = { "reason" };
+    static const char *const reasons[PD_KV_MATCHES] = { NULL, "gone", "transport", "model", "layout" };
+    static const struct pd_metric_desc unfit = {
+        .size = sizeof unfit, .name = "pdplane_decode_prefill_unfit_total",
+        .help = "Prefill nodes that were passed over because what they compute cannot be used here.",
+        .labels = by_reason, .n_labels = 1,
+    };
+    struct pd_metric_family *family;
+    if (pd_metrics_family(m, PD_METRIC_COUNTER, &unfit, NULL, &family) == PD_OK)
+        for (uint32_t i = PD_KV_MATCH_GONE; i < PD_KV_MATCHES; i++)
+            d->unfit[i] = pd_metrics_counter(m, family, &reasons[i]);
     d->local = pd_metrics_simple_counter(m, "pdplane_decode_local_total",
                                          "Sequences whose prompt was computed on this node.");
     d->fallbacks = pd_metrics_simple_counter(

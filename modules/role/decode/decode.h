@@ -63,6 +63,7 @@ struct decode {
     struct pd_counter *handovers_other;
     struct pd_counter *fallbacks;
     struct pd_counter *local;
+    struct pd_counter *unfit[PD_KV_MATCHES]; /* by PD_KV_MATCH_* */
 };
 
 /* Takes a REQUEST call; ends it at once when it cannot be served. */

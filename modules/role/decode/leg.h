@@ -48,6 +48,7 @@ struct leg {
     struct pd_call *order;             /* PREFILL call; NULL when over */
     struct pd_kv_dest *dest;
     pd_time order_at;                  /* this one was asked, or is being reached since */
+    uint32_t unfit;                    /* PD_KV_MATCH_*: why the last one could not be used */
     bool is_hopeless;                  /* no other one is to be tried */
     bool is_reached_again;             /* this one was replaced by its next life */
     bool has_first;                    /* the first token came */

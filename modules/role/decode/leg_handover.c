@@ -180,8 +180,14 @@ static bool order_open(struct leg *leg)
     uint32_t block_tokens = leg->engine->info.layout.block_tokens;
     uint32_t to = leg->conf->handover == DECODE_FULL ? leg->n_tokens : leg->n_tokens - 1;
     uint32_t n_blocks = (to + block_tokens - 1) / block_tokens;
-    if (region == NULL || to <= leg->computed || d->kv->can_receive(d->kvs, leg->peer, region) != PD_OK)
+    if (region == NULL || to <= leg->computed)
         return false;
+    uint32_t match = d->kv->match(d->kvs, leg->peer, region, p->engine);
+    if (match != PD_KV_MATCH_OK) {
+        pd_counter_inc(d->unfit[match]);
+        leg->unfit = match;
+        return false;
+    }
     uint32_t *blocks = malloc((size_t)n_blocks * sizeof *blocks);
     if (blocks == NULL)
         return false;
@@ -238,6 +244,16 @@ bool leg_candidate_try(struct leg *leg, const struct pd_leg_prefill *p)
     return status == PD_OK && order_open(leg);
 }
 
+static const char *unfit_text(const struct leg *leg)
+{
+    static const char *const text[PD_KV_MATCHES] = {
+        [PD_KV_MATCH_OK] = "nothing is to be moved, or no link is there", [PD_KV_MATCH_GONE] = "it is gone",
+        [PD_KV_MATCH_TRANSPORT] = "no transport in common", [PD_KV_MATCH_MODEL] = "its weights differ",
+        [PD_KV_MATCH_LAYOUT] = "its layout of KV differs",
+    };
+    return text[leg->unfit];
+}
+
 /* Tries candidates in order; without one left the prompt is computed here.  The
  * router is told, because it was told something else before. */
 void leg_next_prefill(struct leg *leg, const char *why)
@@ -261,12 +277,14 @@ void leg_next_prefill(struct leg *leg, const char *why)
     while (leg->candidate < leg->ask->n_prefills && !leg->is_hopeless) {
         const struct pd_leg_prefill *p = &leg->ask->prefills[leg->candidate++];
         leg->is_reached_again = false;
+        leg->unfit = PD_KV_MATCH_OK;
         if (!is_told && !leg_send_started(leg, p, reason))
             return;
         if (leg_candidate_try(leg, p))
             return;
         is_told = false;
-        snprintf(reason, sizeof reason, "prefill on %.*s is not possible", PD_STR_ARG(p->name));
+        snprintf(reason, sizeof reason, "prefill on %.*s is not possible: %s", PD_STR_ARG(p->name),
+                 unfit_text(leg));
         d->req->note(leg->record, "%s", reason);
     }
     pd_counter_inc(d->local);
@@ -289,7 +307,7 @@ void decode_legs_peer(struct decode *d, pd_peer_ref peer, uint32_t what)
         } else if (what == PD_PEER_ON_UP) {
             pd_timer_stop(&leg->order_timer);
             if (!order_open(leg))
-                leg_next_prefill(leg, "no transport or no engine in common");
+                leg_next_prefill(leg, unfit_text(leg));
         } else if (what == PD_PEER_ON_DOWN || what == PD_PEER_ON_GONE) {
             leg->is_hopeless = leg_now(leg) - leg->order_at >= SILENCE;
             leg_next_prefill(leg, "it could not be reached");
