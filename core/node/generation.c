@@ -36,6 +36,8 @@ void pd_node_generation_switch(struct pd_node *node, struct pd_node_generation *
 {
     g->number = ++node->generation_number;
     g->since = pd_loop_now(node->loop);
+    if (node->generation != NULL)
+        node->generation->replaced_at = g->since;
     pd_list_append(&node->generations, &g->link);
     node->generation = g;
     node->root = pd_conf_root(g->conf);
@@ -155,6 +157,53 @@ void pd_node_sweep(struct pd_node *node)
         pd_log_notice(node->log, "generation %llu has ended", (unsigned long long)g->number);
         pd_node_generation_drop(g);
     }
+}
+
+/* ---- the limit ------------------------------------------------------------------------ */
+
+static void end_with(const struct pd_node_role *roles, uint32_t n, const struct pd_node_generation *g)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (roles[i].ops->end_generation != NULL)
+            roles[i].ops->end_generation(roles[i].role, g);
+    }
+}
+
+/* Nothing is freed meanwhile: generations are swept from the loop. */
+static void end_overdue(struct pd_node *node, struct pd_node_generation *g)
+{
+    g->is_overdue = true;
+    node->reloads.ended += g->holds;
+    pd_log_warn(node->log, "generation %llu was replaced %.1f s ago, its %u request%s ended now",
+                (unsigned long long)g->number,
+                (double)(pd_loop_now(node->loop) - g->replaced_at) / (double)PD_SEC, g->holds,
+                g->holds == 1 ? " is" : "s are");
+    end_with(node->roles, node->n_roles, g);
+    PD_LIST_EACH(&node->generations, link) {
+        const struct pd_node_generation *other = PD_LIST_ENTRY(link, struct pd_node_generation, link);
+        end_with(other->roles, other->n_roles, g);
+    }
+}
+
+void pd_node_generations_overdue(struct pd_node *node)
+{
+    pd_time now = pd_loop_now(node->loop), next = PD_TIME_NEVER, due;
+    if (node->is_closing)
+        return;
+    PD_LIST_EACH(&node->generations, link) {
+        struct pd_node_generation *g = PD_LIST_ENTRY(link, struct pd_node_generation, link);
+        if (g == node->generation || g->holds == 0 || g->is_overdue)
+            continue;
+        due = g->replaced_at + node->root->reload_drain;
+        if (due <= now)
+            end_overdue(node, g);
+        else if (due < next)
+            next = due;
+    }
+    if (next == PD_TIME_NEVER)
+        pd_timer_stop(&node->overdue_timer);
+    else
+        pd_timer_start(&node->overdue_timer, next - now);
 }
 
 /* ---- the node's own end --------------------------------------------------------------- */

@@ -20,6 +20,8 @@ struct pd_node_generation {
     uint64_t number;                    /* 1, 2, ... */
     struct pd_conf *conf;
     pd_time since;
+    pd_time replaced_at;                /* by the next one */
+    bool is_overdue;                    /* its requests were told to end */
     uint32_t holds;                     /* requests that began in it */
     /* What the next generation does not have. */
     struct pd_node_engine_unit *engines[PD_NODE_ENGINES_MAX];
@@ -42,6 +44,9 @@ void pd_node_generation_leave_role(struct pd_node_generation *g, const struct pd
 void pd_node_generations_sweep(struct pd_node *node);
 /* Does that now. */
 void pd_node_sweep(struct pd_node *node);
+/* Ends the requests of generations that were replaced longer ago than reload_drain;
+ * looks again when the next one is due.  After each switch, and by a timer. */
+void pd_node_generations_overdue(struct pd_node *node);
 /* For the node's own end: destroys what generations have left; true: not all of
  * it has ended, and the node's close task runs again when something has.  Engines
  * come after the KV plane. */

@@ -211,6 +211,9 @@ static void follow_all(struct pd_node *node)
            (const char *const[]){ "done" }, &node->reloads.done);
     follow(node, "pdplane_reloads_total", "Other configurations, taken into use or refused.", by_result, 1,
            (const char *const[]){ "refused" }, &node->reloads.refused);
+    follow(node, "pdplane_generation_requests_ended_total",
+           "Requests of earlier configurations that were ended because reload_drain was over.", NULL, 0, NULL,
+           &node->reloads.ended);
     server_add(node, node->net.openai, "openai", 0);
     server_add(node, node->net.admin, "admin", 1);
     all_tls_add(node);

@@ -118,6 +118,12 @@ static void sweep_timer(struct pd_timer *timer, void *arg)
     pd_node_sweep(arg);
 }
 
+static void overdue_timer(struct pd_timer *timer, void *arg)
+{
+    (void)timer;
+    pd_node_generations_overdue(arg);
+}
+
 /* ---- create, start --------------------------------------------------------------------- */
 
 static void listen_now(struct pd_timer *timer, void *arg)
@@ -149,6 +155,7 @@ pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **o
     node->reloads.refused_at = PD_TIME_NEVER;
     pd_task_init(&node->sweep_task, "generations", sweep_task, node);
     pd_timer_init(&node->sweep_timer, node->loop, "generations", sweep_timer, node);
+    pd_timer_init(&node->overdue_timer, node->loop, "overdue generations", overdue_timer, node);
     struct pd_node_generation *g = pd_node_generation_make(node, params->conf);
     if (g == NULL) {
         pd_free(node);
@@ -413,6 +420,7 @@ void pd_node_destroy(struct pd_node *node, void (*closed)(void *arg), void *arg)
     node->is_closing = true;
     pd_task_cancel(node->loop, &node->sweep_task);
     pd_timer_stop(&node->sweep_timer);
+    pd_timer_stop(&node->overdue_timer);
     pd_timer_stop(&node->listen_timer);
     if (node->metrics != NULL)
         pd_metrics_set_refresh(node->metrics, NULL, NULL);

@@ -88,6 +88,7 @@ struct pd_node_codec {
 /* How attempts to take another configuration went. */
 struct pd_node_reloads {
     uint64_t done, refused;
+    uint64_t ended;            /* requests that a reload had left too long ago */
     pd_time took_ns;           /* by the last one that was done */
     pd_time refused_at;        /* the last one that was not; PD_TIME_NEVER: none since the last done */
     char why[700];             /* it was not */
@@ -110,6 +111,7 @@ struct pd_node {
     uint64_t generation_number;
     struct pd_task sweep_task;
     struct pd_timer sweep_timer;
+    struct pd_timer overdue_timer;
     struct pd_node_reloads reloads;
     char name[64];
     char host_id[64];

@@ -573,6 +573,7 @@ static void commit(struct next *n)
     peers_undial(node, &before->peers, before->peers.count, &n->root->peers);
     roles_commit(n);
     pd_node_generation_switch(node, n->generation);
+    pd_node_generations_overdue(node);
     pd_node_limits_apply(node);
     pd_peers_commit(node->peers, n->peers);
     pd_node_metrics_rebuild(node);

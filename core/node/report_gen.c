@@ -96,6 +96,8 @@ void pd_report_generations(struct pd_node *node, struct pd_view *v)
     pd_view_count(v, r->done);
     pd_view_field(v, "refused", "refused");
     pd_view_count(v, r->refused);
+    pd_view_field(v, "ended", "requests ended");
+    pd_view_count(v, r->ended);
     pd_view_field(v, "took_seconds", "last one took");
     pd_view_duration(v, r->done > 0 ? r->took_ns : PD_TIME_NEVER);
     pd_view_field(v, "refused_why", "last refusal");

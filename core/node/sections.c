@@ -307,6 +307,11 @@ static const struct pd_option sections[] = {
                   .help = "File for the process id, which pdplane -s reads."),
     PD_OPT_DURATION("drain", struct pd_node_conf, drain, "30s", .max = 86400 * (int64_t)PD_SEC,
                     .help = "How long requests may go on when the node drains."),
+    PD_OPT_DURATION("reload_drain", struct pd_node_conf, reload_drain, "1h", .min = 10 * (int64_t)PD_MS,
+                    .max = 30 * 86400 * (int64_t)PD_SEC,
+                    .help = "How long requests that began before a reload may go on with the configuration of "
+                            "then. What is left is ended with an error, so that no engine and no memory of an "
+                            "earlier configuration is kept for ever."),
     PD_OPT_GROUP("node", struct pd_node_conf, node, self_rows, struct pd_node_self_conf,
                  .help = "This node."),
     PD_OPT_UNIT_MAP("role", struct pd_node_conf, roles, PD_KIND_BIT(PD_KIND_ROLE),

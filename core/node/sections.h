@@ -119,6 +119,7 @@ struct pd_node_conf {
     struct pd_conf_strings module_path;
     const char *pid_file;
     pd_time drain;
+    pd_time reload_drain;
     struct pd_node_self_conf node;
     struct pd_conf_list roles;      /* struct pd_conf_unit, one per loaded role */
     struct pd_conf_list listen;     /* struct pd_node_listen_conf */

@@ -528,6 +528,86 @@ static void test_listeners(void **state)
     sim_cluster_fini(&c);
 }
 
+/* ---- the limit --------------------------------------------------------------------------------- */
+
+#define SLOW "ms_per_token = 100.0;"
+
+struct overdue {
+    struct sim_cluster *c;
+    const char *text;
+    uint32_t node;
+};
+
+static void overdue_now(void *arg)
+{
+    struct overdue *o = arg;
+    struct sim_node *n = &o->c->nodes[o->node];
+    struct pd_err err;
+    assert_int_equal(n->node->generation->holds, 1);
+    if (sim_node_reload(n, o->text, &err) != PD_OK)
+        fail_msg("%s", err.text);
+    /* Another one behind it does not put the end of the first off. */
+    assert_int_equal(sim_node_reload(n, o->text, &err), PD_OK);
+}
+
+/* A request of 24 tokens takes 2.4 s; the node takes another configuration after
+ * half a second. */
+static pd_time overdue_ask(struct sim_cluster *c, struct overdue *o, const char *body, struct sim_answer *a)
+{
+    pd_time begin = pd_sim_now(c->sim);
+    o->c = c;
+    pd_sim_at(c->sim, begin + 500 * PD_MS, overdue_now, o);
+    sim_post(c, "10.0.0.1", 8000, "/v1/chat/completions", body, 60 * PD_SEC, a);
+    return pd_sim_now(c->sim) - begin;
+}
+
+static void overdue_start(struct sim_cluster *c, uint64_t seed)
+{
+    sim_cluster_init(c, seed, NULL);
+    sim_node_start(c, "router", router_text("", ""));
+    sim_node_start(c, "prefill", prefill_text(PREFILL_ENGINE));
+    sim_node_start(c, "decode", decode_text(SLOW, ""));
+    pd_sim_run_until(c->sim, pd_sim_now(c->sim) + 5 * PD_SEC);
+}
+
+static void test_overdue(void **state)
+{
+    static struct sim_answer a;
+    static char stream[1024];
+    struct sim_cluster c;
+    (void)state;
+    snprintf(stream, sizeof stream, "{\"stream\":true,%s", body_story + 1);
+    /* Within the limit nothing is ended. */
+    overdue_start(&c, 700);
+    struct sim_node *r = &c.nodes[0], *d = &c.nodes[2];
+    struct overdue router = { .node = 0, .text = router_text("reload_drain = \"10s\";", "") };
+    overdue_ask(&c, &router, body_story, &a);
+    answer_check(&a);
+    settled(&c);
+    assert_true(metric(r, "pdplane_generation_requests_ended_total") == 0);
+    /* Above it, a request ends with an error, a stream without [DONE]. */
+    router.text = router_text("reload_drain = \"300ms\";", "");
+    assert_in_range(overdue_ask(&c, &router, body_story, &a), 790 * PD_MS, 900 * PD_MS);
+    assert_int_equal(a.status, 503);
+    assert_non_null(strstr(a.body, "the configuration of this request has ended"));
+    assert_true(metric(r, "pdplane_generation_requests_ended_total") == 1);
+    overdue_ask(&c, &router, stream, &a);
+    assert_int_equal(a.status, 200);
+    assert_non_null(strstr(a.body, "\"error\":{"));
+    assert_null(strstr(a.body, "[DONE]"));
+    assert_true(metric(r, "pdplane_generation_requests_ended_total") == 2);
+    settled(&c);
+    /* What a decode node ends goes on elsewhere, here with its new engine. */
+    struct pd_node_engine_unit *engine = d->node->engines[0];
+    struct overdue decode = { .node = 2, .text = decode_text("ms_per_token = 5.0;", "reload_drain = \"300ms\";") };
+    assert_true(overdue_ask(&c, &decode, body_story, &a) < 2 * PD_SEC);
+    answer_check(&a);
+    assert_true(metric(d, "pdplane_generation_requests_ended_total") == 1);
+    assert_ptr_not_equal(d->node->engines[0], engine);
+    settled(&c);
+    sim_cluster_fini(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -540,6 +620,7 @@ int main(void)
         cmocka_unit_test(test_without_memory),
         cmocka_unit_test(test_roles),
         cmocka_unit_test(test_listeners),
+        cmocka_unit_test(test_overdue),
     };
     const char *pattern = getenv("PD_TEST");
     if (pattern != NULL)

@@ -15,6 +15,8 @@ extern "C" {
 
 struct pd_role; /* an instance; the module's own */
 
+struct pd_node_generation;     /* node.h */
+
 struct pd_role_ops {
     struct pd_ops_head head;   /* PD_OPS(pd_role_ops, PD_ROLE_V1) */
     uint32_t role;             /* PD_ROLE_* of scheduler.h that other nodes see */
@@ -37,6 +39,10 @@ struct pd_role_ops {
      * what is wrong with options is the unit's check to say.  May be NULL: the
      * options of the role then cannot change while the node runs. */
     void (*adopt)(struct pd_role *role, const void *conf);
+    /* Ends with an honest error all that holds this generation (node.h) and can be
+     * ended: it was replaced so long ago that nothing of it may go on.  May be NULL:
+     * then what holds it ends by itself. */
+    void (*end_generation)(struct pd_role *role, const struct pd_node_generation *generation);
 };
 
 #ifdef __cplusplus

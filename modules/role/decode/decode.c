@@ -175,9 +175,15 @@ static void decode_destroy(struct pd_role *role, void (*closed)(void *arg), void
         d->peer->unwatch(d->watch);
     d->watch = NULL;
     if (d->n_legs > 0)
-        decode_legs_end(d, "draining", "the server is shutting down");
+        decode_legs_end(d, NULL, "draining", "the server is shutting down");
     else
         role_settle(d);
+}
+
+static void decode_end_generation(struct pd_role *role, const struct pd_node_generation *generation)
+{
+    decode_legs_end((struct decode *)role, generation, "draining",
+                    "the configuration of this request has ended");
 }
 
 static void decode_adopt(struct pd_role *role, const void *conf)
@@ -217,6 +223,7 @@ static const struct pd_role_ops decode_ops = {
     .drain = decode_drain,
     .destroy = decode_destroy,
     .adopt = decode_adopt,
+    .end_generation = decode_end_generation,
 };
 
 static const struct pd_unit decode_units[] = {

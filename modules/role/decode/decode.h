@@ -73,7 +73,8 @@ void decode_legs_retry(struct decode *d);
 /* A peer's state changed; legs that wait for it go on. */
 void decode_legs_peer(struct decode *d, pd_peer_ref peer, uint32_t what);
 /* Ends every leg with this error. */
-void decode_legs_end(struct decode *d, const char *code, const char *message);
+void decode_legs_end(struct decode *d, const struct pd_node_generation *generation, const char *code,
+                     const char *message);
 /* Called by legs when they are gone. */
 void decode_leg_gone(struct decode *d);
 

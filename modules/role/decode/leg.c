@@ -280,11 +280,14 @@ void decode_leg_accept(struct decode *d, struct pd_call *call, struct pd_str fir
     }
 }
 
-void decode_legs_end(struct decode *d, const char *code, const char *message)
+void decode_legs_end(struct decode *d, const struct pd_node_generation *generation, const char *code,
+                     const char *message)
 {
     struct leg *next;
     for (struct leg *leg = d->legs; leg != NULL; leg = next) {
         next = leg->next;
+        if (generation != NULL && leg->generation != generation)
+            continue;
         /* The role may be freed with its last leg; nothing is touched after it. */
         if (!leg->has_end) {
             leg_fail(leg, 503, "server_error", code, message);

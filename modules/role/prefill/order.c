@@ -413,13 +413,14 @@ void prefill_order_accept(struct prefill *p, struct pd_call *call, pd_peer_ref f
     }
 }
 
-void prefill_orders_end(struct prefill *p)
+void prefill_orders_end(struct prefill *p, const struct pd_node_generation *generation)
 {
     struct order *next;
     for (struct order *o = p->orders; o != NULL; o = next) {
         next = o->next;
         /* The role may be freed with its last order; nothing is touched after it. */
-        if (o->state != CLOSING)
-            order_end(o, PD_EPEER, "the server is shutting down");
+        if (o->state != CLOSING && (generation == NULL || o->generation == generation))
+            order_end(o, PD_EPEER, generation == NULL ? "the server is shutting down"
+                                                      : "the configuration of this order has ended");
     }
 }

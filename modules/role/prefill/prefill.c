@@ -132,9 +132,14 @@ static void prefill_destroy(struct pd_role *role, void (*closed)(void *arg), voi
     p->closed_arg = arg;
     p->peer->unserve(p->peers, PD_SERVICE_PREFILL);
     if (p->n_orders > 0)
-        prefill_orders_end(p);
+        prefill_orders_end(p, NULL);
     else
         prefill_settle(p);
+}
+
+static void prefill_end_generation(struct pd_role *role, const struct pd_node_generation *generation)
+{
+    prefill_orders_end((struct prefill *)role, generation);
 }
 
 static void prefill_adopt(struct pd_role *role, const void *conf)
@@ -157,6 +162,7 @@ static const struct pd_role_ops prefill_ops = {
     .drain = prefill_drain,
     .destroy = prefill_destroy,
     .adopt = prefill_adopt,
+    .end_generation = prefill_end_generation,
 };
 
 static const struct pd_unit prefill_units[] = {

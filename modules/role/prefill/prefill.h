@@ -57,7 +57,7 @@ void prefill_order_accept(struct prefill *p, struct pd_call *call, pd_peer_ref f
 /* Tries to give waiting orders their blocks. */
 void prefill_orders_retry(struct prefill *p);
 /* Ends every order. */
-void prefill_orders_end(struct prefill *p);
+void prefill_orders_end(struct prefill *p, const struct pd_node_generation *generation);
 /* The last steps of drain and destroy, once no order is left. */
 void prefill_settle(struct prefill *p);
 

@@ -871,6 +871,16 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
     }
 }
 
+void router_requests_end_generation(struct router *r, const struct pd_node_generation *generation)
+{
+    struct request *next;
+    for (struct request *q = r->requests; q != NULL; q = next) {
+        next = q->next;
+        if (q->generation == generation)
+            request_failf(q, 503, "server_error", "draining", "the configuration of this request has ended");
+    }
+}
+
 void router_requests_end(struct router *r)
 {
     struct request *next;

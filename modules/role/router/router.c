@@ -284,6 +284,11 @@ static void router_adopt(struct pd_role *role, const void *conf)
     (void)routes_of_requests_add(r);
 }
 
+static void router_end_generation(struct pd_role *role, const struct pd_node_generation *generation)
+{
+    router_requests_end_generation((struct router *)role, generation);
+}
+
 static const struct pd_option_name hint_names[] = {
     { "delete", ROUTER_HINTS_DELETE },
     { "refuse", ROUTER_HINTS_REFUSE },
@@ -345,6 +350,7 @@ static const struct pd_role_ops router_ops = {
     .drain = router_drain,
     .destroy = router_destroy,
     .adopt = router_adopt,
+    .end_generation = router_end_generation,
 };
 
 static const struct pd_unit router_units[] = {

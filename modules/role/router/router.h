@@ -135,6 +135,7 @@ bool router_model_seen(const struct router *r, struct pd_str model);
 void router_request(struct pd_http_req *http, uint32_t kind, struct router *r);
 /* Ends every request with an error. */
 void router_requests_end(struct router *r);
+void router_requests_end_generation(struct router *r, const struct pd_node_generation *generation);
 /* Frees what is kept for further requests. */
 void router_requests_fini(struct router *r);
 /* wait.c */
