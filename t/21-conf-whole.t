@@ -41,6 +41,8 @@ my @cases = (
     ['load = [ "router" ]; listen = ( { address = "127.0.0.1:0"; api = "openai"; api_keys_file = "not.key"; } );', 'pd.conf:2: error: .*not\.key line 1 is not'],
     ['load = [ "router" ]; scheduler = { profiles = ( { name = "decode"; score = ( { use = "nothing"; } ); } ); };',
         'pd.conf:2: error: there is no scorer "nothing"'],
+    ["load = [ \"router\" ];\nlink = { suspect = \"1s\"; };", 'pd.conf:3: error: heartbeat, suspect and dead must be ascending times',
+        'suspect is longer than heartbeat'],
     ["load = [ \"router\", \"tcp\" ];\ntransport = { tcp = { tls = \"required\"; }; };",
         'pd.conf:3: error: tls is "required", but the node has no link.tls', 'set certificate, key and ca in link = { tls'],
     ["load = [ \"router\", \"tcp\" ];\ntransport = {\n tcp = { codec = \"planes\"; }; };",

@@ -82,7 +82,11 @@ my @changes = (
     [ $router, 'refused', sub { $_[0] =~ s/load = \[ /load = [ "load_fails", /r } ],
     [ $decode, 'refused', sub { $_[0] =~ s/load = \[ /load = [ "load_crashes", /r } ],
     [ $decode, 'refused', sub { $_[0] =~ s/model = "[^"]*"/model = "\/nowhere.gguf"/r } ],
-    [ $prefill, 'refused', sub { "$_[0]\nlink = { heartbeat = \"2s\"; };\n" } ],
+    [ $prefill, 'done', sub { $_[0] =~ s/\nlink = .*\n//r . sprintf qq(\nlink = { heartbeat = "%dms"; };\n), 500 + rand 500 } ],
+    [ $decode, 'done', sub { $_[0] =~ s/\nkv = .*\n//r . sprintf qq(\nkv = { lease = "%ds"; };\n), 3 + rand 4 } ],
+    [ $router, 'done', sub { $_[0] =~ s/finished = \d+/'finished = ' . int 8 + rand 16/er } ],
+    [ $prefill, 'refused', sub { "$_[0]\nlink = { heartbeat = \"2s\"; suspect = \"1s\"; };\n" =~ s/\nlink = .*(?=\nlink)//r } ],
+    [ $prefill, 'refused', sub { $_[0] =~ s/load = \[ "prefill", "ref", "\w+"/load = [ "prefill", "ref"/r } ],
     [ $router, 'refused', sub { $_[0] =~ s/certificate = "[^"]*"/certificate = "\/nowhere.pem"/r } ],
 );
 

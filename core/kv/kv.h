@@ -38,6 +38,14 @@ struct pd_kv_conf {
     uint32_t history;                  /* ended transfers kept for listing, 256 */
 };
 
+/* What hand-overs that begin from here on follow. */
+struct pd_kv_limits {
+    uint32_t digests;
+    pd_time lease_ttl, connect_timeout;
+    uint64_t inflight_bytes;
+};
+void pd_kv_set_limits(struct pd_kv *kv, const struct pd_kv_limits *limits);
+
 pd_status pd_kv_create(const struct pd_kv_conf *conf, struct pd_kv **out, struct pd_err *err);
 /* Aborts everything, closes every connection, removes regions from transports;
  * on_closed is the last callback.  The transports are destroyed by their owner

@@ -386,6 +386,14 @@ pd_status pd_kv_region_remove(struct pd_kv *kv, struct pd_kv_region *region)
 
 /* ---- life */
 
+void pd_kv_set_limits(struct pd_kv *kv, const struct pd_kv_limits *limits)
+{
+    kv->conf.digests = limits->digests;
+    kv->conf.lease_ttl = limits->lease_ttl;
+    kv->conf.connect_timeout = limits->connect_timeout;
+    kv->conf.inflight_bytes = limits->inflight_bytes;
+}
+
 pd_status pd_kv_create(const struct pd_kv_conf *conf, struct pd_kv **out, struct pd_err *err)
 {
     struct pd_kv *kv = (struct pd_kv *)pd_calloc(1, sizeof *kv);

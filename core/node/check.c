@@ -83,6 +83,17 @@ static void check_listen(const struct pd_node_conf *c, struct pd_loop *loop,
     }
 }
 
+static void check_link(struct pd_conf *conf, const struct pd_node_conf *c, struct pd_conf_report *report)
+{
+    struct pd_peers_times times = pd_node_link_times(&c->link);
+    struct pd_conf_place at = { NULL, 0, 0 };
+    struct pd_err err = { 0 };
+    if (pd_peers_times_check(&times, &err) == PD_OK)
+        return;
+    pd_node_section_place("link", conf, &at);
+    pd_conf_report_add(report, &err, at.file, at.line);
+}
+
 /* ---- what units say of where they stand ------------------------------------------------ */
 
 struct site {
@@ -216,6 +227,7 @@ pd_status pd_node_conf_check(struct pd_conf *conf, struct pd_mods *mods, struct 
     pd_host_init(&node->host);
     check_roles(conf, node->root, report);
     check_listen(node->root, loop, report);
+    check_link(conf, node->root, report);
     check_units(node, report);
     check_tls(node, report);
     check_endpoints(node, report);

@@ -50,8 +50,8 @@ static pd_status fixed(const struct next *n, const struct pd_conf_place *place, 
 
 static pd_status sections_check(const struct next *n, struct pd_err *err)
 {
-    static const char *const sections[] = { "node", "link", "transport", "codec", "exporter", "kv",
-                                             "requests", "discovery", "control" };
+    static const char *const sections[] = { "node", "transport", "codec", "exporter", "discovery",
+                                             "control" };
     const struct pd_node_conf *a = n->node->root, *b = n->root;
     char what[80];
     for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++) {
@@ -62,10 +62,37 @@ static pd_status sections_check(const struct next *n, struct pd_err *err)
         snprintf(what, sizeof what, "\"%s\"", sections[i]);
         return fixed(n, &place, what, err);
     }
+    if (!pd_node_link_equal(&a->link, &b->link)) {
+        struct pd_conf_place place = { NULL, 0, 0 };
+        pd_node_section_place("link", n->conf, &place);
+        return fixed(n, &place, "secret and tls of \"link\"", err);
+    }
     if (a->scheduler.endpoints != b->scheduler.endpoints ||
         memcmp(&a->scheduler.prefix, &b->scheduler.prefix, sizeof a->scheduler.prefix) != 0)
         return fixed(n, &b->scheduler.place, "the size of the scheduler's tables (endpoints, prefix)", err);
     return PD_OK;
+}
+
+/* Limits of what stays; those of clients are in build.c. */
+static pd_status limits_check(const struct next *n, struct pd_err *err)
+{
+    struct pd_peers_times times = pd_node_link_times(&n->root->link);
+    struct pd_conf_place place = { NULL, 0, 0 };
+    pd_status status = pd_peers_times_check(&times, err);
+    pd_node_section_place("link", n->conf, &place);
+    return pd_node_at_place(err, &place, status);
+}
+
+static void limits_commit(struct next *n)
+{
+    const struct pd_node_kv_conf *kv = &n->root->kv;
+    const struct pd_kv_limits limits = { .digests = kv->digests, .lease_ttl = kv->lease,
+                                         .connect_timeout = kv->connect_timeout,
+                                         .inflight_bytes = kv->inflight };
+    struct pd_peers_times times = pd_node_link_times(&n->root->link);
+    pd_kv_set_limits(n->node->kv, &limits);
+    pd_peers_set_times(n->node->peers, &times);
+    pd_reqs_set_limits(n->node->reqs, &n->root->requests);
 }
 
 static bool addresses_equal(const struct pd_node *node, const char *a, const char *b)
@@ -490,7 +517,7 @@ static pd_status make(struct next *n, struct pd_err *err)
 {
     const struct pd_conf_list *endpoints = &n->root->endpoints;
     pd_status status;
-    if ((status = sections_check(n, err)) != PD_OK || (status = listeners_check(n, err)) != PD_OK ||
+    if ((status = sections_check(n, err)) != PD_OK || (status = limits_check(n, err)) != PD_OK || (status = listeners_check(n, err)) != PD_OK ||
         (status = roles_check(n, err)) != PD_OK)
         return status;
     n->generation = pd_node_generation_make(n->node, n->conf);
@@ -575,6 +602,7 @@ static void commit(struct next *n)
     pd_node_generation_switch(node, n->generation);
     pd_node_generations_overdue(node);
     pd_node_limits_apply(node);
+    limits_commit(n);
     pd_peers_commit(node->peers, n->peers);
     pd_node_metrics_rebuild(node);
     pd_node_generations_sweep(node);

@@ -395,6 +395,20 @@ bool pd_node_section_equal(const char *name, const struct pd_node_conf *a, const
     return pd_conf_equal(rows, a, b);
 }
 
+bool pd_node_link_equal(const struct pd_node_link_conf *a, const struct pd_node_link_conf *b)
+{
+    struct pd_node_link_conf x = *a;
+    x.secret = b->secret;
+    x.tls = b->tls;
+    return pd_conf_equal(link_rows, a, &x);
+}
+
+struct pd_peers_times pd_node_link_times(const struct pd_node_link_conf *link)
+{
+    return (struct pd_peers_times){ .heartbeat = link->heartbeat, .suspect = link->suspect,
+                                    .dead = link->dead, .connect_timeout = link->connect_timeout };
+}
+
 void pd_node_section_place(const char *name, const struct pd_conf *conf, struct pd_conf_place *out)
 {
     /* Behind the last member of it stands the key itself. */

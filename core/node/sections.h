@@ -10,6 +10,7 @@
 #include "conf/conf.h"
 #include "kv/kv.h"
 #include "mod/mod.h"
+#include "peer/peer.h"
 #include "req/reqs.h"
 #include "sched/options.h"
 
@@ -151,6 +152,10 @@ const struct pd_option *pd_node_listen_rows(void);
 bool pd_node_tls_equal(const struct pd_node_tls_conf *a, const struct pd_node_tls_conf *b);
 /* Whether the top level option of that name is the same in both. */
 bool pd_node_section_equal(const char *name, const struct pd_node_conf *a, const struct pd_node_conf *b);
+/* Whether links are secured in the same way; their times may differ. */
+bool pd_node_link_equal(const struct pd_node_link_conf *a, const struct pd_node_link_conf *b);
+/* The times of links. */
+struct pd_peers_times pd_node_link_times(const struct pd_node_link_conf *link);
 /* Where it stands in a configuration; line 0: nowhere. */
 void pd_node_section_place(const char *name, const struct pd_conf *conf, struct pd_conf_place *out);
 

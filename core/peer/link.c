@@ -505,6 +505,17 @@ static void tick_up(struct pd_link *link)
     set_timer(link, next);
 }
 
+/* Of a link that is being made, the time that began goes on. */
+void pd_link_times_changed(struct pd_link *link)
+{
+    pd_time now = pd_loop_now(link->peers->loop);
+    if (link->state != PD_LINK_UP)
+        return;
+    link->last_rx = now;
+    link->next_heartbeat = now;
+    set_timer(link, now);
+}
+
 static void on_timer(struct pd_timer *timer, void *arg)
 {
     struct pd_link *link = (struct pd_link *)arg;

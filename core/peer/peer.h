@@ -15,6 +15,11 @@
 
 struct pd_tls;
 
+/* How long peers may be silent, and connections may take to come about. */
+struct pd_peers_times {
+    pd_time heartbeat, suspect, dead, connect_timeout;
+};
+
 /* What pd_peers_create needs.  Zero numbers stand for the defaults named. */
 struct pd_peers_conf {
     struct pd_loop *loop;
@@ -43,6 +48,11 @@ struct pd_peers_conf {
     uint32_t link_queue;               /* bytes that wait per link, 1 MiB */
 };
 
+/* Whether they go together; otherwise PD_EINVAL and err. */
+pd_status pd_peers_times_check(const struct pd_peers_times *times, struct pd_err *err);
+/* Other times, which were checked, for all links from here on; no link ends because of
+ * what was silence before. */
+void pd_peers_set_times(struct pd_peers *peers, const struct pd_peers_times *times);
 /* PD_OK, PD_EINVAL (err filled), PD_ENOMEM. */
 pd_status pd_peers_create(const struct pd_peers_conf *conf, struct pd_peers **out,
                           struct pd_err *err);

@@ -406,6 +406,29 @@ const struct pd_peer_api *pd_peer_table(void)
 
 /* ---- the node's side */
 
+pd_status pd_peers_times_check(const struct pd_peers_times *times, struct pd_err *err)
+{
+    if (times->heartbeat < times->suspect && times->suspect <= times->dead)
+        return PD_OK;
+    pd_err_set(err, PD_EINVAL, "heartbeat, suspect and dead must be ascending times");
+    pd_err_hint(err, "suspect is longer than heartbeat, dead not shorter than suspect");
+    return PD_EINVAL;
+}
+
+void pd_peers_set_times(struct pd_peers *peers, const struct pd_peers_times *times)
+{
+    struct pd_peers_conf *c = &peers->conf;
+    if (c->heartbeat == times->heartbeat && c->suspect == times->suspect && c->dead == times->dead &&
+        c->connect_timeout == times->connect_timeout)
+        return;
+    c->heartbeat = times->heartbeat;
+    c->suspect = times->suspect;
+    c->dead = times->dead;
+    c->connect_timeout = times->connect_timeout;
+    PD_LIST_EACH(&peers->links, l)
+        pd_link_times_changed(PD_LIST_ENTRY(l, struct pd_link, node));
+}
+
 static pd_status set_defaults(struct pd_peers_conf *c, struct pd_err *err)
 {
 #define PD_DEFAULT(member, value)                                              \
@@ -429,9 +452,10 @@ static pd_status set_defaults(struct pd_peers_conf *c, struct pd_err *err)
     PD_DEFAULT(call_queue, 1u << 20);
     PD_DEFAULT(link_queue, 1u << 20);
 #undef PD_DEFAULT
-    if (c->heartbeat >= c->suspect || c->suspect > c->dead)
-        return pd_err_set(err, PD_EINVAL,
-                          "heartbeat, suspect and dead must be ascending times");
+    const struct pd_peers_times times = { c->heartbeat, c->suspect, c->dead, c->connect_timeout };
+    pd_status st = pd_peers_times_check(&times, err);
+    if (st != PD_OK)
+        return st;
     if (c->window < PD_HELLO_WINDOW_MIN || c->window > PD_HELLO_WINDOW_MAX ||
         c->max_message < PD_HELLO_WINDOW_MIN || c->max_message > (1u << 30) ||
         c->call_queue > (1u << 30) || c->backoff_min > c->backoff_max)

@@ -291,6 +291,7 @@ void pd_link_set_up(struct pd_link *link);
 /* The first call is opened on the link. */
 void pd_link_set_busy(struct pd_link *link);
 void pd_link_send_heartbeat(struct pd_link *link);
+void pd_link_times_changed(struct pd_link *link);
 void pd_link_close_self(struct pd_link *link);
 bool pd_link_may_send(const struct pd_link *link);
 

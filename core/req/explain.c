@@ -70,6 +70,14 @@ void pd_explain_reset(struct pd_explain *e)
     e->skip_scores = false;
 }
 
+void pd_explain_begin(struct pd_explain *e, uint32_t max)
+{
+    pd_explain_reset(e);
+    e->max = max;
+    if (e->cap > max)
+        e->cap = max;
+}
+
 static bool is_detail(uint32_t kind)
 {
     return kind == PD_EXPLAIN_DROPPED || kind == PD_EXPLAIN_CANDIDATE || kind == PD_EXPLAIN_SCORE;

@@ -27,6 +27,8 @@ struct pd_explain {
 void pd_explain_init(struct pd_explain *e, uint8_t *bytes, uint32_t cap, uint32_t max);
 /* Empty again; gives back what was allocated. */
 void pd_explain_reset(struct pd_explain *e);
+/* As reset, with room for max bytes from here on. */
+void pd_explain_begin(struct pd_explain *e, uint32_t max);
 /* Packs a copy; a line without room is counted in `lost`. */
 void pd_explain_add(struct pd_explain *e, const struct pd_explain_line *line);
 /* The same for the lines that a table stands for; rows without room are counted

@@ -138,6 +138,21 @@ void pd_reqs_destroy(struct pd_reqs *reqs)
     pd_free(reqs);
 }
 
+static void done_trim(struct pd_reqs *reqs)
+{
+    while (reqs->done_n > reqs->conf.finished) {
+        pd_list_prepend(&reqs->spare, pd_list_pop(&reqs->done));
+        reqs->done_n--;
+    }
+}
+
+void pd_reqs_set_limits(struct pd_reqs *reqs, const struct pd_reqs_conf *conf)
+{
+    reqs->conf = *conf;
+    reqs->conf.explain_bytes = (conf->explain_bytes + 15u) & ~(uint64_t)15u;
+    done_trim(reqs);
+}
+
 const struct pd_req_api *pd_reqs_api(void)
 {
     static const struct pd_req_api api = {
@@ -214,7 +229,7 @@ pd_status pd_req_begin(struct pd_reqs *reqs, struct pd_str id, uint32_t role, pd
 
     struct record *record = linked(pd_list_pop(&reqs->spare));
     memset(&record->req, 0, sizeof record->req);
-    pd_explain_reset(&record->explain);
+    pd_explain_begin(&record->explain, (uint32_t)reqs->conf.explain_bytes);
     record->seat.serial = 0;
     record->req.size = sizeof record->req;
     record->req.role = role;
@@ -272,10 +287,7 @@ void pd_req_finish(struct pd_reqs *reqs, struct pd_req *req, uint32_t outcome, u
     pd_list_remove(&record->link);
     pd_list_append(&reqs->done, &record->link);
     reqs->done_n++;
-    if (reqs->done_n > reqs->conf.finished) {
-        pd_list_prepend(&reqs->spare, pd_list_pop(&reqs->done));
-        reqs->done_n--;
-    }
+    done_trim(reqs);
 }
 
 void pd_req_explain(void *req, const struct pd_explain_line *line)

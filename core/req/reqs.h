@@ -21,6 +21,9 @@ extern const struct pd_option pd_reqs_options[];
  * PD_OK, PD_EINVAL, PD_ENOMEM.  Gives: pd_reqs_destroy. */
 pd_status pd_reqs_create(const struct pd_reqs_conf *conf, struct pd_metrics *metrics,
                          struct pd_err *err, struct pd_reqs **out);
+/* Other limits: for requests that begin from here on; more ended ones than are to be
+ * remembered are forgotten. */
+void pd_reqs_set_limits(struct pd_reqs *reqs, const struct pd_reqs_conf *conf);
 /* Also with live records, which go with it.  NULL is allowed. */
 void pd_reqs_destroy(struct pd_reqs *reqs);
 /* The table that role modules get as PD_REQ_TABLE; constant. */

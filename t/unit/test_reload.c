@@ -332,10 +332,10 @@ static void test_refused(void **state)
     (void)state;
     cluster_start(&c, 3);
     struct sim_node *r = &c.nodes[0], *d = &c.nodes[2];
-    refused(r, router_text("link = { heartbeat = \"2s\"; };", ""), "\"link\"");
-    refused(r, router_text("kv = { lease = \"2s\"; };", ""), "\"kv\"");
+    refused(r, router_text("link = { heartbeat = \"5s\"; };", ""), "ascending times");
+    setenv("PD_T_SECRET", "sesame", 1);
+    refused(r, router_text("link = { secret = \"${PD_T_SECRET}\"; };", ""), "secret and tls of \"link\"");
     refused(r, router_text("node = { name = \"x\"; };", ""), "\"node\"");
-    refused(r, router_text("requests = { live = 5; };", ""), "\"requests\"");
     refused(r, router_text("control = \"/tmp/x\";", ""), "\"control\"");
     refused(r, router_text("scheduler = { endpoints = 7; };", ""), "tables");
     refused(r, router_text("", "{ address = \"0.0.0.0:7001\"; api = \"peer\"; },"), "listener for peers");
@@ -350,6 +350,58 @@ static void test_refused(void **state)
                        "roles = [ \"prefill\" ]; } );\n", "", ""), "decode role has no engine");
     settled(&c);
     ask(&c, 8000);
+    sim_cluster_fini(&c);
+}
+
+/* ---- limits of what stays ---------------------------------------------------------------------- */
+
+static uint32_t remembered(const struct sim_node *n)
+{
+    const struct pd_req *req;
+    uint64_t cursor = 0;
+    uint32_t count = 0;
+    while (pd_reqs_next(n->node->reqs, &cursor, &req))
+        count++;
+    return count;
+}
+
+static void test_limits(void **state)
+{
+    struct sim_cluster c;
+    struct pd_err err;
+    (void)state;
+    cluster_start(&c, 6);
+    struct sim_node *r = &c.nodes[0], *p = &c.nodes[1], *d = &c.nodes[2];
+    for (int i = 0; i < 4; i++)
+        ask(&c, 8000);
+    double connects = metric(r, "pdplane_peer_connects_total"), downs = metric(r, "pdplane_peer_downs_total");
+    assert_int_equal(remembered(r), 4);
+    assert_true(connects == 2 && downs == 0);
+    const char *times = "link = { heartbeat = \"100ms\"; suspect = \"300ms\"; dead = \"400ms\"; connect_timeout = \"500ms\"; };\n"
+                        "kv = { digests = \"none\"; lease = \"2s\"; connect_timeout = \"1s\"; inflight = \"64k\"; };\n"
+                        "requests = { live = 5; finished = 1; explain = \"1k\"; };\n";
+    /* Together with something that cannot be, none of them is taken. */
+    assert_int_equal(sim_node_reload(r, router_text(times, "{ address = \"10.0.0.77:1\"; api = \"openai\"; },"), &err),
+                     PD_EINVAL);
+    assert_int_equal(remembered(r), 4);
+    assert_int_equal(sim_node_reload(r, router_text(times, ""), &err), PD_OK);
+    assert_int_equal(sim_node_reload(p, text_of("@1@2", prefill_text(PREFILL_ENGINE), times), &err), PD_OK);
+    assert_int_equal(sim_node_reload(d, decode_text(DECODE_ENGINE, times), &err), PD_OK);
+    pd_sim_run_until(c.sim, pd_sim_now(c.sim) + 5 * PD_SEC);
+    for (int i = 0; i < 4; i++)
+        ask(&c, 8000);
+    /* The same links, with another beat. */
+    assert_true(metric(r, "pdplane_peer_connects_total") == connects);
+    assert_true(metric(r, "pdplane_peer_downs_total") == 0);
+    assert_int_equal(remembered(r), 1);
+    assert_int_equal(remembered(d), 1);
+    settled(&c);
+    /* A peer that is not heard of is given up after the new time. */
+    assert_int_equal(pd_sim_partition(c.sim, "router", "decode", true), PD_OK);
+    assert_int_equal(pd_sim_partition(c.sim, "decode", "router", true), PD_OK);
+    pd_sim_run_until(c.sim, pd_sim_now(c.sim) + 700 * PD_MS);
+    assert_true(metric(r, "pdplane_peer_downs_total") == 1);
+    assert_true(metric(d, "pdplane_peer_downs_total") == 1);
     sim_cluster_fini(&c);
 }
 
@@ -617,6 +669,7 @@ int main(void)
         cmocka_unit_test(test_changed_options),
         cmocka_unit_test(test_report),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_limits),
         cmocka_unit_test(test_without_memory),
         cmocka_unit_test(test_roles),
         cmocka_unit_test(test_listeners),
