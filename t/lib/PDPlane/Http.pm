@@ -100,7 +100,7 @@ sub parallel {
     my %o = ref $asks[-1] eq 'HASH' ? %{ pop @asks } : ();
     my $select = IO::Select->new;
     my (%raw, %index, @out);
-    my $end = time + ($o{timeout} // 60);
+    my $end = time + ($o{timeout} // 180);
     for my $i (0 .. $#asks) {
         my ($path, $body, %ask) = @{ $asks[$i] };
         my $s = connect_to($port);
@@ -130,7 +130,7 @@ sub parallel {
 
 sub request {
     my ($port, $method, $path, $body, %o) = @_;
-    my ($r) = parallel($port, [ $path, $body, method => $method, %o ], { timeout => $o{timeout} // 60 });
+    my ($r) = parallel($port, [ $path, $body, method => $method, %o ], { timeout => $o{timeout} // 120 });
     return $r;
 }
 
