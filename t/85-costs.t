@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # What a request, an event and a long prompt cost the router, in counts that do
-# not depend on how fast the machine is: user instructions, allocations and bytes
-# moved in user space (valgrind's callgrind), system calls (strace).  A router
+# not depend on how fast the machine is: user instructions, allocations, starts and
+# stops of timers and bytes moved in user space (valgrind's callgrind), system calls
+# (strace).  A router
 # runs a load; two runs that differ only in the number of operations are
 # subtracted, so that start-up, connections and pools fall out.
 #
@@ -21,9 +22,11 @@ use PDPlane::Test qw(builddir folder slurp spew run_program);
 
 my %budget = (
     # operation => { count per operation => most }
-    small => { instructions => 38_000, allocations => 0.05, moved => 800 },
-    event => { instructions => 3_050, allocations => 0.05, moved => 150 },
-    long  => { instructions => 425_000, allocations => 1.1, moved => 17_500 },
+    # A stream gives back its heads and the next one makes them anew; connections of
+    # a load have timers.
+    small => { instructions => 31_800, allocations => 0.05, moved => 850, timers => 0.25 },
+    event => { instructions => 1_680, allocations => 0.08, moved => 100, timers => 0.05 },
+    long  => { instructions => 400_000, allocations => 1.4, moved => 900, timers => 0.25 },
 );
 my %calls_budget = (1 => 6.1, 64 => 4.5);
 my $endpoints = 16;
@@ -88,11 +91,12 @@ my %per = (small => 1, event => 2, long => 1);          # operations for each of
 # ---- callgrind
 # Sums of one run: instructions of all and of functions that move bytes, calls of
 # the allocator from outside of it.
+my $timer = qr/^timer_(?:start|stop)\b/;               # of the loop
 my $allocator = qr/^(?:_int_|_mid_)?(?:malloc|calloc|realloc|memalign|posix_memalign|aligned_alloc)\b/;
 sub sums {
     my ($file) = @_;
     my (%name, %calls, $fn, $cfn, $is_call);
-    my %sum = (instructions => 0, moved => 0, allocations => 0);
+    my %sum = (instructions => 0, moved => 0, allocations => 0, timers => 0);
     my $named = sub {
         my ($id, $text) = $_[0] =~ /^\((\d+)\)(?: (.*))?/;
         $name{$id} = $text if defined $text;
@@ -104,6 +108,7 @@ sub sums {
         elsif ($line =~ /^calls=(\d+)/)     {
             my $times = $1;
             $is_call = 1;
+            $sum{timers} += $times if $cfn =~ $timer;
             $sum{allocations} += $times if $cfn =~ $allocator && $fn !~ $allocator;
         }
         elsif ($line =~ /^[-+*\d]\S* (\d+)/) {
@@ -124,11 +129,12 @@ SKIP: {
         return sums($file);
     };
     my $none = $run->('none');
+    cmp_ok $none->{timers}, '>', 0, 'timers are seen: connections have some';
     for my $what (qw(small event long)) {
         my $n = $more{$what};
         my $sums = $run->($what, [ @{ $loads{$what} }, $n ]);
         my $ops = $n * $per{$what};
-        for my $count (qw(instructions allocations moved)) {
+        for my $count (qw(instructions allocations moved timers)) {
             my $each = ($sums->{$count} - $none->{$count}) / $ops;
             my $most = $budget{$what}{$count};
             note sprintf '%s: %.2f %s', $what, $each, $count;

@@ -88,6 +88,9 @@ void *pd_http_call_arg(const struct pd_http_call *call);
 /* Whether the request has left whole: its body is not needed any more once an
  * answer has begun. */
 bool pd_http_call_is_sent(const struct pd_http_call *call);
+/* The answer takes long: gives back what the heads of both sides hold.  False: the
+ * request has not left yet, or no answer has begun. */
+bool pd_http_call_lighten(struct pd_http_call *call);
 /* Whether it was sent on a connection that had served another call. */
 bool pd_http_call_is_reused(const struct pd_http_call *call);
 

@@ -311,6 +311,15 @@ bool pd_http_call_is_sent(const struct pd_http_call *call)
     return call->sent == call->total;
 }
 
+bool pd_http_call_lighten(struct pd_http_call *call)
+{
+    if (!call->has_head || !pd_http_call_is_sent(call))
+        return false;
+    pd_http1_forget_head(&call->parser);
+    pd_buf_fini(&call->head);
+    return true;
+}
+
 bool pd_http_call_is_reused(const struct pd_http_call *call)
 {
     return call->was_reused;

@@ -13,14 +13,15 @@
 
 #define KEEP_TEXT (16 * 1024)
 #define KEEP_HEADERS 32
+/* The decoded path stands behind the head. */
+#define TEXT_LIMIT (PD_HTTP1_HEAD + PD_HTTP1_LINE + PD_HTTP1_SLACK + 16)
 
 void pd_http1_init(struct pd_http1 *p, bool is_response, uint64_t body_limit)
 {
     memset(p, 0, sizeof(*p));
     p->is_response = is_response;
     p->body_limit = body_limit;
-    /* The decoded path stands behind the head. */
-    pd_buf_init(&p->text, PD_HTTP1_HEAD + PD_HTTP1_LINE + PD_HTTP1_SLACK + 16);
+    pd_buf_init(&p->text, TEXT_LIMIT);
 }
 
 void pd_http1_fini(struct pd_http1 *p)
@@ -41,7 +42,7 @@ void pd_http1_reset(struct pd_http1 *p)
 
     if (text.cap > KEEP_TEXT) {
         pd_buf_fini(&text);
-        pd_buf_init(&text, PD_HTTP1_HEAD + PD_HTTP1_LINE + PD_HTTP1_SLACK + 16);
+        pd_buf_init(&text, TEXT_LIMIT);
     }
     pd_buf_clear(&text);
     if (cap > KEEP_HEADERS) {
@@ -55,6 +56,20 @@ void pd_http1_reset(struct pd_http1 *p)
     p->cap_headers = cap;
     p->is_response = is_response;
     p->body_limit = limit;
+}
+
+void pd_http1_forget_head(struct pd_http1 *p)
+{
+    struct pd_http_head *h = &p->head;
+
+    if (p->state == PD_HTTP1_S_HEAD)
+        return;
+    pd_http1_fini(p);
+    pd_buf_init(&p->text, TEXT_LIMIT);
+    p->n_headers = 0;
+    h->headers = NULL;
+    h->n_headers = 0;
+    h->method_text = h->target = h->path = h->query = h->host = h->reason = (struct pd_str){ "", 0 };
 }
 
 void pd_http1_expect_no_body(struct pd_http1 *p)

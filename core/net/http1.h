@@ -129,6 +129,9 @@ void pd_http1_init(struct pd_http1 *p, bool is_response, uint64_t body_limit);
 void pd_http1_fini(struct pd_http1 *p);
 /* Ready for the next message; keeps memory up to about 16 KiB. */
 void pd_http1_reset(struct pd_http1 *p);
+/* Gives back the memory of a head that was told: its texts and headers are empty
+ * from now on, its numbers stay. */
+void pd_http1_forget_head(struct pd_http1 *p);
 /* Response side, before its bytes: the request was HEAD. */
 void pd_http1_expect_no_body(struct pd_http1 *p);
 

@@ -39,6 +39,14 @@ static pd_status net_tls_create(struct pd_loop *loop, struct pd_log *log, const 
     return pd_tls_create(loop, log, &conf, out, err);
 }
 
+static bool net_lighten(struct pd_http_req *req, struct pd_http_call *call)
+{
+    if (!pd_http_call_lighten(call))
+        return false;
+    pd_http_req_lighten(req);
+    return true;
+}
+
 const struct pd_net_api *pd_net_functions(void)
 {
     static const struct pd_net_api table = {
@@ -78,6 +86,7 @@ const struct pd_net_api *pd_net_functions(void)
         .tls_create = net_tls_create,
         .tls_destroy = pd_tls_destroy,
         .own_flush = pd_http_own_flush,
+        .lighten = net_lighten,
     };
     return &table;
 }

@@ -81,7 +81,7 @@ pd_status pd_http_server_create(struct pd_loop *loop, const struct pd_http_serve
     s = pd_calloc(1, sizeof(*s));
     if (s == NULL)
         return PD_ENOMEM;
-    s->scratch = pd_alloc(PD_HTTP_SCRATCH);
+    s->scratch = pd_alloc(PD_HTTP_PLACE);
     if (s->scratch == NULL) {
         pd_free(s);
         return PD_ENOMEM;

@@ -183,6 +183,9 @@ size_t pd_http_write(struct pd_http_req *req, const struct pd_iov *iov, size_t n
 size_t pd_http_write_str(struct pd_http_req *req, struct pd_str bytes);
 /* Sends now what was written in this turn. */
 void pd_http_flush(struct pd_http_req *req);
+/* The answer takes long: gives back what the request's head and, when nothing is
+ * queued, the queue hold.  Headers, path and body are empty from now on. */
+void pd_http_req_lighten(struct pd_http_req *req);
 /* From now on the handler flushes what it writes before its turn ends, and
  * nothing is woken for it. */
 void pd_http_own_flush(struct pd_http_req *req);

@@ -13,7 +13,9 @@
 #include "net/server.h"
 
 #define PD_HTTP_SCRATCH (64 * 1024)     /* one read, shared by all connections */
-#define PD_HTTP_FIRST (16 * 1024)       /* one read where a request may begin: what of a long body
+#define PD_HTTP_PLACE (512 * 1024)      /* memory behind it: a body that begins in a read and fits
+                                           keeps the memory, the next read gets other */
+#define PD_HTTP_FIRST (16 * 1024)       /* one read where a request may begin: what of a longer body
                                            is copied to its place */
 #define PD_HTTP_STASH (64 * 1024)       /* pipelined bytes that may wait */
 #define PD_HTTP_PIPELINE 16             /* requests of one connection served in a row */
@@ -27,7 +29,7 @@
 #define PD_HTTP_POOL 256                /* objects kept for the next use */
 #define PD_HTTP_KEEP_BODY (16 * 1024)   /* a request in the pool keeps a body's memory up to this */
 #define PD_HTTP_BODIES 16               /* larger ones that the server keeps */
-#define PD_HTTP_BODIES_BYTES (4 * 1024 * 1024)
+#define PD_HTTP_BODIES_BYTES (8 * 1024 * 1024)
 
 enum pd_http_conn_state {
     PD_HTTP_CONN_IDLE = 0,
@@ -84,6 +86,7 @@ struct pd_http_req {
     struct pd_buf out;          /* what the socket has not taken */
     char *body;
     size_t body_cap;
+    char *body_memory;          /* the allocation that body stands in */
     /* From here on everything is zero in the pool, but the deadline. */
     struct pd_http_conn *conn;
     size_t body_n;
@@ -148,7 +151,7 @@ struct pd_http_server {
     pd_time drained_at;
     bool is_closing;
     struct pd_buf text;         /* for one error body at a time */
-    char *scratch;
+    char *scratch;              /* PD_HTTP_PLACE bytes, of which most are never touched */
 };
 
 /* server_conn.c */

@@ -37,7 +37,7 @@ void pd_http_req_free(struct pd_http_req *req)
     pd_http1_fini(&req->parser);
     pd_arena_fini(&req->arena);
     pd_buf_fini(&req->out);
-    pd_free(req->body);
+    pd_free(req->body_memory);
     pd_free(req);
 }
 
@@ -74,8 +74,9 @@ static void drop_large_body(struct pd_http_server *s, struct pd_http_req *req)
 {
     if (req->body_cap <= PD_HTTP_KEEP_BODY)
         return;
-    pd_http_body_put(s, req->body, req->body_cap);
-    req->body = NULL;
+    pd_http_body_put(s, req->body_memory,
+                     req->body_cap + (size_t)(req->body - req->body_memory));
+    req->body = req->body_memory = NULL;
     req->body_cap = 0;
 }
 
@@ -184,9 +185,19 @@ void pd_http_req_body_release(struct pd_http_req *req)
     req->conn->server->stats.body_bytes -= req->held;
     req->held = 0;
     drop_large_body(req->conn->server, req);
-    pd_free(req->body);
-    req->body = NULL;
+    pd_free(req->body_memory);
+    req->body = req->body_memory = NULL;
     req->body_n = req->body_cap = 0;
+}
+
+void pd_http_req_lighten(struct pd_http_req *req)
+{
+    if (!req->body_done || !req->has_begun)
+        return;
+    pd_http_req_body_release(req);
+    pd_http1_forget_head(&req->parser);
+    if (req->out.n == 0)
+        pd_buf_fini(&req->out);
 }
 
 struct pd_str pd_http_req_id(const struct pd_http_req *req)

@@ -471,6 +471,14 @@ static void streaming(bool is_sim)
     assert_int_equal(r1.n, 0);
     pd_http_flush(s.held);
     raw_expect(&s.w, &r1, "\r\n\r\n11\r\nseventeen bytes..\r\n");
+    /* It goes on without what its head held. */
+    assert_true(pd_http_req_header(s.held, "host").n > 0);
+    pd_http_req_lighten(s.held);
+    assert_int_equal(pd_http_req_header(s.held, "host").n, 0);
+    assert_int_equal(pd_http_req_path(s.held).n, 0);
+    (void)pd_http_write_str(s.held, PD_STR("on"));
+    pd_http_flush(s.held);
+    raw_expect(&s.w, &r1, "2\r\non\r\n");
     pd_http_end(s.held);
     s.held = NULL;
     raw_expect(&s.w, &r1, "\r\n0\r\n\r\n");

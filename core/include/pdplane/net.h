@@ -265,6 +265,9 @@ struct pd_net_api {
     /* From now on whoever answers calls flush before its turn ends; without this
      * what was written is sent at the end of the turn. */
     void (*own_flush)(struct pd_http_req *req);
+    /* A relayed answer takes long: gives back what the heads of req and call hold.
+     * Headers, path and body of req are empty from now on.  False: too early. */
+    bool (*lighten)(struct pd_http_req *req, struct pd_http_call *call);
 };
 
 #ifdef __cplusplus

@@ -122,8 +122,12 @@ static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
 static void on_read(struct pd_http_call *call, void *arg)
 {
     struct request *q = arg;
-    (void)call;
-    q->router->net->flush(q->http);
+    const struct pd_net_api *net = q->router->net;
+    net->flush(q->http);
+    /* What only the beginning of a stream needs is used again by the next ones. */
+    if (q->forward_sse && q->relay.n_reads < RELAY_LONG && ++q->relay.n_reads == RELAY_LONG &&
+        !net->lighten(q->http, call))
+        q->relay.n_reads = 0;
 }
 
 /* The answer is complete as far as it can be. */

@@ -36,6 +36,8 @@ struct leg {
 };
 
 /* Server-sent events of a server that are passed on; see relay.c. */
+#define RELAY_LONG 2u                  /* reads with which a stream is a long one */
+
 struct relay {
     char line[24];                     /* the beginning of the line under way */
     size_t line_n;                     /* its length so far */
@@ -44,6 +46,7 @@ struct relay {
     bool is_done;                      /* data: [DONE] has come */
     bool is_error;                     /* an error event has come */
     uint32_t n_data;                   /* data lines of the piece at hand */
+    uint32_t n_reads;                  /* up to RELAY_LONG */
     char *held;                        /* the beginning of an event */
     size_t held_n, held_cap;
 };
