@@ -14,7 +14,7 @@
 struct node {
     struct world *w;
     char name[8];
-    char ip[16];
+    char ip[24];
     struct pd_loop *loop;
     struct pd_peers *peers;
     struct pd_peer_desc desc;
