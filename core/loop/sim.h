@@ -106,6 +106,14 @@ uint32_t pd_sim_half_open(struct pd_sim *sim, const char *a, const char *b);
 /* Changes one byte in each of the next `count` segments from one to the other. */
 pd_status pd_sim_flip(struct pd_sim *sim, const char *from, const char *to, uint32_t count);
 
+/* Makes the n-th operation from now on fail that a loop is asked for: a connection,
+ * listener, work queue, work or lookup that cannot be had, a read, write or option
+ * after which the stream is lost; 0: none.  Which of the errors that pdplane/loop.h
+ * names is taken from the seed. */
+void pd_sim_refuse(struct pd_sim *sim, uint64_t n);
+/* Operations that loops were asked for so far. */
+uint64_t pd_sim_operations(const struct pd_sim *sim);
+
 /* The host dies at once: its loop's timers, streams, listeners, tasks and works
  * are dropped without callbacks, and the loop is gone.  tell_peers: they see
  * a reset; otherwise nothing until the host answers again (its new life

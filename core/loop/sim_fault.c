@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a test does to the simulated network: links, partitions, resets, silent
- * connections, changed bytes.  All of it shows in the log.  Faults of hosts
- * are in sim.c. */
+ * connections, changed bytes; and operations that the system refuses.  All of it
+ * shows in the log.  Faults of hosts are in sim.c. */
 #include "loop/sim_impl.h"
 
 /* ---- links */
@@ -136,4 +136,38 @@ static void add_flips(struct sim_link *k, const void *arg)
 pd_status pd_sim_flip(struct pd_sim *sim, const char *from, const char *to, uint32_t count)
 {
     return each_link(sim, from, to, add_flips, &count);
+}
+
+/* ---- operations */
+
+void pd_sim_refuse(struct pd_sim *sim, uint64_t n)
+{
+    sim->refuse_at = n == 0 ? 0 : sim->operations + n;
+}
+
+uint64_t pd_sim_operations(const struct pd_sim *sim)
+{
+    return sim->operations;
+}
+
+pd_status pd_loop_sim_admit(struct sim_loop *l, const char *what, const pd_status *ends, size_t n)
+{
+    pd_status st;
+
+    if (++l->sim->operations != l->sim->refuse_at)
+        return PD_OK;
+    st = ends[pd_loop_sim_rng_below(&l->sim->faults, n)];
+    pd_loop_sim_log(l->sim, l->host, "refuse", what, l->sim->operations, (uint64_t)st);
+    return st;
+}
+
+pd_status pd_loop_sim_stream_admit(struct sim_stream *s, const char *what)
+{
+    pd_status st = SIM_ADMIT(sim_of(s->base.loop), what, PD_EPEER, PD_ETIMEDOUT);
+
+    if (st == PD_OK)
+        return PD_OK;
+    pd_loop_sim_conn_send_reset(s->c, s->side);
+    pd_loop_sim_conn_fail(s->c, s->side, st);
+    return st;
 }

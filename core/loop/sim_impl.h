@@ -196,6 +196,7 @@ struct pd_sim {
     uint32_t host_count;
     struct sim_name *names;
     uint32_t name_count;
+    uint64_t operations, refuse_at;     /* so far; the one that fails, 0: none */
     pd_status resolver;         /* PD_OK, or why lookups of names fail */
     struct pd_list conns;
     struct sim_packet *free_packets;
@@ -222,6 +223,16 @@ void pd_loop_sim_log(struct pd_sim *sim, const struct sim_host *host, const char
 
 /* sim.c */
 struct sim_host *pd_loop_sim_host_by_name(struct pd_sim *sim, const char *name);
+
+/* sim_fault.c */
+/* Counts an operation of a loop: PD_OK, or one of the n ways in which it may end
+ * when it is the one that fails. */
+pd_status pd_loop_sim_admit(struct sim_loop *l, const char *what, const pd_status *ends, size_t n);
+#define SIM_ADMIT(l, what, ...)                                                \
+    pd_loop_sim_admit(l, what, (const pd_status[]){ __VA_ARGS__ },             \
+                      sizeof((const pd_status[]){ __VA_ARGS__ }) / sizeof(pd_status))
+/* The same for an operation of an open stream, which is lost then. */
+pd_status pd_loop_sim_stream_admit(struct sim_stream *s, const char *what);
 
 /* sim_net.c */
 /* What holds for the link now: its own record, or the default. */

@@ -64,6 +64,7 @@ static pd_status stream_readv(struct pd_stream *base, const struct pd_iov *iov, 
     struct sim_loop *l = loop_of(s);
     struct sim_dir *in;
     size_t want, done = 0;
+    pd_status st;
 
     *got = 0;
     if (s->state != SIM_OPEN)
@@ -74,6 +75,10 @@ static pd_status stream_readv(struct pd_stream *base, const struct pd_iov *iov, 
     l->st.reads++;
     if (want == 0)
         return PD_EINVAL;
+    if (s->c->end[s->side].failure == PD_OK && (st = pd_loop_sim_stream_admit(s, "read")) != PD_OK) {
+        s->read_ended = true;
+        return st;
+    }
     if (in->rcv.fill == 0) {
         if (in->got_fin) {
             s->read_ended = true;
@@ -121,6 +126,7 @@ static pd_status stream_writev(struct pd_stream *base, const struct pd_iov *iov,
     struct sim_loop *l = loop_of(s);
     struct sim_dir *out;
     size_t asked = iov_bytes(iov, n), want, done = 0;
+    pd_status st;
 
     *sent = 0;
     if (s->state == SIM_CONNECTING && s->c->end[s->side].failure == PD_OK) {
@@ -132,6 +138,8 @@ static pd_status stream_writev(struct pd_stream *base, const struct pd_iov *iov,
     if (s->c->end[s->side].failure != PD_OK)
         return s->c->end[s->side].failure;
     l->st.writes++;
+    if ((st = pd_loop_sim_stream_admit(s, "write")) != PD_OK)
+        return st;
     out = out_of(s);
     want = PD_MIN(iov_bytes(iov, PD_MIN(n, (size_t)IOV_MAX_SEEN)), room(s));
     want = cut(l->sim, want);
@@ -218,9 +226,14 @@ static void stream_set_events(struct pd_stream *base, const struct pd_stream_eve
 static pd_status stream_set_option(struct pd_stream *base, uint32_t opt, uint64_t value)
 {
     struct sim_stream *s = stream_of(base);
+    pd_status st = PD_OK;
 
     if (s->state == SIM_CLOSED)
         return PD_EPEER;
+    if (s->state == SIM_OPEN && s->c->end[s->side].failure == PD_OK)
+        st = pd_loop_sim_stream_admit(s, "option");
+    if (st != PD_OK)
+        return st;
     switch (opt) {
     case PD_STREAM_NOTSENT_LOWAT:
         s->notsent_lowat = value;
@@ -341,10 +354,14 @@ pd_status pd_loop_sim_connect(struct pd_loop *loop, const struct pd_addr *to,
 {
     struct sim_loop *l = sim_of(loop);
     struct sim_stream *s;
+    pd_status st;
 
     if (ev == NULL || (to->family != PD_AF_IPV4 && to->family != PD_AF_IPV6 &&
                        to->family != PD_AF_UNIX))
         return PD_EINVAL;
+    st = SIM_ADMIT(l, "connect", PD_ENOMEM, PD_ELIMIT, PD_EIO);
+    if (st != PD_OK)
+        return st;
     s = stream_make(l, 0, SIM_CONNECTING);
     if (s == NULL)
         return PD_ENOMEM;
@@ -403,6 +420,7 @@ pd_status pd_loop_sim_listener_open(struct pd_loop *loop, const struct pd_addr *
     struct sim_loop *l = sim_of(loop);
     struct pd_addr at;
     struct pd_listener *s;
+    pd_status st;
 
     if (opts != NULL && opts->has_inherited_fd != 0)
         return PD_ENOSYS;
@@ -421,6 +439,9 @@ pd_status pd_loop_sim_listener_open(struct pd_loop *loop, const struct pd_addr *
     }
     if (pd_loop_sim_listener_find(l, &at) != NULL && (opts == NULL || opts->reuseport == 0))
         return PD_EBUSY;
+    st = SIM_ADMIT(l, "listen", PD_EBUSY, PD_EPERM, PD_ENOMEM, PD_ELIMIT, PD_EIO);
+    if (st != PD_OK)
+        return st;
     s = pd_calloc(1, sizeof *s);
     if (s == NULL)
         return PD_ENOMEM;

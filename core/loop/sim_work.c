@@ -113,9 +113,13 @@ pd_status pd_loop_sim_workq_create(struct pd_loop *loop, const struct pd_workq_o
 {
     struct sim_loop *l = sim_of(loop);
     struct pd_workq *q;
+    pd_status st;
 
     if (opts == NULL || opts->threads == 0)
         return PD_EINVAL;
+    st = SIM_ADMIT(l, "work queue", PD_ENOMEM, PD_ELIMIT);
+    if (st != PD_OK)
+        return st;
     q = pd_calloc(1, sizeof *q);
     if (q == NULL)
         return PD_ENOMEM;
@@ -159,7 +163,7 @@ pd_status pd_loop_sim_work_submit(struct pd_loop *loop, struct pd_workq *q, stru
         return PD_EINVAL;
     if (q->is_closing)
         return PD_ESTALE;
-    if (q->waiting_count >= q->limit)
+    if (q->waiting_count >= q->limit || SIM_ADMIT(l, "work", PD_ELIMIT) != PD_OK)
         return PD_ELIMIT;
     pd_loop_sim_log(l->sim, l->host, "work", w->name, q->waiting_count, q->busy);
     w->queue = q;
@@ -278,11 +282,15 @@ pd_status pd_loop_sim_resolve(struct pd_loop *loop, const char *host, uint16_t p
     struct sim_loop *l = sim_of(loop);
     size_t len = strlen(host);
     struct lookup *k;
+    pd_status st;
 
     if (r->cb == NULL || r->priv != NULL || len == 0 || len > MAX_HOST)
         return PD_EINVAL;
     if (l->st.resolves >= LOOKUP_LIMIT)
         return PD_ELIMIT;
+    st = SIM_ADMIT(l, "resolve", PD_ENOMEM, PD_ELIMIT);
+    if (st != PD_OK)
+        return st;
     k = pd_calloc(1, sizeof *k + len + 1);
     if (k == NULL)
         return PD_ENOMEM;

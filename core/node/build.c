@@ -374,6 +374,12 @@ static pd_status roles_build(struct pd_node *node, struct pd_err *err)
     return PD_OK;
 }
 
+static pd_status metrics_add(struct pd_node *node, struct pd_err *err)
+{
+    pd_status status = pd_node_metrics_add(node);
+    return status == PD_OK ? PD_OK : pd_err_set(err, status, "metrics cannot be set up: %s", pd_status_text(status));
+}
+
 pd_status pd_node_build(struct pd_node *node, struct pd_err *err)
 {
     pd_status status;
@@ -394,7 +400,7 @@ pd_status pd_node_build(struct pd_node *node, struct pd_err *err)
         (status = net_build(node, err)) != PD_OK ||
         (status = pd_node_endpoints_set(node, node->root->endpoints.items, node->root->endpoints.count,
                                         node->generation->conf, NULL, err)) != PD_OK ||
-        (status = pd_node_metrics_add(node)) != PD_OK ||
+        (status = metrics_add(node, err)) != PD_OK ||
         (status = tables_register(node, err)) != PD_OK ||
         (status = pd_node_exporters_build(node, err)) != PD_OK ||
         (status = pd_node_discovery_build(node, err)) != PD_OK ||

@@ -183,6 +183,8 @@ pd_status pd_node_start(struct pd_node *node, struct pd_err *err)
     for (uint32_t i = 0; i < node->n_roles; i++) {
         struct pd_node_role *r = &node->roles[i];
         pd_status status = r->ops->start(r->role, err);
+        if (status != PD_OK && err->text[0] == '\0')
+            pd_err_set(err, status, "the %s role cannot start: %s", r->unit->unit->name, pd_status_text(status));
         if (status != PD_OK)
             return status;
     }

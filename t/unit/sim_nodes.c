@@ -11,7 +11,7 @@ static const char *const folders[] = {
     "role/router", "role/prefill", "role/decode", "engine/ref", "engine/openai", "transport/tcp",
     "scheduler/filter/role", "scheduler/filter/health", "scheduler/score/prefix_cache",
     "scheduler/score/load_aware", "scheduler/pick/max_score", "scheduler/decide/pd_threshold",
-    "discovery/dns", "discovery/file", "discovery/static",
+    "discovery/dns", "discovery/file", "discovery/static", "metric/prometheus",
 };
 
 static void module_path(char *out, size_t size)
@@ -80,12 +80,12 @@ pd_status sim_node_reload(struct sim_node *n, const char *text, struct pd_err *e
     return status;
 }
 
-struct sim_node *sim_node_start(struct sim_cluster *c, const char *host, const char *text)
+pd_status sim_node_try(struct sim_cluster *c, const char *host, const char *text, void (*arm)(void *arg),
+                       void *arg, struct sim_node **out, struct pd_err *err)
 {
     struct sim_node *n = NULL;
-    struct pd_err err;
     char ip[32];
-    memset(&err, 0, sizeof err);
+    memset(err, 0, sizeof *err);
     for (uint32_t i = 0; i < c->n; i++) {
         if (strcmp(c->nodes[i].host, host) == 0)
             n = &c->nodes[i];
@@ -101,16 +101,28 @@ struct sim_node *sim_node_start(struct sim_cluster *c, const char *host, const c
     assert_int_equal(pd_sim_loop_create(c->sim, host, ip, &n->loop), PD_OK);
     struct pd_log_config log = { .sink = PD_LOG_CALLBACK, .on_line = on_line, .on_line_arg = n,
                                  .level = PD_LOG_DEBUG, .hide_time = true };
-    assert_int_equal(pd_log_create(&log, &err, &n->log), PD_OK);
+    assert_int_equal(pd_log_create(&log, err, &n->log), PD_OK);
     struct pd_mods_params mods = { .host = pd_host_api_table() };
     assert_int_equal(pd_mods_create(&mods, &n->mods), PD_OK);
     n->conf = sim_conf_read(n, text);
     assert_non_null(n->conf);
     struct pd_node_params params = { .loop = n->loop, .log = n->log, .mods = n->mods, .conf = n->conf,
                                      .name = host, .host_id = host };
-    pd_status status = pd_node_create(&params, &n->node, &err);
+    if (arm != NULL)
+        arm(arg);
+    pd_status status = pd_node_create(&params, &n->node, err);
     if (status == PD_OK)
-        status = pd_node_start(n->node, &err);
+        status = pd_node_start(n->node, err);
+    n->is_closed = n->node == NULL;
+    *out = n;
+    return status;
+}
+
+struct sim_node *sim_node_start(struct sim_cluster *c, const char *host, const char *text)
+{
+    struct sim_node *n;
+    struct pd_err err;
+    pd_status status = sim_node_try(c, host, text, NULL, NULL, &n, &err);
     if (status != PD_OK)
         fprintf(stderr, "%s: %s\n", host, err.text);
     assert_int_equal(status, PD_OK);

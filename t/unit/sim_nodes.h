@@ -45,6 +45,10 @@ void sim_cluster_fini(struct sim_cluster *c);
 /* Starts a node on 10.0.0.1, 10.0.0.2 ... in the order of first starts; text is its configuration
  * without module_path.  Fails the test when it does not start. */
 struct sim_node *sim_node_start(struct sim_cluster *c, const char *host, const char *text);
+/* The same for one that may not start, and then is closed by sim_cluster_fini: arm is called
+ * with arg when its configuration is read, and err says why it did not start. */
+pd_status sim_node_try(struct sim_cluster *c, const char *host, const char *text, void (*arm)(void *arg),
+                       void *arg, struct sim_node **out, struct pd_err *err);
 /* Reads a configuration for a node, as sim_node_start does; NULL: it is none, and
  * what is wrong was printed.  Gives: pd_conf_put. */
 struct pd_conf *sim_conf_read(struct sim_node *n, const char *text);

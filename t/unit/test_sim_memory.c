@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One request through router, prefill and decode node with the N-th allocation
- * of the core failing, for many N: nothing crashes or leaks, the client gets the right text or an
- * honest failure, and the next request is served as if nothing had been. */
+ * of the core failing, or the N-th operation that a loop is asked for, for many N: nothing crashes
+ * or leaks, the client gets the right text or an honest failure, and the next request is
+ * served as if nothing had been. */
 #include "unit.h"
 
 #include "base/mem.h"
@@ -92,21 +93,39 @@ static void judge(const struct sim_answer *a, bool is_stream, const char *want, 
         is_good &= a->status == 0 || a->error != PD_OK || strstr(a->body, "\"error\"") != NULL;
     }
     if (!is_good)
-        fprintf(stderr, "# allocation %llu: over %d, status %u, error %d: %s\n", (unsigned long long)n, a->is_over,
+        fprintf(stderr, "# number %llu: over %d, status %u, error %d: %s\n", (unsigned long long)n, a->is_over,
                 a->status, (int)a->error, a->body);
     assert_true(is_good);
 }
 
+/* What fails: an allocation, or an operation of a loop. */
+enum kind { MEMORY, OPERATION };
+static enum kind kind;
+
 struct arm {
+    struct pd_sim *sim;
     uint64_t n;
-    uint64_t from, count;
+    uint64_t from;
 };
+
+static uint64_t counted(const struct pd_sim *sim)
+{
+    return kind == MEMORY ? pd_mem_count() : pd_sim_operations(sim);
+}
+
+static void set_fault(struct pd_sim *sim, uint64_t n)
+{
+    if (kind == MEMORY)
+        pd_mem_fault_set(n);
+    else
+        pd_sim_refuse(sim, n);
+}
 
 static void arm(void *arg)
 {
     struct arm *a = arg;
-    a->from = pd_mem_count();
-    pd_mem_fault_set(a->n);
+    a->from = counted(a->sim);
+    set_fault(a->sim, a->n);
 }
 
 static void check_free(struct sim_node *n)
@@ -117,16 +136,16 @@ static void check_free(struct sim_node *n)
     assert_int_equal(load.blocks_free, load.blocks_total);
 }
 
-/* One request with allocation n failing (0: none); the client's own allocations
- * before the connection are not meant, hence the delay. */
+/* One request with the n-th failing (0: none); what the client does
+ * before the connection is not meant, hence the delay. */
 static uint64_t once(struct sim_cluster *c, const char *body, bool is_stream, uint64_t n, const char *want,
                      struct sim_answer *a)
 {
-    struct arm f = { .n = n };
+    struct arm f = { .sim = c->sim, .n = n };
     pd_sim_at(c->sim, pd_sim_now(c->sim) + 1, arm, &f);
     sim_post(c, "10.0.0.1", 8000, "/v1/chat/completions", body, 60 * PD_SEC, a);
-    uint64_t used = pd_mem_count() - f.from;
-    pd_mem_fault_set(0);
+    uint64_t used = counted(c->sim) - f.from;
+    set_fault(c->sim, 0);
     if (want != NULL)
         judge(a, is_stream, want, n);
     return used;
@@ -136,7 +155,7 @@ struct tally {
     uint32_t whole, refused, cut;
 };
 
-/* Allocation n fails, then a request without a fault must be served. */
+/* The n-th fails, then a request without a fault must be served. */
 static void fail_at(struct sim_cluster *c, const char *body, bool is_stream, uint64_t n, const char *want,
                     struct tally *tally)
 {
@@ -151,7 +170,7 @@ static void fail_at(struct sim_cluster *c, const char *body, bool is_stream, uin
     once(c, body, is_stream, 0, NULL, &a);
     text_of(&a, text, sizeof text);
     if (a.status != 200 || strcmp(text, want) != 0)
-        fprintf(stderr, "# after allocation %llu: status %u: %s\n", (unsigned long long)n, a.status, a.body);
+        fprintf(stderr, "# after number %llu: status %u: %s\n", (unsigned long long)n, a.status, a.body);
     assert_int_equal(a.status, 200);
     assert_true(is_whole(&a, is_stream));
     assert_string_equal(text, want);
@@ -188,7 +207,7 @@ static void fail_each(const char *body, bool is_stream, bool has_prefill)
         fail_at(&c, body, is_stream, n, want, &tally);
         sim_cluster_fini(&c);
     }
-    fprintf(stderr, "# %llu allocations, every %llu. failed, and each of %llu of a later request: %u answers whole, "
+    fprintf(stderr, "# %llu, every %llu. failed, and each of %llu of a later request: %u answers whole, "
             "%u refused, %u cut\n", (unsigned long long)cold, (unsigned long long)step, (unsigned long long)warm,
             tally.whole, tally.refused, tally.cut);
     assert_true(tally.refused + tally.cut > 0 && tally.whole > 0);
@@ -197,25 +216,36 @@ static void fail_each(const char *body, bool is_stream, bool has_prefill)
 static void test_plain(void **state)
 {
     (void)state;
+    kind = MEMORY;
     fail_each(plain, false, false);
 }
 
 static void test_stream(void **state)
 {
     (void)state;
+    kind = MEMORY;
     fail_each(stream, true, false);
 }
 
 static void test_handover(void **state)
 {
     (void)state;
+    kind = MEMORY;
     fail_each(plain, false, true);
+}
+
+static void test_operations(void **state)
+{
+    (void)state;
+    kind = OPERATION;
+    fail_each(plain, false, true);
+    fail_each(stream, true, true);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_plain), cmocka_unit_test(test_stream),
-                                        cmocka_unit_test(test_handover) };
+                                        cmocka_unit_test(test_handover), cmocka_unit_test(test_operations) };
     const char *pattern = getenv("PD_TEST");
     if (pattern != NULL)
         cmocka_set_test_filter(pattern);
