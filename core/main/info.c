@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/status.h"
 #include "config.h"
 #include "main/main.h"
 #include "node/sections.h"
@@ -55,10 +56,11 @@ static int take_module_path(const struct pd_main_options *o, struct pd_mods *mod
 int pd_main_modules(const struct pd_main_options *o, struct pd_mods *mods)
 {
     char name[256], path[1024];
+    pd_status status;
     int rc = take_module_path(o, mods);
     if (rc != PD_EXIT_OK)
         return rc;
-    for (size_t i = 0; pd_mods_file_at(mods, i, name, sizeof name) == PD_OK; i++) {
+    for (size_t i = 0; (status = pd_mods_file_at(mods, i, name, sizeof name)) == PD_OK; i++) {
         const struct pd_module *m;
         struct pd_err err = { 0 };
         if (pd_mods_inspect(mods, name, &m, &err) != PD_OK) {
@@ -74,6 +76,10 @@ int pd_main_modules(const struct pd_main_options *o, struct pd_mods *mods)
             for (const char *const *a = u->aliases; a != NULL && *a != NULL; a++)
                 printf("             also %s\n", *a);
         }
+    }
+    if (status != PD_ENOENT) {
+        fprintf(stderr, "pdplane: the list of modules ends here: %s\n", pd_status_text(status));
+        rc = PD_EXIT_CONF;
     }
     return rc;
 }

@@ -11,12 +11,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -25,7 +27,7 @@
 
 #define SHOWN __attribute__((visibility("default")))
 
-enum { OFF, ERRORS, SHORT, SHORT_ALL, ALLOC };
+enum { OFF, ERRORS, SHORT, SHORT_ALL, ALLOC, FILES };
 
 struct page {
     uint32_t mode;
@@ -97,18 +99,27 @@ static void note(const char *what)
 
 static int is_socket(int fd)
 {
-    struct stat sb;
-    return fstat(fd, &sb) == 0 && S_ISSOCK(sb.st_mode);
+    int type;
+    socklen_t n = sizeof type;
+    static int (*real)(int, int, int, void *, socklen_t *);
+    if (real == NULL)
+        real = (int (*)(int, int, int, void *, socklen_t *))next("getsockopt");
+    return real(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0;
 }
 
 /* Whether this call fails; sets errno to one of n errors. */
-static int fails(const char *what, const int *errors, size_t n)
+static int fails_in(uint32_t mode, const char *what, const int *errors, size_t n)
 {
-    if (!admit(ERRORS))
+    if (!admit(mode))
         return 0;
     note(what);
     errno = errors[page->variety % n];
     return 1;
+}
+
+static int fails(const char *what, const int *errors, size_t n)
+{
+    return fails_in(ERRORS, what, errors, n);
 }
 
 static int cut(const char *what, size_t n)
@@ -337,6 +348,103 @@ SHOWN int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void 
         return EAGAIN;
     }
     return real_pthread_create(t, a, f, arg);
+}
+
+/* ---- of files, processes and addresses: what programs ask for at their beginning and end */
+
+#define FAIL_FILES(what, ...)                                          \
+    do {                                                               \
+        static const int errors[] = { __VA_ARGS__ };                   \
+        if (fails_in(FILES, what, errors, sizeof errors / sizeof errors[0])) \
+            return -1;                                                 \
+    } while (0)
+
+SHOWN int fstat(int fd, struct stat *st)
+{
+    NEXT(fstat);
+    FAIL_FILES("fstat", EIO, ENOMEM);
+    return real_fstat(fd, st);
+}
+
+SHOWN int stat(const char *path, struct stat *st)
+{
+    NEXT(stat);
+    FAIL_FILES("stat", EACCES, ENOENT, EIO);
+    return real_stat(path, st);
+}
+
+SHOWN int flock(int fd, int operation)
+{
+    NEXT(flock);
+    FAIL_FILES("flock", ENOLCK, EINTR);
+    return real_flock(fd, operation);
+}
+
+SHOWN int fsync(int fd)
+{
+    NEXT(fsync);
+    FAIL_FILES("fsync", EIO, ENOSPC);
+    return real_fsync(fd);
+}
+
+SHOWN int rename(const char *from, const char *to)
+{
+    NEXT(rename);
+    FAIL_FILES("rename", EACCES, ENOSPC);
+    return real_rename(from, to);
+}
+
+SHOWN int mkdir(const char *path, mode_t mode)
+{
+    NEXT(mkdir);
+    FAIL_FILES("mkdir", EROFS, ENOSPC);
+    return real_mkdir(path, mode);
+}
+
+SHOWN ssize_t readlink(const char *path, char *out, size_t n)
+{
+    NEXT(readlink);
+    FAIL_FILES("readlink", ENOENT, EIO);
+    return real_readlink(path, out, n);
+}
+
+SHOWN int pipe(int ends[2])
+{
+    NEXT(pipe);
+    FAIL_FILES("pipe", EMFILE, ENFILE);
+    return real_pipe(ends);
+}
+
+SHOWN int socketpair(int domain, int type, int protocol, int ends[2])
+{
+    NEXT(socketpair);
+    FAIL_FILES("socketpair", EMFILE, ENOMEM);
+    return real_socketpair(domain, type, protocol, ends);
+}
+
+SHOWN int bind(int fd, const struct sockaddr *a, socklen_t n)
+{
+    NEXT(bind);
+    FAIL_FILES("bind", EADDRINUSE, EACCES, EADDRNOTAVAIL);
+    return real_bind(fd, a, n);
+}
+
+SHOWN int listen(int fd, int n)
+{
+    NEXT(listen);
+    FAIL_FILES("listen", EADDRINUSE, EIO);
+    return real_listen(fd, n);
+}
+
+SHOWN int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                      const posix_spawnattr_t *attr, char *const *argv, char *const *env)
+{
+    NEXT(posix_spawn);
+    if (admit(FILES)) {
+        note("posix_spawn");
+        return EAGAIN;
+    }
+    return real_posix_spawn(pid, path, actions, attr, argv, env);
 }
 
 /* ---- allocations, of the program and its modules only */

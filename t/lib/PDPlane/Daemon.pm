@@ -190,6 +190,8 @@ sub kill9 {
     kill 'KILL', $self->{pid};
     waitpid $self->{pid}, 0;
     delete $self->{pid};
+    my @found = grep { /Sanitizer|runtime error:/ } split /\n/, substr $self->log_text, $self->{log_from};
+    fail "$self->{name}: a sanitizer had something to say" or diag $self->log_text if @found;
     return;
 }
 

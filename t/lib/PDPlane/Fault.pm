@@ -8,7 +8,8 @@
 #                                       # ended node: disarm(undef, PID)
 #
 # Kinds: errors, short (one read or write moves one byte), short_all (all of
-# them), alloc (of the program and its modules).
+# them), alloc (of the program and its modules), files (calls for files,
+# processes and addresses, which errors has not).
 package PDPlane::Fault;
 
 use strict;
@@ -16,7 +17,7 @@ use warnings;
 
 use PDPlane::Test qw(builddir folder);
 
-my %mode = (off => 0, errors => 1, short => 2, short_all => 3, alloc => 4);
+my %mode = (off => 0, errors => 1, short => 2, short_all => 3, alloc => 4, files => 5);
 my $size = 4 + 4 + 8 + 8 + 4 + 60;
 
 sub new {
