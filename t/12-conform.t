@@ -75,6 +75,7 @@ my %conf = (
     kube => sprintf('kube = { service = "s"; namespace = "ns"; port = "http"; api = "http://127.0.0.1:%d"; token_file = "%s/kube/token"; };',
         $kube->port, folder()),
     ucx => "ucx = { transports = \"tcp,self\"; $fabric }; ucx_small = { transports = \"tcp,self\"; $fabric queue = 4; frame = \"4k\"; depth = 2; };",
+    ofi => "ofi = { provider = \"tcp;ofi_rxm\"; $fabric }; ofi_small = { provider = \"tcp;ofi_rxm\"; $fabric queue = 4; frame = \"4k\"; depth = 2; };",
     shm => "shm = { $shm }; shm_small = { $shm queue = 4; };",
 );
 # What changes the world of a source.

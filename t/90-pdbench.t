@@ -115,8 +115,8 @@ like $out, qr/^kv_transfer_params: 1 prefills, 2 decodes$/m, 'counted';
 is $rc, 1, 'nobody there';
 like $out, qr/failed: connect +5/, 'said so';
 
-my %options = (ucx => 'transports = "tcp,self";');
-for my $module (qw(shm tcp ucx)) {
+my %options = (ucx => 'transports = "tcp,self";', ofi => 'provider = "tcp;ofi_rxm";');
+for my $module (qw(shm tcp ucx ofi)) {
     SKIP: {
         my $file = builddir() . "/modules/transport/$module/.libs/$module.so";
         skip "$module is not built", 4 unless -e $file;
