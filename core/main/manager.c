@@ -466,6 +466,7 @@ static pd_status manager_start(struct manager *m, struct pd_node_early *early, s
         (status = rights_drop(&priv, early, err)) != PD_OK)
         return status;
     pd_signal_ignore(SIGPIPE);
+    pd_signal_ignore(SIGXFSZ);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0] && status == PD_OK; i++)
         status = pd_loop_uv_signal_open(m->loop, numbers[i], "signal", on_signal, m, &m->signals[i]);
     return status == PD_OK ? PD_OK : pd_err_set(err, status, "cannot watch signals");

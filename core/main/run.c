@@ -307,6 +307,7 @@ static void host_id_get(char *out, size_t size)
 static pd_status signals_open(struct run *run)
 {
     pd_signal_ignore(SIGPIPE);
+    pd_signal_ignore(SIGXFSZ); /* a log that may not grow is no reason to end */
     for (size_t i = 0; i < PD_ARRAY_LEN(numbers); i++) {
         pd_status status = pd_loop_uv_signal_open(run->loop, numbers[i], "signal", on_signal, run,
                                                   &run->signals[i]);

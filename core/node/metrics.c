@@ -22,6 +22,7 @@ struct pd_node_meters {
     struct follower followers[MAX_COUNTERS];
     uint32_t n;
     struct pd_loop_stats loop;         /* refreshed copies; followers point into them */
+    uint64_t log_lost, log_suppressed;
     struct pd_engine_load loads[PD_NODE_ENGINES_MAX];
     struct pd_gauge *engine_gauges[PD_NODE_ENGINES_MAX][5];
     struct pd_gauge *conns[2][4];
@@ -207,6 +208,10 @@ static void follow_all(struct pd_node *node)
            &m->loop.accept_backoffs);
     follow(node, "pdplane_loop_reads_total", "Reads from streams.", NULL, 0, NULL, &m->loop.reads);
     follow(node, "pdplane_loop_writes_total", "Writes to streams.", NULL, 0, NULL, &m->loop.writes);
+    follow(node, "pdplane_log_lost_total", "Lines of the log that could not be written.", NULL, 0, NULL,
+           &m->log_lost);
+    follow(node, "pdplane_log_suppressed_total", "Lines of the log held back because there were too many like them.",
+           NULL, 0, NULL, &m->log_suppressed);
     follow(node, "pdplane_reloads_total", "Other configurations, taken into use or refused.", by_result, 1,
            (const char *const[]){ "done" }, &node->reloads.done);
     follow(node, "pdplane_reloads_total", "Other configurations, taken into use or refused.", by_result, 1,
@@ -239,6 +244,8 @@ static void refresh(void *arg)
     struct pd_node *node = arg;
     struct pd_node_meters *m = node->meters;
     pd_loop_stats_get(node->loop, &m->loop);
+    m->log_lost = pd_log_lost(node->log);
+    m->log_suppressed = pd_log_suppressed(node->log);
     for (uint32_t i = 0; i < node->n_engines; i++) {
         struct pd_engine_load *l = &m->loads[i];
         l->size = sizeof *l;
