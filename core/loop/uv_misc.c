@@ -2,11 +2,16 @@
 /* The small handles of the uv backend: foreign descriptors, names, signals.
  *
  * A name is looked up on libuv's threads.  The lookup's memory outlives a
- * cancelled struct pd_resolve: cancelling only cuts the tie. */
+ * cancelled struct pd_resolve: cancelling only cuts the tie.
+ *
+ * libuv makes its threads with the first lookup of the process and aborts when it
+ * cannot; so they are tried out before. */
 #include "loop/uv_impl.h"
 
 #include <netdb.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -126,7 +131,8 @@ struct lookup {
     struct uvl *l;
     struct uvl_handle handle;
     struct pd_resolve *r;       /* NULL: cancelled */
-    struct pd_task task;        /* tells a numeric address */
+    struct pd_task task;        /* tells a numeric address, or what is wrong */
+    pd_status failed;
     struct pd_addr addr;
     uint16_t port;
 };
@@ -152,7 +158,47 @@ static void on_numeric(struct pd_task *task, void *arg)
     struct lookup *k = arg;
 
     (void)task;
-    answer(k, PD_OK, &k->addr, 1);
+    answer(k, k->failed, &k->addr, k->failed == PD_OK ? 1 : 0);
+}
+
+/* ---- libuv's threads */
+
+enum { POOL_THREADS = 4, POOL_MAX = 1024 };
+
+static void *wait_for_all(void *arg)
+{
+    pthread_mutex_t *lock = arg;
+
+    pthread_mutex_lock(lock);
+    pthread_mutex_unlock(lock);
+    return NULL;
+}
+
+/* As many threads as libuv is going to make, all at a time. */
+static bool can_start_threads(void)
+{
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    const char *text = getenv("UV_THREADPOOL_SIZE");
+    long wanted = text != NULL ? strtol(text, NULL, 10) : POOL_THREADS;
+    pthread_t threads[POOL_MAX];
+    size_t n = 0, want = wanted < 1 ? 1 : wanted > POOL_MAX ? POOL_MAX : (size_t)wanted;
+
+    pthread_mutex_lock(&lock);
+    while (n < want && pthread_create(&threads[n], NULL, wait_for_all, &lock) == 0)
+        n++;
+    pthread_mutex_unlock(&lock);
+    for (size_t i = 0; i < n; i++)
+        pthread_join(threads[i], NULL);
+    return n == want;
+}
+
+static bool pool_is_there(void)
+{
+    static bool is_there;
+
+    if (!__atomic_load_n(&is_there, __ATOMIC_RELAXED) && can_start_threads())
+        __atomic_store_n(&is_there, true, __ATOMIC_RELAXED);
+    return __atomic_load_n(&is_there, __ATOMIC_RELAXED);
 }
 
 static size_t collect(const struct addrinfo *list, uint16_t port, struct pd_addr *out)
@@ -232,8 +278,12 @@ pd_status pd_loop_uvl_resolve(struct pd_loop *loop, const char *host, uint16_t p
     pd_task_init(&k->task, r->name, on_numeric, k);
     if (pd_loop_addr_parse_ip(host, port, &k->addr) == PD_OK)
         pd_loop_uvl_defer(loop, &k->task);
+    else if (!pool_is_there())
+        k->failed = PD_ELIMIT;
     else
         st = start_lookup(k, host);
+    if (k->failed != PD_OK)
+        pd_loop_uvl_defer(loop, &k->task);
     if (st != PD_OK) {
         pd_free(k);
         return st;
@@ -255,7 +305,7 @@ void pd_loop_uvl_resolve_cancel(struct pd_loop *loop, struct pd_resolve *r)
     k->r = NULL;
     pd_loop_uvl_handle_remove(&k->handle);
     l->st.resolves--;
-    if (k->addr.family != PD_AF_NONE) {
+    if (k->addr.family != PD_AF_NONE || k->failed != PD_OK) {
         pd_loop_uvl_task_cancel(loop, &k->task);
         pd_free(k);
     } else {

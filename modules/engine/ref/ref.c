@@ -160,7 +160,10 @@ static pd_status make_step(struct pd_engine *e, struct pd_err *err)
         return ref_err(err, s, e->conf->model, "out of memory");
     ref_step_init(e);
     s = pd_workq_create(e->loop, &opts, &e->workq);
-    return s == PD_OK ? s : ref_err(err, s, e->conf->model, "cannot start the compute threads");
+    return s == PD_OK ? s
+                      : ref_err(err, s, e->conf->model,
+                                "cannot start the compute threads: raise LimitNPROC= or TasksMax=, or lower "
+                                "engine.threads");
 }
 
 static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, struct pd_engine **out,

@@ -214,7 +214,7 @@ sub accounts {
     my $may = $is{$end} // 'nothing';
     $may = 'cancelled|ok' if $end ne 'complete' && $cell->{component} eq 'client';
     return if $booked =~ /^1 (?:$may)$/;
-    return if $booked eq '' && ($cell->{at} < 3 && $end =~ /^(?:none|cut)$/ || $cell->{stage} eq 'S12' && $cell->{component} eq 'client');
+    return if $booked eq '' && ($cell->{at} < 3 && $end =~ /^(?:none|cut|error)$/ || $cell->{stage} eq 'S12' && $cell->{component} eq 'client');
     return "the client sees: $end, the books of the router: $booked";
 }
 
