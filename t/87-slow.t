@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Clients that send slowly or never read cost themselves only: they are cut off in
 # time, what is held for them is bounded, and others are served meanwhile.
+#
+#   PD_DEAF=1000 make check TESTS=t/87-slow.t      so many that never read, not 200
 use strict;
 use warnings;
 
@@ -13,31 +15,37 @@ use Time::HiRes qw(sleep time);
 use PDPlane::Daemon qw(port until_true);
 use PDPlane::FakeEngine;
 use PDPlane::Http qw(get post json_of);
+use PDPlane::Test qw(builddir slurp);
 
-my $events = 4000;
+my $n_deaf = $ENV{PD_DEAF} // 200;
 {
     no warnings 'once';
     $PDPlane::FakeEngine::answers{by_prompt} = sub {
         my ($request, $send) = @_;
-        my $big = $request =~ /flood/;
         $send->("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n") or return 0;
-        for my $i (1 .. ($big ? $events : 2)) {
-            $send->(PDPlane::FakeEngine::chunk(sprintf qq(data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n), ('x' x ($big ? 2000 : 5)))) or return 0;
+        for my $i (1 .. 2) {
+            $send->(PDPlane::FakeEngine::chunk(qq(data: {"choices":[{"index":0,"delta":{"content":"xxxxx"}}]}\n\n))) or return 0;
         }
         return $send->(PDPlane::FakeEngine::chunk("data: [DONE]\n\n") . "0\r\n\r\n");
     };
 }
 my $engine = PDPlane::FakeEngine->new('e', models => ['m'], mode => 'by_prompt');
+# One that writes as fast as it is read.
+my $flood = open(my $flooding, '-|', 'exec ' . builddir() . '/pdbench engine -l 127.0.0.1:0 -m flood -b 2000 -t 4000 2>/dev/null') || die "engine: $!";
+END { local $?; if (defined $flood) { kill TERM => $flood; close $flooding } }
+my ($flood_port) = (readline($flooding) // '') =~ /^PORT (\d+)/ or die 'the engine did not start';
 my $n = PDPlane::Daemon->new('slow', sprintf 'load = [ "router", "openai" ];
 limits = { head_timeout = "1s"; body_timeout = "1s"; write_timeout = "2s"; };
-endpoints = ( { name = "a"; type = "openai"; url = "http://127.0.0.1:%d"; } );
-listen = ( { address = "127.0.0.1:%%%%PORT_a%%%%"; api = "admin"; }, { address = "127.0.0.1:%%%%PORT_o%%%%"; api = "openai"; } );', $engine->port);
+endpoints = ( { name = "a"; type = "openai"; url = "http://127.0.0.1:%d"; }, { name = "flood"; type = "openai"; url = "http://127.0.0.1:%d"; } );
+listen = ( { address = "127.0.0.1:%%%%PORT_a%%%%"; api = "admin"; }, { address = "127.0.0.1:%%%%PORT_o%%%%"; api = "openai"; } );', $engine->port, $flood_port);
 $n->expect_log(qr/request failed|client/);
 $n->start;
 my $path = '/v1/chat/completions';
-sub body { return { model => 'm', stream => JSON::PP::true(), messages => [ { role => 'user', content => $_[0] } ] } }
+sub body { return { model => $_[0] eq 'flood' ? 'flood' : 'm', stream => JSON::PP::true(), messages => [ { role => 'user', content => $_[0] } ] } }
 sub served { my $t0 = time; my $r = post($n->api_port, $path, body('hello')); return ($r->{status} // 0) == 200 && $r->{body} =~ /\[DONE\]/ ? time - $t0 : 99 }
 ok until_true(10, sub { served() < 99 }), 'a client is served';
+ok until_true(10, sub { $n->metric('pdplane_router_decode_endpoints_up') == 2 }), 'both engines are up';
+sub resident { return slurp('/proc/' . $n->pid . '/status') =~ /VmRSS:\s*(\d+)/ ? $1 * 1024 : 0 }
 
 sub connect_small {
     my $s = IO::Socket::INET->new(Proto => 'tcp') or die;
@@ -68,18 +76,30 @@ for my $case ([ head => "POST $path HTTP/1.1\r\nhost: x\r\ncontent-le" ],
 }
 
 # ---- answers that nobody reads
-my @deaf = map { my $s = connect_small(); syswrite $s, PDPlane::Http::request_text('POST', $path, body('flood')); $s } 1 .. 60;
-ok until_true(10, sub { ($n->metric('pdplane_http_held_bytes{listener="openai",kind="answers"}') // 0) > 60 * 64 * 1024 }), '60 clients that never read: their answers wait';
-my @times = map { served() } 1 .. 5;
-is scalar(grep { $_ < 5 } @times), 5, 'others are served meanwhile';
-my $most = 0;
-until_true(30, sub {
+my $before = resident();
+my ($most, $resident) = (0, 0);
+sub look {
     my $held = $n->metric('pdplane_http_held_bytes{listener="openai",kind="answers"}') // 0;
+    my $now = resident();
     $most = $held if $held > $most;
-    return ($n->metric('pdplane_http_timeouts_total{listener="openai",kind="write"}') // 0) == 60;
-});
-is $n->metric('pdplane_http_timeouts_total{listener="openai",kind="write"}'), 60, 'each is cut off in time';
-cmp_ok $most, '<=', 60 * (256 + 64 + 64) * 1024, 'what is held for one is bounded';
+    $resident = $now if $now > $resident;
+    return $n->metric('pdplane_http_timeouts_total{listener="openai",kind="write"}') // 0;
+}
+my @deaf;
+for my $i (1 .. $n_deaf) {
+    push @deaf, connect_small();
+    syswrite $deaf[-1], PDPlane::Http::request_text('POST', $path, body('flood'));
+    look() if $i % 50 == 0;
+}
+my @times = map { look(); served() } 1 .. 5;
+is scalar(grep { $_ < 5 } @times), 5, 'others are served meanwhile';
+until_true(120, sub { look() >= $n_deaf });
+is look(), $n_deaf, "$n_deaf clients that never read: each is cut off in time";
+cmp_ok $most, '>', 60 * 64 * 1024, 'their answers waited';
+cmp_ok $most, '<=', $n_deaf * (256 + 64 + 64) * 1024, 'what is held for one is bounded';
+cmp_ok $resident - $before, '<=', $n_deaf * (256 + 64 + 64) * 1024 + (64 << 20), 'and so is the memory of the process';
+diag sprintf '%d clients that never read: %.1f KiB held and %.1f KiB of memory each at most, others served within %.2f s', $n_deaf,
+    $most / 1024 / $n_deaf, ($resident - $before) / 1024 / $n_deaf, (sort { $a <=> $b } @times)[-1] if $n_deaf > 200;
 ok until_true(5, sub { ($n->metric('pdplane_http_held_bytes{listener="openai",kind="answers"}') // 1) == 0 }), 'nothing is held afterwards';
 ok until_true(5, sub { ($n->metric('pdplane_requests_running') // 1) == 0 }), 'no request is left';
 close $_ for @deaf;
