@@ -78,4 +78,33 @@ SKIP: {
     like slurp($file), qr/stopped, nothing left open/, 'its last line is there';
 }
 
+# ---- folders without room: memory that is shared needs none of /dev/shm, only a socket
+SKIP: {
+    my $socket = folder() . '/sockets';
+    mkdir $socket;
+    my @in = ('unshare', '-m', 'sh', '-c', 'mount -t tmpfs -o size=4k,nr_inodes=1 none "$0" && shift && exec "$@"');
+    skip 'no mounts of its own', 6 if $> != 0 || system(@in, '/dev/shm', 'x', 'true') != 0;
+    my $all = sub {
+        my ($name) = @_;
+        return PDPlane::Daemon->new($name, <<"CONF");
+load = [ "router", "prefill", "decode", "ref", "shm" ];
+engine = ( { name = "p"; type = "ref"; model = "%%MODEL%%"; roles = [ "prefill" ]; }, { name = "d"; type = "ref"; model = "%%MODEL%%"; roles = [ "decode" ]; } );
+listen = ( { address = "127.0.0.1:%%PORT_${name}_admin%%"; api = "admin"; }, { address = "127.0.0.1:%%PORT_${name}_api%%"; api = "openai"; } );
+scheduler = { decider = { module = "pd_threshold"; unit = "tokens"; threshold = 1; }; };
+transport = { shm = { directory = "$socket"; }; };
+CONF
+    };
+    my $n = $all->('noshm');
+    $n->start(under => [ @in, '/dev/shm', 'x' ]);
+    is text_of(post($n->api_port, $path, $ask)), $golden[0]{text}, 'no room in /dev/shm: KV is handed over as ever';
+    is $n->metric('pdplane_decode_handovers_valid_total'), 1, 'by shared memory';
+    $n->stop;
+    my $full = $all->('nosocket');
+    $full->start(wait => 0, under => [ @in, $socket, 'x' ]);
+    is $full->wait_end(20), 1 << 8, 'no room for its socket: it does not start' or $full->kill9;
+    $full->forget;
+    like $full->log_text, qr/cannot listen on "unix:\Q$socket\E.*": \S/, 'it says why';
+    like $full->log_text, qr/transport\.shm\.directory, or load tcp/, 'and what to do';
+}
+
 done_testing;

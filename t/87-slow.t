@@ -14,7 +14,7 @@ use Time::HiRes qw(sleep time);
 
 use PDPlane::Daemon qw(port until_true);
 use PDPlane::FakeEngine;
-use PDPlane::Http qw(get post json_of);
+use PDPlane::Http qw(get post json_of open_stream);
 use PDPlane::Test qw(builddir slurp);
 
 my $n_deaf = $ENV{PD_DEAF} // 200;
@@ -34,17 +34,20 @@ my $engine = PDPlane::FakeEngine->new('e', models => ['m'], mode => 'by_prompt')
 my $flood = open(my $flooding, '-|', 'exec ' . builddir() . '/pdbench engine -l 127.0.0.1:0 -m flood -b 2000 -t 4000 2>/dev/null') || die "engine: $!";
 END { local $?; if (defined $flood) { kill TERM => $flood; close $flooding } }
 my ($flood_port) = (readline($flooding) // '') =~ /^PORT (\d+)/ or die 'the engine did not start';
+my $drip = open(my $dripping, '-|', 'exec ' . builddir() . '/pdbench engine -l 127.0.0.1:0 -m drip -f 4s -i 700ms 2>/dev/null') || die "engine: $!";
+END { local $?; if (defined $drip) { kill TERM => $drip; close $dripping } }
+my ($drip_port) = (readline($dripping) // '') =~ /^PORT (\d+)/ or die 'the engine did not start';
 my $n = PDPlane::Daemon->new('slow', sprintf 'load = [ "router", "openai" ];
 limits = { head_timeout = "1s"; body_timeout = "1s"; write_timeout = "2s"; };
-endpoints = ( { name = "a"; type = "openai"; url = "http://127.0.0.1:%d"; }, { name = "flood"; type = "openai"; url = "http://127.0.0.1:%d"; } );
-listen = ( { address = "127.0.0.1:%%%%PORT_a%%%%"; api = "admin"; }, { address = "127.0.0.1:%%%%PORT_o%%%%"; api = "openai"; } );', $engine->port, $flood_port);
+endpoints = ( { name = "a"; type = "openai"; url = "http://127.0.0.1:%d"; }, { name = "flood"; type = "openai"; url = "http://127.0.0.1:%d"; }, { name = "drip"; type = "openai"; url = "http://127.0.0.1:%d"; } );
+listen = ( { address = "127.0.0.1:%%%%PORT_a%%%%"; api = "admin"; }, { address = "127.0.0.1:%%%%PORT_o%%%%"; api = "openai"; } );', $engine->port, $flood_port, $drip_port);
 $n->expect_log(qr/request failed|client/);
 $n->start;
 my $path = '/v1/chat/completions';
-sub body { return { model => $_[0] eq 'flood' ? 'flood' : 'm', stream => JSON::PP::true(), messages => [ { role => 'user', content => $_[0] } ] } }
+sub body { return { model => $_[0] =~ /^(?:flood|drip)$/ ? $_[0] : 'm', stream => JSON::PP::true(), messages => [ { role => 'user', content => $_[0] } ] } }
 sub served { my $t0 = time; my $r = post($n->api_port, $path, body('hello')); return ($r->{status} // 0) == 200 && $r->{body} =~ /\[DONE\]/ ? time - $t0 : 99 }
 ok until_true(10, sub { served() < 99 }), 'a client is served';
-ok until_true(10, sub { $n->metric('pdplane_router_decode_endpoints_up') == 2 }), 'both engines are up';
+ok until_true(10, sub { $n->metric('pdplane_router_decode_endpoints_up') == 3 }), 'all engines are up';
 sub resident { return slurp('/proc/' . $n->pid . '/status') =~ /VmRSS:\s*(\d+)/ ? $1 * 1024 : 0 }
 
 sub connect_small {
@@ -73,6 +76,17 @@ for my $case ([ head => "POST $path HTTP/1.1\r\nhost: x\r\ncontent-le" ],
     is $answers[0]{headers}{'x-should-retry'}, 'false', 'and is told not to try again';
     is $n->metric(qq(pdplane_http_timeouts_total{listener="openai",kind="$kind"})), 100, 'each is counted';
     ok until_true(5, sub { ($n->metric('pdplane_http_open_connections{listener="openai",state="reading"}') // 1) == 0 }), 'none is left';
+}
+
+# ---- a server that trickles
+{
+    my @trickle = map { open_stream($n->api_port, $path, { %{ body('drip') }, max_tokens => 6 }) } 1 .. 100;
+    ok until_true(10, sub { ($n->metric('pdplane_requests_running') // 0) == 100 }), '100 streams of a server that trickles';
+    my @times = map { served() } 1 .. 5;
+    is scalar(grep { $_ < 5 } @times), 5, 'others are served meanwhile';
+    my @ends = map { my @e = $_->rest(60); $e[-1] // '' } @trickle;
+    is scalar(grep { $_ eq '[DONE]' } @ends), 100, 'and each of them ends whole';
+    $_->close for @trickle;
 }
 
 # ---- answers that nobody reads

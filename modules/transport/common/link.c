@@ -41,7 +41,12 @@ static pd_status listen_here(struct pd_transport *tp, struct pd_err *err)
     st = pd_listener_open(tp->loop, &tp->conf.listen, &opts, pd_xp_lane_accept, tp, &tp->listener);
     if (st != PD_OK) {
         pd_addr_format(tp->loop, &tp->conf.listen, text, sizeof(text));
-        pd_xp_fail(err, st, "cannot listen on \"%s\"", text);
+        pd_xp_fail(err, st, "cannot listen on \"%s\": %s", text,
+                   st == PD_EBUSY    ? "somebody else does"
+                   : st == PD_EPERM  ? "that is not allowed"
+                   : st == PD_ENOENT ? "there is no such place"
+                   : st == PD_EINVAL ? "it is no address of this machine"
+                                     : "no room, or another error of the system");
         return st;
     }
     st = pd_listener_addr(tp->loop, tp->listener, &tp->bound);

@@ -93,8 +93,12 @@ static pd_status shm_create(const struct pd_instance_ctx *ctx, const void *conf_
         }
         st = pd_xp_create(ctx, &c, out, err);
         if (st != PD_EBUSY)
-            return st;
+            break;
     }
+    if (st != PD_OK && err != NULL && c.listen.path[0] != '\0')
+        snprintf(err->hint, sizeof(err->hint),
+                 "make room there, name another folder with transport.shm.directory, or load tcp "
+                 "and not shm");
     return st;
 }
 
