@@ -41,6 +41,7 @@ struct pd_source {
     pd_time stale_due;                  /* of the timer, while it runs */
     struct pd_idmap told;               /* refusals that the log has: hash to round */
     char why[200];
+    struct pd_task end_task;            /* frees it, once its instance has closed */
     struct pd_counter *m_updates, *m_refused[PD_REFUSED_KINDS], *m_losses;
     struct pd_gauge *m_entries, *m_used, *m_state;
 };
@@ -51,6 +52,7 @@ struct pd_used {
     struct pd_source *source;
     uint64_t round;                     /* of the last settling that wanted it */
     bool is_leaving;
+    bool is_passed;                     /* from another source: it is looked at again */
     pd_time until;                      /* is_leaving: forgotten then */
 };
 
@@ -67,6 +69,7 @@ struct pd_sources {
     bool has_settled;
     bool is_closing;
     uint32_t n_open;                    /* instances that have not closed */
+    uint32_t n_ending;                  /* of sources that are in the set no more */
     struct pd_task close_task;
     void (*on_closed)(void *arg);
     void *closed_arg;
@@ -77,6 +80,10 @@ pd_status pd_source_make(struct pd_sources *sources, const struct pd_source_conf
                          struct pd_source **out, struct pd_err *err);
 /* Frees what is left once the instance has ended. */
 void pd_source_free(struct pd_source *source);
+/* Takes over what another source of the same name knows. */
+void pd_source_inherit(struct pd_source *source, struct pd_source *from);
+/* Says how old it is in metrics, where another one of its name may have said so. */
+void pd_source_age_show(struct pd_source *source);
 /* Counts a refusal; the log gets it once as long as it stays the same. */
 void pd_source_refuse(struct pd_source *source, uint32_t kind, struct pd_str name, const char *why);
 

@@ -425,16 +425,47 @@ static void metrics_add(struct pd_source *s)
         values[1] = reasons[i];
         s->m_refused[i] = pd_metrics_counter(m, f, values);
     }
-    if ((f = age_family(s)) != NULL)
-        (void)pd_metrics_gauge_fn(m, f, values, synced_age, s);
+    pd_source_age_show(s);
+}
+
+void pd_source_age_show(struct pd_source *s)
+{
+    const char *values[] = { s->conf.name };
+    struct pd_metric_family *f = age_family(s);
+    if (f != NULL)
+        (void)pd_metrics_gauge_fn(s->sources->params.metrics, f, values, synced_age, s);
+}
+
+static bool networks_equal(const struct pd_entry_rules *a, const struct pd_entry_rules *b)
+{
+    return a->n_networks == b->n_networks &&
+           (a->n_networks == 0 ||
+            memcmp(a->networks, b->networks, a->n_networks * sizeof *a->networks) == 0);
+}
+
+/* One that has told something already knows better.  What comes from before stays for
+ * stale_ok when it turns out that this one cannot be read. */
+void pd_source_inherit(struct pd_source *s, struct pd_source *from)
+{
+    struct pd_strmap none = s->items;
+    if (s->state == PD_SOURCE_STARTING && s->items.n == 0 &&
+        networks_equal(&s->conf.rules, &from->conf.rules)) {
+        s->items = from->items;
+        from->items = none;
+    }
+    pd_gauge_set(s->m_entries, (double)s->items.n);
+    pd_gauge_set(s->m_state, s->state);
 }
 
 pd_status pd_source_make(struct pd_sources *sources, const struct pd_source_conf *conf,
                          struct pd_source **out, struct pd_err *err)
 {
     struct pd_source *s = pd_calloc(1, sizeof *s);
-    if (s == NULL)
+    if (s == NULL) {
+        if (conf->gone != NULL)
+            conf->gone(conf->user);
         return pd_err_set(err, PD_ENOMEM, "out of memory");
+    }
     s->sink.ops = &sink_ops;
     s->sources = sources;
     s->conf = *conf;
@@ -466,10 +497,14 @@ void pd_source_free(struct pd_source *s)
     struct pd_metric_family *f = age_family(s);
     if (f != NULL)
         (void)pd_metrics_gauge_fn(s->sources->params.metrics, f, values, NULL, NULL);
+    void (*gone)(void *) = s->conf.gone;
+    void *user = s->conf.user;
     pd_timer_stop(&s->stale_timer);
     drop_next(s);
     set_clear(&s->items);
     pd_idmap_fini(&s->told);
     pd_log_child_free(s->log);
     pd_free(s);
+    if (gone != NULL)
+        gone(user);
 }

@@ -117,7 +117,7 @@ static void pass_keep(struct pd_sources *ss, struct pd_source *s)
     while (pd_strmap_next(&s->items, &cursor, NULL, &value)) {
         struct pd_source_item *item = value;
         struct pd_used *u = used_by_name(ss, item->entry);
-        if (u == NULL || u->source != s || !pd_entry_equal(u->entry, item->entry))
+        if (u == NULL || u->source != s || u->is_passed || !pd_entry_equal(u->entry, item->entry))
             continue;
         u->round = ss->round;
         accepted(item);
@@ -163,6 +163,7 @@ static void use_changed(struct pd_sources *ss, struct pd_source *s, struct pd_so
 {
     struct pd_err err = { 0 };
     struct pd_entry *before = u->entry;
+    u->is_passed = false;
     u->entry = pd_entry_get(item->entry);
     pd_status status = ss->params.events->change(before, u->entry, s->conf.user, &err, ss->params.arg);
     pd_entry_put(before);
@@ -305,20 +306,130 @@ pd_status pd_sources_add(struct pd_sources *ss, const struct pd_source_conf *con
     return status;
 }
 
+static pd_status start(struct pd_source *s, struct pd_err *err)
+{
+    pd_status status = s->conf.ops->start(s->instance, &s->sink, err);
+    s->is_started = status == PD_OK;
+    if (status != PD_OK && err->text[0] == '\0')
+        pd_err_set(err, status, "source \"%s\" does not start: %s", s->conf.name, pd_status_text(status));
+    return status;
+}
+
 pd_status pd_sources_start(struct pd_sources *ss, struct pd_err *err)
 {
-    for (uint32_t i = 0; i < ss->n; i++) {
-        struct pd_source *s = ss->all[i];
-        pd_status status = s->conf.ops->start(s->instance, &s->sink, err);
-        if (status != PD_OK) {
-            if (err->text[0] == '\0')
-                pd_err_set(err, status, "source \"%s\" does not start: %s", s->conf.name,
-                           pd_status_text(status));
-            return status;
-        }
-        s->is_started = true;
+    pd_status status = PD_OK;
+    for (uint32_t i = 0; i < ss->n && status == PD_OK; i++)
+        status = start(ss->all[i], err);
+    return status;
+}
+
+/* ---- another set ------------------------------------------------------------------------------- */
+
+static void instance_closed(void *arg);
+
+static struct pd_source *of_name(struct pd_source *const *list, uint32_t n, const char *name)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (strcmp(list[i]->conf.name, name) == 0)
+            return list[i];
     }
+    return NULL;
+}
+
+static void end_task(struct pd_task *task, void *arg)
+{
+    struct pd_source *s = arg, *same;
+    struct pd_sources *ss = s->sources;
+    char name[256];
+    (void)task;
+    snprintf(name, sizeof name, "%s", s->conf.name);
+    pd_source_free(s);
+    if ((same = of_name(ss->all, ss->n, name)) != NULL)
+        pd_source_age_show(same);
+    ss->n_ending--;
+    if (ss->is_closing)
+        instance_closed(ss);
+}
+
+static void ended(void *arg)
+{
+    struct pd_source *s = arg;
+    pd_loop_defer(s->sources->params.loop, &s->end_task);
+}
+
+void pd_source_end(struct pd_source *s)
+{
+    s->is_closing = true;
+    s->sources->n_ending++;
+    pd_timer_stop(&s->stale_timer);
+    pd_task_init(&s->end_task, "discovery end", end_task, s);
+    s->conf.ops->destroy(s->instance, ended, s);
+}
+
+pd_status pd_source_begin(struct pd_sources *ss, const struct pd_source_conf *conf, struct pd_source **out,
+                          struct pd_err *err)
+{
+    struct pd_source *s;
+    pd_status status = pd_source_make(ss, conf, &s, err);
+    if (status != PD_OK)
+        return status;
+    status = start(s, err);
+    if (status != PD_OK) {
+        pd_source_end(s);
+        return status;
+    }
+    *out = s;
     return PD_OK;
+}
+
+/* What is in use of a source that ends. */
+static void pass_on(struct pd_sources *ss, struct pd_source *from, struct pd_source *to)
+{
+    size_t cursor = 0;
+    void *value;
+    while (pd_strmap_next(&ss->used, &cursor, NULL, &value)) {
+        struct pd_used *u = value;
+        if (u->source != from)
+            continue;
+        if (to == NULL) {
+            if (!u->is_leaving)
+                leave(ss, u, true);
+            used_drop(ss, u, true);
+            continue;
+        }
+        count(u, u->is_leaving ? 0 : -1, u->is_leaving ? -1 : 0);
+        u->source = to;
+        u->is_passed = true;
+        count(u, u->is_leaving ? 0 : 1, u->is_leaving ? 1 : 0);
+    }
+    if (to != NULL) {
+        pd_source_inherit(to, from);
+        return;
+    }
+    pd_gauge_set(from->m_entries, 0);
+    pd_gauge_set(from->m_state, PD_SOURCE_STARTING);
+}
+
+void pd_sources_commit(struct pd_sources *ss, struct pd_source *const *list, uint32_t n)
+{
+    struct pd_source *before[PD_SOURCES_MAX];
+    uint32_t n_before = ss->n;
+    memcpy(before, ss->all, sizeof before);
+    memcpy(ss->all, list, n * sizeof *list);
+    ss->n = n;
+    for (uint32_t i = 0; i < n_before; i++) {
+        struct pd_source *same = of_name(ss->all, n, before[i]->conf.name);
+        if (same == before[i])
+            continue;
+        pass_on(ss, before[i], same);
+        pd_source_end(before[i]);
+    }
+    pd_sources_changed(ss);
+}
+
+struct pd_source *pd_sources_at(const struct pd_sources *ss, uint32_t index)
+{
+    return index < ss->n ? ss->all[index] : NULL;
 }
 
 static void closed(struct pd_task *task, void *arg)
@@ -354,7 +465,7 @@ void pd_sources_destroy(struct pd_sources *ss, void (*on_closed)(void *arg), voi
     pd_timer_stop(&ss->settle_timer);
     pd_task_init(&ss->close_task, "discovery close", closed, ss);
     /* One more than the sources, so that the last step comes after all of them. */
-    ss->n_open = ss->n + 1;
+    ss->n_open = ss->n + ss->n_ending + 1;
     for (uint32_t i = 0; i < ss->n; i++) {
         struct pd_source *s = ss->all[i];
         s->is_closing = true;

@@ -37,7 +37,9 @@ struct pd_source_conf {
     pd_time stale_ok;          /* how long entries stay without the source */
     pd_time linger;            /* how long an entry that went is remembered */
     uint32_t max;              /* entries, at most PD_SOURCE_ENTRIES_MAX */
-    const void *user;          /* the owner's; comes back in events */
+    void *user;                /* the owner's; comes back in events */
+    void (*gone)(void *user);  /* once, also when the source could not be made: nothing is borrowed any
+                                  more; NULL: none */
 };
 
 struct pd_sources_events {
@@ -94,6 +96,7 @@ struct pd_source_entry_info {
 };
 
 struct pd_sources;
+struct pd_source;
 
 /* PD_OK, PD_ENOMEM. */
 pd_status pd_sources_create(const struct pd_sources_params *params, struct pd_sources **out);
@@ -101,6 +104,18 @@ pd_status pd_sources_create(const struct pd_sources_params *params, struct pd_so
 pd_status pd_sources_add(struct pd_sources *sources, const struct pd_source_conf *conf, struct pd_err *err);
 /* Starts them all.  PD_OK, or err says why not; destroy then. */
 pd_status pd_sources_start(struct pd_sources *sources, struct pd_err *err);
+/* For a set of sources that changes while they run.  begin creates and starts one
+ * that is in no set yet; PD_OK, or err says why not.  commit makes these the sources
+ * of the node, in this order: some of before, and some that were begun.  What was in
+ * use of one that is not among them passes to the one of the same name, which keeps
+ * what was said last until it knows better (not when other networks are allowed);
+ * without such a one it goes at once.  end is for one that was begun in vain. */
+pd_status pd_source_begin(struct pd_sources *sources, const struct pd_source_conf *conf,
+                          struct pd_source **out, struct pd_err *err);
+void pd_source_end(struct pd_source *source);
+void pd_sources_commit(struct pd_sources *sources, struct pd_source *const *list, uint32_t n);
+/* The index-th source; NULL at the end. */
+struct pd_source *pd_sources_at(const struct pd_sources *sources, uint32_t index);
 /* Ends all sources; no event comes any more.  on_closed is the last call. */
 void pd_sources_destroy(struct pd_sources *sources, void (*on_closed)(void *arg), void *arg);
 

@@ -13,17 +13,24 @@
 struct source {
     struct pd_node *node;
     const struct pd_node_discovery_conf *conf;
+    struct pd_conf *from;               /* keeps conf and the options behind it */
     struct pd_network *networks;
 };
 
 struct pd_node_discovery {
-    struct pd_conf *conf;               /* that the sources are made from */
     struct pd_sources *sources;
     struct pd_log *log;
-    struct source *all;
-    uint64_t n;
+    struct source *all[PD_SOURCES_MAX]; /* as in sources, which ends them */
+    uint32_t n;
     void (*closed)(void *arg);
     void *arg;
+};
+
+struct pd_node_discovery_change {
+    struct source *all[PD_SOURCES_MAX];
+    struct pd_source *sources[PD_SOURCES_MAX];
+    bool is_new[PD_SOURCES_MAX];
+    uint32_t n;
 };
 
 /* ---- servers ----------------------------------------------------------------------------- */
@@ -97,7 +104,7 @@ static pd_status on_add(const struct pd_entry *e, const void *user, struct pd_er
     if (is_configured(node, e->address))
         return pd_err_set(err, PD_EEXIST, "its address is that of an endpoint of the configuration");
     status = server_conf(s, e, &conf, err);
-    return status == PD_OK ? pd_node_endpoint_add(node, &conf, node->discovery->conf, s, err) : status;
+    return status == PD_OK ? pd_node_endpoint_add(node, &conf, s->from, s, err) : status;
 }
 
 static pd_status on_change(const struct pd_entry *before, const struct pd_entry *e, const void *user,
@@ -111,7 +118,7 @@ static pd_status on_change(const struct pd_entry *before, const struct pd_entry 
         return PD_OK;           /* what may change of it is not used */
     pd_status status = server_conf(s, e, &conf, err);
     if (status == PD_OK)
-        status = pd_node_endpoint_change(node, &conf, node->discovery->conf, s, err);
+        status = pd_node_endpoint_change(node, &conf, s->from, s, err);
     if (status != PD_OK)
         pd_node_endpoint_remove(node, pd_str_from(e->name), s);
     return status;
@@ -141,65 +148,173 @@ static const struct pd_sources_events events = {
 
 /* ---- life -------------------------------------------------------------------------------------- */
 
-static pd_status source_build(struct pd_node *node, struct source *s, const struct pd_node_discovery_conf *c,
-                              struct pd_err *err)
+static void source_free(void *arg)
 {
-    const struct pd_mod_unit *unit = c->unit.unit;
-    s->node = node;
-    s->conf = c;
-    s->networks = pd_calloc((size_t)c->networks.count + 1, sizeof *s->networks);
+    struct source *s = arg;
+    pd_free(s->networks);
+    pd_conf_put(s->from);
+    pd_free(s);
+}
+
+static pd_status networks_read(struct source *s, struct pd_err *err)
+{
+    const struct pd_conf_strings *list = &s->conf->networks;
+    s->networks = pd_calloc((size_t)list->count + 1, sizeof *s->networks);
     if (s->networks == NULL)
         return pd_err_set(err, PD_ENOMEM, "out of memory");
-    for (uint64_t i = 0; i < c->networks.count; i++) {
-        if (pd_network_parse(pd_str_from(c->networks.items[i]), &s->networks[i]) != PD_OK)
-            return pd_err_set(err, PD_EINVAL, "\"%s\" is no network", c->networks.items[i]);
+    for (uint64_t i = 0; i < list->count; i++) {
+        if (pd_network_parse(pd_str_from(list->items[i]), &s->networks[i]) != PD_OK) {
+            pd_err_set(err, PD_EINVAL, "\"%s\" is no network", list->items[i]);
+            pd_err_hint(err, "write 10.0.0.0/8 or fd00::/8");
+            return PD_EINVAL;
+        }
     }
-    struct pd_source_conf conf = {
+    return PD_OK;
+}
+
+/* A source's section as core/discovery wants it, which frees it. */
+static pd_status source_read(struct pd_node *node, const struct pd_node_discovery_conf *c, struct pd_conf *conf,
+                             struct source **made, struct pd_source_conf *out, struct pd_err *err)
+{
+    const struct pd_mod_unit *unit = c->unit.unit;
+    struct source *s = pd_calloc(1, sizeof *s);
+    if (s == NULL)
+        return pd_err_set(err, PD_ENOMEM, "out of memory");
+    s->node = node;
+    s->conf = c;
+    s->from = pd_conf_get(conf);
+    pd_status status = networks_read(s, err);
+    if (status != PD_OK) {
+        source_free(s);
+        return status;
+    }
+    *out = (struct pd_source_conf){
         .name = c->name, .unit = c->unit.name, .conf = c->unit.conf,
         .ops = (const struct pd_discovery_ops *)(const void *)unit->ops,
         .rules = { .role_label = c->role_label != NULL && c->role_label[0] != '\0' ? c->role_label : NULL,
                    .model_label = c->model_label, .networks = s->networks,
                    .n_networks = (uint32_t)c->networks.count },
         .stale_ok = c->stale_ok, .linger = c->linger, .max = (uint32_t)c->max, .user = s,
+        .gone = source_free,
     };
-    return pd_sources_add(node->discovery->sources, &conf, err);
+    *made = s;
+    return PD_OK;
 }
 
+static pd_status source_build(struct pd_node *node, const struct pd_node_discovery_conf *c, struct pd_err *err)
+{
+    struct pd_node_discovery *d = node->discovery;
+    struct pd_source_conf conf;
+    struct source *s;
+    pd_status status = source_read(node, c, node->generation->conf, &s, &conf, err);
+    if (status == PD_OK)
+        status = pd_sources_add(d->sources, &conf, err);
+    if (status == PD_OK)
+        d->all[d->n++] = s;
+    return pd_node_at_place(err, &c->place, status);
+}
+
+/* Also without sources: a reload may bring some. */
 pd_status pd_node_discovery_build(struct pd_node *node, struct pd_err *err)
 {
     const struct pd_conf_list *list = &node->root->discovery;
-    if (list->count == 0)
-        return PD_OK;
     struct pd_node_discovery *d = pd_calloc(1, sizeof *d);
+    pd_status status = PD_OK;
     if (d == NULL)
         return pd_err_set(err, PD_ENOMEM, "out of memory");
     node->discovery = d;
-    d->conf = pd_conf_get(node->generation->conf);
-    d->n = list->count;
     d->log = pd_log_child(node->log, "discovery");
-    d->all = pd_calloc((size_t)list->count, sizeof *d->all);
     struct pd_sources_params params = { .loop = node->loop, .log = d->log, .metrics = node->metrics,
                                         .host = &node->host, .node = node->id, .events = &events, .arg = node };
-    if (d->all == NULL || pd_sources_create(&params, &d->sources) != PD_OK)
+    if (pd_sources_create(&params, &d->sources) != PD_OK)
         return pd_err_set(err, PD_ENOMEM, "out of memory");
-    for (uint64_t i = 0; i < list->count; i++) {
-        const struct pd_node_discovery_conf *c = PD_CONF_ITEM(list, struct pd_node_discovery_conf, i);
-        pd_status status = source_build(node, &d->all[i], c, err);
-        if (status == PD_OK)
-            continue;
-        if (err->file[0] == '\0') {
-            snprintf(err->file, sizeof err->file, "%s", c->place.file);
-            err->line = c->place.line;
-        }
-        return status;
-    }
-    return PD_OK;
+    for (uint64_t i = 0; i < list->count && status == PD_OK; i++)
+        status = source_build(node, PD_CONF_ITEM(list, struct pd_node_discovery_conf, i), err);
+    return status;
 }
 
 pd_status pd_node_discovery_start(struct pd_node *node, struct pd_err *err)
 {
-    return node->discovery == NULL ? PD_OK : pd_sources_start(node->discovery->sources, err);
+    return pd_sources_start(node->discovery->sources, err);
 }
+
+/* ---- another set ------------------------------------------------------------------------------- */
+
+static uint32_t source_find(const struct pd_node_discovery *d, const char *name)
+{
+    uint32_t i = 0;
+    while (i < d->n && strcmp(d->all[i]->conf->name, name) != 0)
+        i++;
+    return i;
+}
+
+static pd_status change_add(struct pd_node *node, struct pd_node_discovery_change *change,
+                            const struct pd_node_discovery_conf *c, struct pd_conf *conf, struct pd_err *err)
+{
+    struct pd_node_discovery *d = node->discovery;
+    uint32_t at = source_find(d, c->name), n = change->n;
+    struct pd_source_conf made;
+    if (at < d->n && pd_conf_equal(pd_node_discovery_rows(), d->all[at]->conf, c)) {
+        change->all[n] = d->all[at];
+        change->sources[n] = pd_sources_at(d->sources, at);
+        change->n++;
+        return PD_OK;
+    }
+    pd_status status = source_read(node, c, conf, &change->all[n], &made, err);
+    if (status != PD_OK)
+        return status;
+    status = pd_source_begin(d->sources, &made, &change->sources[n], err);
+    if (status != PD_OK)
+        return status;
+    change->is_new[n] = true;
+    change->n++;
+    return PD_OK;
+}
+
+pd_status pd_node_discovery_prepare(struct pd_node *node, const struct pd_node_conf *root, struct pd_conf *conf,
+                                    struct pd_node_discovery_change **out, struct pd_err *err)
+{
+    const struct pd_conf_list *list = &root->discovery;
+    struct pd_node_discovery_change *change = pd_calloc(1, sizeof *change);
+    pd_status status = PD_OK;
+    if (change == NULL)
+        return pd_err_set(err, PD_ENOMEM, "out of memory");
+    for (uint64_t i = 0; i < list->count && status == PD_OK; i++) {
+        const struct pd_node_discovery_conf *c = PD_CONF_ITEM(list, struct pd_node_discovery_conf, i);
+        status = pd_node_at_place(err, &c->place, change_add(node, change, c, conf, err));
+    }
+    if (status != PD_OK) {
+        pd_node_discovery_abort(change);
+        return status;
+    }
+    *out = change;
+    return PD_OK;
+}
+
+void pd_node_discovery_abort(struct pd_node_discovery_change *change)
+{
+    for (uint32_t i = 0; change != NULL && i < change->n; i++) {
+        if (change->is_new[i])
+            pd_source_end(change->sources[i]);
+    }
+    pd_free(change);
+}
+
+void pd_node_discovery_commit(struct pd_node *node, struct pd_node_discovery_change *change)
+{
+    struct pd_node_discovery *d = node->discovery;
+    for (uint32_t i = 0; i < change->n; i++) {
+        uint32_t at = source_find(d, change->all[i]->conf->name);
+        if (change->is_new[i] && at < d->n)
+            pd_node_endpoints_pass(node, d->all[at], change->all[i]);
+    }
+    pd_sources_commit(d->sources, change->sources, change->n);
+    memcpy(d->all, change->all, sizeof d->all);
+    d->n = change->n;
+    pd_free(change);
+}
+
+/* ---- the end ------------------------------------------------------------------------------------- */
 
 static void on_closed(void *arg)
 {
@@ -207,11 +322,7 @@ static void on_closed(void *arg)
     struct pd_node_discovery *d = node->discovery;
     void (*closed)(void *) = d->closed;
     void *closed_arg = d->arg;
-    for (uint64_t i = 0; d->all != NULL && i < d->n; i++)
-        pd_free(d->all[i].networks);
-    pd_free(d->all);
     pd_log_child_free(d->log);
-    pd_conf_put(d->conf);
     pd_free(d);
     node->discovery = NULL;
     closed(closed_arg);

@@ -351,6 +351,14 @@ pd_status pd_node_endpoint_rest(struct pd_node *node, struct pd_str name, const 
     return PD_OK;
 }
 
+void pd_node_endpoints_pass(struct pd_node *node, const void *from, const void *to)
+{
+    for (uint32_t i = 0; i < node->servers.n; i++) {
+        if (node->servers.all[i]->source == from)
+            node->servers.all[i]->source = to;
+    }
+}
+
 /* ---- sets ----------------------------------------------------------------------------- */
 
 static pd_status change_item(struct pd_node *node, struct pd_node_endpoints_change *change,

@@ -48,6 +48,8 @@ pd_status pd_node_endpoint_change(struct pd_node *node, const struct pd_node_end
 pd_status pd_node_endpoint_rest(struct pd_node *node, struct pd_str name, const void *source,
                                 bool is_resting);
 
+/* Those of one source are another's from here on. */
+void pd_node_endpoints_pass(struct pd_node *node, const void *from, const void *to);
 /* A set of endpoints on its way to replace all those of a source: what is equal
  * stays as it is, what has changed is made anew. */
 struct pd_node_endpoints_change;

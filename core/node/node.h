@@ -145,7 +145,7 @@ struct pd_node {
     struct pd_node_transport transports[PD_NODE_TRANSPORTS_MAX];
     uint32_t n_transports;
     struct pd_node_servers servers;
-    struct pd_node_discovery *discovery; /* NULL: no sources; see discovery.c */
+    struct pd_node_discovery *discovery; /* see discovery.c */
     struct pd_node_exporter exporters[PD_NODE_EXPORTERS_MAX];
     uint32_t n_exporters;
     struct pd_node_codec codecs[PD_HOST_CODECS_MAX];
@@ -244,7 +244,14 @@ pd_status pd_node_endpoint_check(struct pd_node *node, const struct pd_node_endp
 pd_status pd_node_discovery_build(struct pd_node *node, struct pd_err *err);
 pd_status pd_node_discovery_start(struct pd_node *node, struct pd_err *err);
 void pd_node_discovery_close(struct pd_node *node, void (*closed)(void *arg), void *arg);
-/* NULL when there are none. */
+/* Another set of sources, in two steps; what is equal stays.  prepare: PD_OK, or err
+ * says why not; its sources run already, but are not used. */
+struct pd_node_discovery_change;
+pd_status pd_node_discovery_prepare(struct pd_node *node, const struct pd_node_conf *root, struct pd_conf *conf,
+                                    struct pd_node_discovery_change **out, struct pd_err *err);
+void pd_node_discovery_commit(struct pd_node *node, struct pd_node_discovery_change *change);
+void pd_node_discovery_abort(struct pd_node_discovery_change *change);
+/* NULL while the node is not built. */
 struct pd_sources *pd_node_sources(const struct pd_node *node);
 pd_status pd_node_admin_routes(struct pd_node *node);
 pd_status pd_node_metrics_add(struct pd_node *node);

@@ -34,6 +34,7 @@ struct next {
     uint32_t n_roles;
     bool is_swapped;                    /* the node shows the new engines */
     struct pd_node_endpoints_change *endpoints;
+    struct pd_node_discovery_change *discovery;
     struct pd_peers_change *peers;
 };
 
@@ -50,8 +51,7 @@ static pd_status fixed(const struct next *n, const struct pd_conf_place *place, 
 
 static pd_status sections_check(const struct next *n, struct pd_err *err)
 {
-    static const char *const sections[] = { "node", "transport", "codec", "exporter", "discovery",
-                                             "control" };
+    static const char *const sections[] = { "node", "transport", "codec", "exporter", "control" };
     const struct pd_node_conf *a = n->node->root, *b = n->root;
     char what[80];
     for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++) {
@@ -529,7 +529,8 @@ static pd_status make(struct next *n, struct pd_err *err)
     engines_show(n);
     if ((status = roles_make(n, err)) != PD_OK ||
         (status = pd_node_endpoints_prepare(n->node, endpoints->items, endpoints->count, n->conf, NULL,
-                                            &n->endpoints, err)) != PD_OK)
+                                            &n->endpoints, err)) != PD_OK ||
+        (status = pd_node_discovery_prepare(n->node, n->root, n->conf, &n->discovery, err)) != PD_OK)
         return status;
     return description_make(n, err);
 }
@@ -541,6 +542,7 @@ static void take_back(struct next *n)
     struct pd_node_generation *g = n->generation;
     if (n->peers != NULL)
         pd_peers_abort(n->peers);
+    pd_node_discovery_abort(n->discovery);
     if (n->endpoints != NULL)
         pd_node_endpoints_abort(node, n->endpoints);
     if (n->is_swapped)
@@ -597,6 +599,7 @@ static void commit(struct next *n)
     sched_commit(n);
     listeners_commit(n);
     pd_node_endpoints_commit(node, n->endpoints);
+    pd_node_discovery_commit(node, n->discovery);
     peers_undial(node, &before->peers, before->peers.count, &n->root->peers);
     roles_commit(n);
     pd_node_generation_switch(node, n->generation);

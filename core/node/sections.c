@@ -371,6 +371,11 @@ const struct pd_option *pd_node_endpoint_rows(void)
     return endpoint_rows;
 }
 
+const struct pd_option *pd_node_discovery_rows(void)
+{
+    return discovery_rows;
+}
+
 const struct pd_option *pd_node_listen_rows(void)
 {
     return listen_rows;

@@ -145,9 +145,10 @@ struct pd_node_conf {
 
 /* The rows of struct pd_node_conf. */
 const struct pd_option *pd_node_sections(void);
-/* The rows of struct pd_node_endpoint_conf and struct pd_node_listen_conf. */
+/* The rows of one endpoint, one listener, one source. */
 const struct pd_option *pd_node_endpoint_rows(void);
 const struct pd_option *pd_node_listen_rows(void);
+const struct pd_option *pd_node_discovery_rows(void);
 /* Whether two listeners have the same TLS; either may be NULL. */
 bool pd_node_tls_equal(const struct pd_node_tls_conf *a, const struct pd_node_tls_conf *b);
 /* Whether the top level option of that name is the same in both. */

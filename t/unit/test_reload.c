@@ -410,7 +410,7 @@ static void test_limits(void **state)
 /* A node of all roles, with servers behind it, that changes in everything that can change. */
 static const char *all_text(bool is_other)
 {
-    return text_of("load = [ \"router\", \"decode\", \"prefill\", \"ref\", \"tcp\", \"openai\" ];\n"
+    return text_of("load = [ \"router\", \"decode\", \"prefill\", \"ref\", \"tcp\", \"openai\", \"static\" ];\n"
                    "listen = ( { address = \"0.0.0.0:8000\"; api = \"openai\"; }, @1 );\n"
                    "@2\n", is_other ? "{ address = \"0.0.0.0:8001\"; api = \"openai\"; }"
                                    : "{ address = \"0.0.0.0:9000\"; api = \"admin\"; }",
@@ -419,12 +419,20 @@ static const char *all_text(bool is_other)
                            "role = { router = { retries = 1; }; };\n"
                            "scheduler = { failures = 9; };\n"
                            "limits = { connections = 100; };\n"
+                           "discovery = ( { name = \"k\"; type = \"static\"; peers = [ \"10.0.0.5:1\" ]; },\n"
+                           "  { name = \"l\"; type = \"static\"; servers = [ \"http://10.0.0.9:4\" ]; linger = \"0s\";\n"
+                           "    endpoint = ( { type = \"openai\"; models = [ \"l\" ]; weight = 3; } ); },\n"
+                           "  { name = \"n\"; type = \"static\"; peers = [ \"10.0.0.6:1\" ]; } );\n"
                            "endpoints = ( { name = \"a\"; type = \"openai\"; url = \"http://10.0.0.9:1\"; models = [ \"x\" ]; },\n"
                            "  { name = \"b\"; type = \"openai\"; url = \"http://10.0.0.9:2\"; models = [ \"y\" ]; } );\n"
                            "engine = ( { name = \"tiny\"; type = \"ref\"; model = \"@M/" MODEL "\"; kv_memory = \"4m\"; "
                            "ms_per_token = 4.0; }, { name = \"more\"; type = \"ref\"; model = \"@M/" MODEL "\";\n"
                            "kv_memory = \"2m\"; served = \"more\"; } );\n", "", "") :
                    text_of("peers = ( { address = \"10.0.0.7:7000\"; } );\n"
+                           "discovery = ( { name = \"k\"; type = \"static\"; peers = [ \"10.0.0.5:1\" ]; },\n"
+                           "  { name = \"l\"; type = \"static\"; servers = [ \"http://10.0.0.9:4\" ]; linger = \"0s\";\n"
+                           "    endpoint = ( { type = \"openai\"; models = [ \"l\" ]; } ); },\n"
+                           "  { name = \"m\"; type = \"static\"; peers = [ \"10.0.0.4:1\" ]; } );\n"
                            "endpoints = ( { name = \"a\"; type = \"openai\"; url = \"http://10.0.0.9:1\"; models = [ \"z\" ]; },\n"
                            "  { name = \"c\"; type = \"openai\"; url = \"http://10.0.0.9:3\"; models = [ \"z\" ]; } );\n"
                            "engine = ( { name = \"tiny\"; type = \"ref\"; model = \"@M/" MODEL "\"; kv_memory = \"4m\"; "

@@ -134,8 +134,137 @@ static void test_flapping(void **s)
     }
 }
 
+/* ---- another set of sources ------------------------------------------------------------------ */
+
+static const char *sources_text(const char *sources)
+{
+    static char text[4096];
+    snprintf(text, sizeof text,
+             "load = [ \"router\", \"dns\", \"file\", \"static\", \"openai\" ];\n"
+             "listen = ( { address = \"0.0.0.0:8000\"; api = \"openai\"; } );\n"
+             "discovery = ( %s );\n", sources);
+    return text;
+}
+
+#define NODES(more) "{ name = \"nodes\"; type = \"dns\"; peer = \"nodes.svc:7000\"; interval = \"1s\"; " more " }"
+#define SERVERS(weight, more)                                                                        \
+    "{ name = \"servers\"; type = \"static\"; servers = [ \"http://10.9.9.9:80\" ]; " \
+    "endpoint = ( { type = \"openai\"; models = [ \"m\" ]; weight = " weight "; } ); " more " }"
+
+static void taken(struct sim_cluster *c, const char *sources)
+{
+    struct pd_err err;
+    if (sim_node_reload(&c->nodes[0], sources_text(sources), &err) != PD_OK)
+        fail_msg("%s", err.text);
+}
+
+static const char *source_at(struct sim_cluster *c, uint32_t index)
+{
+    struct pd_source_info info;
+    return pd_sources_info(pd_node_sources(c->nodes[0].node), index, &info) ? info.name : "";
+}
+
+/* The weight of the server that a source names; 0: there is none. */
+static uint32_t weight(struct sim_cluster *c)
+{
+    struct pd_node *node = c->nodes[0].node;
+    const struct pd_node_endpoint *e = pd_node_endpoint_at(node, 0);
+    return e == NULL ? 0 : e->weight;
+}
+
+static void test_reload(void **s)
+{
+    struct sim_cluster c;
+    (void)s;
+    cluster_start(&c, 11);
+    double connects = metric(&c, "pdplane_peer_connects_total");
+    assert_int_equal((int)connects, 2);
+    /* Other options: what was named stays, links too, and no request fails. */
+    taken(&c, NODES("stale_ok = \"20s\";"));
+    assert_int_equal(state(&c), PD_SOURCE_STARTING);
+    assert_int_equal((int)metric(&c, "pdplane_router_decode_endpoints_up"), 2);
+    assert_int_equal(ask(&c), 200);
+    run(&c, 3 * PD_SEC);
+    assert_int_equal(state(&c), PD_SOURCE_SYNCED);
+    assert_int_equal((int)metric(&c, "pdplane_router_decode_endpoints_up"), 2);
+    /* Nothing new, and one more beside it. */
+    taken(&c, NODES("stale_ok = \"20s\";"));
+    assert_int_equal(state(&c), PD_SOURCE_SYNCED);
+    taken(&c, SERVERS("7", "") ", " NODES("stale_ok = \"20s\";"));
+    assert_string_equal(source_at(&c, 0), "servers");
+    assert_string_equal(source_at(&c, 1), "nodes");
+    run(&c, PD_SEC);
+    assert_int_equal(weight(&c), 7);
+    assert_int_equal(ask(&c), 200);
+    /* The same entry, used in another way. */
+    taken(&c, SERVERS("9", "") ", " NODES("stale_ok = \"20s\";"));
+    run(&c, PD_SEC);
+    assert_int_equal(weight(&c), 9);
+    /* Refused: nothing has changed, whatever was begun. */
+    struct pd_err err;
+    assert_int_equal(sim_node_reload(&c.nodes[0], sources_text(NODES("linger = \"1s\";") ", " SERVERS("3", "networks = [ \"x\" ];")),
+                                     &err), PD_EINVAL);
+    assert_non_null(strstr(err.text, "no network"));
+    run(&c, 3 * PD_SEC);
+    assert_int_equal(weight(&c), 9);
+    assert_string_equal(source_at(&c, 0), "servers");
+    assert_int_equal((int)metric(&c, "pdplane_router_decode_endpoints_up"), 2);
+    assert_true(metric(&c, "pdplane_peer_connects_total") == connects);
+    /* While the resolver fails, a source that changes keeps what it knew for its stale_ok. */
+    pd_sim_resolver_set(c.sim, PD_ETIMEDOUT);
+    taken(&c, NODES("stale_ok = \"30s\";"));
+    run(&c, 20 * PD_SEC);
+    assert_int_equal(weight(&c), 0);
+    assert_int_equal((int)metric(&c, "pdplane_router_decode_endpoints_up"), 2);
+    assert_int_equal(ask(&c), 200);
+    assert_true(metric(&c, "pdplane_peer_connects_total") == connects);
+    run(&c, 30 * PD_SEC);
+    assert_int_equal((int)metric(&c, "pdplane_router_decode_endpoints_up"), 0);
+    pd_sim_resolver_set(c.sim, PD_OK);
+    run(&c, 10 * PD_SEC);
+    assert_int_equal((int)metric(&c, "pdplane_router_decode_endpoints_up"), 2);
+    /* Networks are a matter of security: what was named before does not stay. */
+    taken(&c, NODES("networks = [ \"10.0.0.2/32\" ]; linger = \"0s\";"));
+    run(&c, 3 * PD_SEC);
+    assert_int_equal((int)metric(&c, "pdplane_router_decode_endpoints_up"), 1);
+    /* Without the source nothing of it stays; a new one brings it back. */
+    taken(&c, "");
+    run(&c, PD_SEC);
+    assert_int_equal((int)metric(&c, "pdplane_router_decode_endpoints_up"), 0);
+    assert_int_equal(ask(&c), 503);
+    taken(&c, NODES(""));
+    run(&c, 8 * PD_SEC);
+    assert_int_equal((int)metric(&c, "pdplane_router_decode_endpoints_up"), 2);
+    assert_int_equal(ask(&c), 200);
+    assert_int_equal(pd_list_count(&c.nodes[0].node->generations), 1);
+    sim_cluster_fini(&c);
+}
+
+/* Every second another set, in the middle of whatever the sources do. */
+static void test_reload_often(void **s)
+{
+    struct sim_cluster c;
+    (void)s;
+    cluster_start(&c, 12);
+    for (int i = 0; i < 60; i++) {
+        char text[1024];
+        snprintf(text, sizeof text, "%s%s{ name = \"nodes\"; type = \"dns\"; peer = \"nodes.svc:7000\"; interval = \"%ds\"; }",
+                 i % 3 == 0 ? SERVERS("5", "") : "", i % 3 == 0 ? ", " : "", 1 + i % 2);
+        pd_sim_resolver_set(c.sim, i % 5 == 0 ? PD_EIO : PD_OK);
+        taken(&c, text);
+        run(&c, (pd_time)(i % 7) * 200 * PD_MS + 1);
+        assert_int_equal((int)metric(&c, "pdplane_router_decode_endpoints_up"), 2);
+        if (i % 6 == 0)
+            assert_int_equal(ask(&c), 200);
+    }
+    assert_int_equal((int)metric(&c, "pdplane_peer_connects_total"), 2);
+    sim_cluster_fini(&c);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_found),
+    cmocka_unit_test(test_reload),
+    cmocka_unit_test(test_reload_often),
     cmocka_unit_test(test_resolver_fails),
     cmocka_unit_test(test_flapping),
 };
