@@ -9,6 +9,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#define OWN_BLOCK (2 << 20)
 
 static uint64_t asked;      /* allocations so far */
 static uint64_t fail_at;    /* the one that fails, 0: none */
@@ -88,6 +93,15 @@ void *pd_memdup(const void *p, size_t n)
 }
 
 /* PD_FAULT is a list such as "alloc:12,write:3"; other parts are not ours. */
+/* glibc raises its threshold for blocks of their own to the size of each one that is
+ * freed, up to 32 MiB, unless it is set. */
+void pd_mem_init(void)
+{
+#ifdef M_MMAP_THRESHOLD
+    (void)mallopt(M_MMAP_THRESHOLD, OWN_BLOCK);
+#endif
+}
+
 pd_status pd_mem_fault_init(void)
 {
     struct pd_str rest = pd_str_from(getenv("PD_FAULT"));

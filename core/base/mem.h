@@ -27,6 +27,9 @@ char *pd_strdup(const char *s) __attribute__((warn_unused_result));
 char *pd_str_dup(struct pd_str s) __attribute__((warn_unused_result));
 void *pd_memdup(const void *p, size_t n) __attribute__((warn_unused_result));
 
+/* Sets up the allocator of the process: large blocks go back to the system when they
+ * are freed.  Call it from main before other threads exist. */
+void pd_mem_init(void);
 /* Reads PD_FAULT once; call it from main before other threads exist.  Returns
  * PD_OK, or PD_EINVAL when the alloc part of the variable is malformed. */
 pd_status pd_mem_fault_init(void);

@@ -142,6 +142,7 @@ int main(int argc, char **argv)
     int rc = pd_main_options_parse(&options, argc, argv);
     if (rc != PD_EXIT_OK)
         return rc;
+    pd_mem_init();
     if (pd_mem_fault_init() != PD_OK) {
         fputs("pdplane: environment variable PD_FAULT is malformed\n", stderr);
         return PD_EXIT_USAGE;
