@@ -335,6 +335,13 @@ pd_status pd_http_server_unroute(struct pd_http_server *s, const char *path)
     return kept == n ? PD_ENOENT : PD_OK;
 }
 
+const struct pd_http_route *pd_http_server_routed(const struct pd_http_server *s, const char *path)
+{
+    uint32_t allowed;
+
+    return pd_http_server_find(s, pd_str_from(path), PD_HTTP_GET, &allowed);
+}
+
 const struct pd_http_route *pd_http_server_find(const struct pd_http_server *s,
                                                 struct pd_str path, enum pd_http_method method,
                                                 uint32_t *allowed)

@@ -111,6 +111,8 @@ pd_status pd_http_server_adopt(struct pd_http_server *s, struct pd_stream *strea
 /* Adds a route (at most 256).  route is copied, its strings are borrowed.
  * PD_OK, PD_EINVAL, PD_EEXIST (path taken), PD_ELIMIT. */
 pd_status pd_http_server_route(struct pd_http_server *s, const struct pd_http_route *route);
+/* What serves GET there; NULL: nothing.  Borrowed until routes change. */
+const struct pd_http_route *pd_http_server_routed(const struct pd_http_server *s, const char *path);
 /* Removes the routes of that path; requests already handed over go on.  PD_OK
  * or PD_ENOENT. */
 pd_status pd_http_server_unroute(struct pd_http_server *s, const char *path);

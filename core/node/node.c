@@ -302,8 +302,6 @@ static void node_free(struct pd_node *node)
 {
     void (*closed)(void *) = node->closed;
     void *closed_arg = node->closed_arg;
-    for (uint32_t i = 0; i < PD_NODE_EXPORTERS_MAX; i++)
-        pd_log_child_free(node->exporters[i].log);
     /* Those that were closed one after another keep their place. */
     for (uint32_t i = 0; i < PD_NODE_ROLES_MAX; i++)
         pd_node_role_fini(&node->roles[i]);
@@ -373,7 +371,7 @@ static void close_step(struct pd_task *task, void *arg)
         }
         /* fall through */
     case 4: /* nobody asks them any more; they may still use the client */
-        if (pd_node_exporter_close(node, close_next, node))
+        if (pd_node_exporters_close(node))
             return;
         node->close_step++;
         /* fall through */

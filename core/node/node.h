@@ -73,8 +73,12 @@ struct pd_node_door {
 };
 
 struct pd_node_exporter {
+    struct pd_node *node;
     const char *name;
+    const struct pd_mod_unit *unit;
     const struct pd_exporter_ops *ops;
+    const void *conf;          /* what it was made from */
+    struct pd_conf *from;      /* keeps conf */
     struct pd_exporter *exporter;
     struct pd_log *log;
 };
@@ -105,7 +109,7 @@ struct pd_node {
     struct pd_log *log;
     struct pd_mods *mods;
     const struct pd_node_conf *root; /* of the current generation */
-    struct pd_conf *first;     /* what transports, codecs and exporters were made from */
+    struct pd_conf *first;     /* what transports and codecs were made from */
     struct pd_list generations; /* oldest first; the last one is the current */
     struct pd_node_generation *generation;
     uint64_t generation_number;
@@ -146,8 +150,10 @@ struct pd_node {
     uint32_t n_transports;
     struct pd_node_servers servers;
     struct pd_node_discovery *discovery; /* see discovery.c */
-    struct pd_node_exporter exporters[PD_NODE_EXPORTERS_MAX];
+    struct pd_node_exporter *exporters[PD_NODE_EXPORTERS_MAX];
     uint32_t n_exporters;
+    uint32_t n_exporters_ending;
+    bool waits_for_exporters;  /* the node's end does */
     struct pd_node_codec codecs[PD_HOST_CODECS_MAX];
     uint32_t n_codecs;
     struct pd_node_role roles[PD_NODE_ROLES_MAX];
@@ -259,11 +265,17 @@ void pd_node_metrics_free(struct pd_node *node);
 /* Follows what the node is made of now. */
 void pd_node_metrics_rebuild(struct pd_node *node);
 /* Exporters: instances and their paths; their paths on an admin server that was
- * made later; what they do by themselves; the end of one of them (false: there
- * is none). */
+ * made later; what they do by themselves; the end of all of them (true: the node's
+ * close task runs again when they have ended). */
 pd_status pd_node_exporters_build(struct pd_node *node, struct pd_err *err);
 pd_status pd_node_exporters_route(struct pd_node *node, struct pd_err *err);
 pd_status pd_node_exporters_start(struct pd_node *node, struct pd_err *err);
-bool pd_node_exporter_close(struct pd_node *node, void (*closed)(void *arg), void *arg);
+bool pd_node_exporters_close(struct pd_node *node);
+/* Others, in two steps; what is equal stays.  prepare: PD_OK, or err says why not. */
+struct pd_node_exporters_change;
+pd_status pd_node_exporters_prepare(struct pd_node *node, const struct pd_node_conf *root, struct pd_conf *conf,
+                                    struct pd_node_exporters_change **out, struct pd_err *err);
+void pd_node_exporters_commit(struct pd_node *node, struct pd_node_exporters_change *change);
+void pd_node_exporters_abort(struct pd_node_exporters_change *change);
 
 #endif

@@ -35,6 +35,7 @@ struct next {
     bool is_swapped;                    /* the node shows the new engines */
     struct pd_node_endpoints_change *endpoints;
     struct pd_node_discovery_change *discovery;
+    struct pd_node_exporters_change *exporters;
     struct pd_peers_change *peers;
 };
 
@@ -51,7 +52,7 @@ static pd_status fixed(const struct next *n, const struct pd_conf_place *place, 
 
 static pd_status sections_check(const struct next *n, struct pd_err *err)
 {
-    static const char *const sections[] = { "node", "transport", "codec", "exporter", "control" };
+    static const char *const sections[] = { "node", "transport", "codec", "control" };
     const struct pd_node_conf *a = n->node->root, *b = n->root;
     char what[80];
     for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++) {
@@ -530,7 +531,8 @@ static pd_status make(struct next *n, struct pd_err *err)
     if ((status = roles_make(n, err)) != PD_OK ||
         (status = pd_node_endpoints_prepare(n->node, endpoints->items, endpoints->count, n->conf, NULL,
                                             &n->endpoints, err)) != PD_OK ||
-        (status = pd_node_discovery_prepare(n->node, n->root, n->conf, &n->discovery, err)) != PD_OK)
+        (status = pd_node_discovery_prepare(n->node, n->root, n->conf, &n->discovery, err)) != PD_OK ||
+        (status = pd_node_exporters_prepare(n->node, n->root, n->conf, &n->exporters, err)) != PD_OK)
         return status;
     return description_make(n, err);
 }
@@ -542,6 +544,7 @@ static void take_back(struct next *n)
     struct pd_node_generation *g = n->generation;
     if (n->peers != NULL)
         pd_peers_abort(n->peers);
+    pd_node_exporters_abort(n->exporters);
     pd_node_discovery_abort(n->discovery);
     if (n->endpoints != NULL)
         pd_node_endpoints_abort(node, n->endpoints);
@@ -600,6 +603,7 @@ static void commit(struct next *n)
     listeners_commit(n);
     pd_node_endpoints_commit(node, n->endpoints);
     pd_node_discovery_commit(node, n->discovery);
+    pd_node_exporters_commit(node, n->exporters);
     peers_undial(node, &before->peers, before->peers.count, &n->root->peers);
     roles_commit(n);
     pd_node_generation_switch(node, n->generation);

@@ -270,11 +270,13 @@ void sim_post_many(struct sim_cluster *c, const char *ip, uint16_t port, const c
     snprintf(address, sizeof address, "%s:%u", ip, (unsigned)port);
     for (uint32_t i = 0; i < n; i++) {
         struct pd_http_call *call;
-        struct pd_iov iov = { (void *)(uintptr_t)bodies[i], strlen(bodies[i]) };
+        bool is_get = bodies[i] == NULL;
+        struct pd_iov iov = { (void *)(uintptr_t)bodies[i], is_get ? 0 : strlen(bodies[i]) };
         struct pd_http_header type = { PD_STR("content-type"), PD_STR("application/json") };
         struct pd_http_call_opts opts = { .size = sizeof opts, .host = { address, strlen(address) },
-                                          .method = PD_HTTP_POST, .target = { path, strlen(path) },
-                                          .headers = &type, .n_headers = 1, .body = &iov, .n_body = 1,
+                                          .method = is_get ? PD_HTTP_GET : PD_HTTP_POST, .target = { path, strlen(path) },
+                                          .headers = &type, .n_headers = is_get ? 0 : 1, .body = &iov,
+                                          .n_body = is_get ? 0 : 1,
                                           .first_byte_ns = limit, .idle_ns = limit };
         memset(&out[i], 0, sizeof out[i]);
         assert_int_equal(pd_addr_parse(loop, opts.host, &opts.addr), PD_OK);
@@ -286,6 +288,13 @@ void sim_post_many(struct sim_cluster *c, const char *ip, uint16_t port, const c
     assert_true(closed);
     pd_sim_run_until(c->sim, pd_sim_now(c->sim) + PD_MS);
     assert_int_equal(pd_loop_destroy(loop, NULL, 0), PD_OK);
+}
+
+void sim_get(struct sim_cluster *c, const char *ip, uint16_t port, const char *path, pd_time limit,
+             struct sim_answer *out)
+{
+    const char *none = NULL;
+    sim_post_many(c, ip, port, path, &none, 1, limit, out);
 }
 
 void sim_post(struct sim_cluster *c, const char *ip, uint16_t port, const char *path, const char *body,

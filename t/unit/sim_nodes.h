@@ -59,7 +59,10 @@ void sim_node_crash(struct sim_node *n, bool tell_peers);
 /* Sends a POST from a new host and runs until its answer is over. */
 void sim_post(struct sim_cluster *c, const char *ip, uint16_t port, const char *path, const char *body,
               pd_time limit, struct sim_answer *out);
-/* The same for several at once. */
+/* The same with a GET. */
+void sim_get(struct sim_cluster *c, const char *ip, uint16_t port, const char *path, pd_time limit,
+             struct sim_answer *out);
+/* The same for several POSTs at once; a body that is NULL makes a GET of one. */
 void sim_post_many(struct sim_cluster *c, const char *ip, uint16_t port, const char *path,
                    const char *const *bodies, uint32_t n, pd_time limit, struct sim_answer *out);
 

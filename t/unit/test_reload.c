@@ -405,6 +405,51 @@ static void test_limits(void **state)
     sim_cluster_fini(&c);
 }
 
+/* ---- exporters ----------------------------------------------------------------------------------- */
+
+static uint32_t page(struct sim_cluster *c, const char *path, const char *what)
+{
+    static struct sim_answer a;
+    sim_get(c, "10.0.0.1", 9000, path, 5 * PD_SEC, &a);
+    if (a.status == 200)
+        assert_non_null(strstr(a.body, what));
+    return a.status;
+}
+
+static void test_exporters(void **state)
+{
+    static const char admin[] = "{ address = \"0.0.0.0:9000\"; api = \"admin\"; },";
+    struct sim_cluster c;
+    struct pd_err err;
+    (void)state;
+    cluster_start(&c, 8);
+    struct sim_node *r = &c.nodes[0];
+    struct pd_node_exporter *e = r->node->exporters[0];
+    /* The exporter was there before the listener; a reload without news keeps it. */
+    assert_int_equal(sim_node_reload(r, router_text("", admin), &err), PD_OK);
+    assert_int_equal(page(&c, "/metrics", "pdplane_generation 2"), 200);
+    assert_ptr_equal(r->node->exporters[0], e);
+    /* Paths that are taken: nothing has changed. */
+    refused(r, router_text("exporter = { prometheus = { path = \"/health\"; }; };", admin), "\"/health\"");
+    refused(r, router_text("exporter = { prometheus = { path = \"/m\"; }; };\n"
+                           "link = { heartbeat = \"9s\"; };", admin), "ascending");
+    assert_int_equal(page(&c, "/metrics", "pdplane_generation 2"), 200);
+    assert_int_equal(page(&c, "/m", ""), 404);
+    assert_ptr_equal(r->node->exporters[0], e);
+    /* Another path, and back. */
+    assert_int_equal(sim_node_reload(r, router_text("exporter = { prometheus = { path = \"/m\"; }; };", admin), &err),
+                     PD_OK);
+    assert_int_equal(page(&c, "/m", "pdplane_generation 3"), 200);
+    assert_int_equal(page(&c, "/metrics", ""), 404);
+    assert_int_equal(page(&c, "/health", ""), 200);
+    assert_int_equal(sim_node_reload(r, router_text("", admin), &err), PD_OK);
+    assert_int_equal(page(&c, "/metrics", "pdplane_generation 4"), 200);
+    assert_int_equal(page(&c, "/m", ""), 404);
+    assert_int_equal(r->node->n_exporters_ending, 0);
+    settled(&c);
+    sim_cluster_fini(&c);
+}
+
 /* ---- everything at once, with an allocation that fails ------------------------------------ */
 
 /* A node of all roles, with servers behind it, that changes in everything that can change. */
@@ -417,6 +462,7 @@ static const char *all_text(bool is_other)
                    is_other ?
                    text_of("peers = ( { address = \"10.0.0.8:7000\"; } );\n"
                            "role = { router = { retries = 1; }; };\n"
+                           "exporter = { prometheus = { path = \"/other\"; }; };\n"
                            "scheduler = { failures = 9; };\n"
                            "limits = { connections = 100; };\n"
                            "discovery = ( { name = \"k\"; type = \"static\"; peers = [ \"10.0.0.5:1\" ]; },\n"
@@ -678,6 +724,7 @@ int main(void)
         cmocka_unit_test(test_report),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_exporters),
         cmocka_unit_test(test_without_memory),
         cmocka_unit_test(test_roles),
         cmocka_unit_test(test_listeners),
