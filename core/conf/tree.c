@@ -70,6 +70,11 @@ static pd_status copy_children(struct pd_conf *conf, const struct conf_text *t,
     return PD_OK;
 }
 
+static const char *copy_text(struct pd_conf *conf, const char *s)
+{
+    return pd_arena_memdup(&conf->arena, s, strlen(s) + 1);
+}
+
 static pd_status copy_setting(struct pd_conf *conf, const struct conf_text *t, struct pd_conf_report *report,
                               const config_setting_t *in, uint32_t depth, struct pd_conf_node **out)
 {
@@ -80,7 +85,7 @@ static pd_status copy_setting(struct pd_conf *conf, const struct conf_text *t, s
     if (depth > CONF_DEPTH_MAX + 1)
         return pd_conf_error(report, node->place.file, node->place.line, "nested too deep");
     if (config_setting_name(in) != NULL) {
-        node->name = pd_arena_printf(&conf->arena, "%s", config_setting_name(in));
+        node->name = copy_text(conf, config_setting_name(in));
         if (node->name == NULL)
             return conf_no_memory(report);
     }
@@ -110,7 +115,7 @@ static pd_status copy_setting(struct pd_conf *conf, const struct conf_text *t, s
         return PD_OK;
     case CONFIG_TYPE_STRING:
         node->type = NODE_STRING;
-        node->u.s = pd_arena_printf(&conf->arena, "%s", config_setting_get_string(in));
+        node->u.s = copy_text(conf, config_setting_get_string(in));
         return node->u.s == NULL ? conf_no_memory(report) : PD_OK;
     default:
         return pd_conf_error(report, node->place.file, node->place.line, "value of an unknown type");

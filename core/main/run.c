@@ -125,7 +125,7 @@ static void drain(struct run *run)
 /* Code that never ran here runs in a process of its own first, so that a module
  * that crashes or hangs while it is loaded costs nobody.  What else is wrong is
  * told when the configuration is read. */
-static pd_status modules_try(struct run *run, const struct pd_conf_source *src, struct pd_err *err)
+static pd_status modules_try(struct run *run, struct pd_conf *conf, struct pd_err *err)
 {
     const struct pd_main_options *o = run->options;
     const char *words[] = { "pdplane", "-q", "-t", "-c", o->file, o->prefix != NULL ? "-p" : NULL, o->prefix,
@@ -133,7 +133,7 @@ static pd_status modules_try(struct run *run, const struct pd_conf_source *src, 
     char *argv[sizeof words / sizeof words[0]];
     char program[1024], text[64];
     int ended = 0;
-    if (!pd_node_conf_wants_new(o->file, src, run->mods))
+    if (!pd_node_conf_wants_new(conf, run->mods))
         return PD_OK;
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         argv[i] = (char *)(uintptr_t)words[i];
@@ -158,10 +158,16 @@ static struct pd_conf *conf_read(struct run *run, struct pd_err *err)
     struct pd_conf_source src = { .prefix = run->options->prefix };
     struct pd_conf_report report;
     struct pd_conf *conf = NULL;
-    if (modules_try(run, &src, err) != PD_OK)
-        return NULL;
     pd_conf_report_init(&report);
-    if (pd_node_conf_read(run->options->file, NULL, &src, run->mods, &report, &conf) != PD_OK) {
+    pd_status status = pd_conf_open(run->options->file, &src, &report, &conf);
+    if (status == PD_OK && modules_try(run, conf, err) != PD_OK) {
+        pd_conf_put(conf);
+        pd_conf_report_fini(&report);
+        return NULL;
+    }
+    if (status == PD_OK)
+        status = pd_node_conf_complete(conf, run->mods, &report, &conf);
+    if (status != PD_OK) {
         conf = NULL;
         if (report.n_errors > 0)
             *err = report.errors[0];

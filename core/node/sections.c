@@ -441,20 +441,17 @@ static bool is_loaded(const struct pd_mods *mods, const char *name)
     return false;
 }
 
-bool pd_node_conf_wants_new(const char *file, const struct pd_conf_source *src, const struct pd_mods *mods)
+bool pd_node_conf_wants_new(struct pd_conf *conf, const struct pd_mods *mods)
 {
     struct pd_node_conf early;
     struct pd_conf_report report;
-    struct pd_conf *conf = NULL;
     bool is_new = false;
     memset(&early, 0, sizeof early);
     pd_conf_report_init(&report);
-    if (pd_conf_open(file, src, &report, &conf) == PD_OK &&
-        pd_conf_peek(conf, row_of("load"), &early, &report) == PD_OK) {
+    if (pd_conf_peek(conf, row_of("load"), &early, &report) == PD_OK) {
         for (uint64_t i = 0; i < early.load.count; i++)
             is_new |= !is_loaded(mods, early.load.items[i]);
     }
-    pd_conf_put(conf);
     pd_conf_report_fini(&report);
     return is_new;
 }
@@ -568,12 +565,17 @@ pd_status pd_node_conf_read(const char *path, const struct pd_str *text, const s
                             struct pd_mods *mods, struct pd_conf_report *report, struct pd_conf **out)
 {
     struct pd_conf *conf;
-    struct quiet quiet = { pd_mods_resolver(mods), true };
-    struct pd_conf_resolver resolver = { quiet_find, quiet_each, &quiet };
     pd_status st = text != NULL ? pd_conf_open_text(path, *text, src, report, &conf)
                                 : pd_conf_open(path, src, report, &conf);
-    if (st != PD_OK)
-        return st;
+    return st != PD_OK ? st : pd_node_conf_complete(conf, mods, report, out);
+}
+
+pd_status pd_node_conf_complete(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report,
+                                struct pd_conf **out)
+{
+    struct quiet quiet = { pd_mods_resolver(mods), true };
+    struct pd_conf_resolver resolver = { quiet_find, quiet_each, &quiet };
+    pd_status st;
     pd_mods_begin(mods);
     quiet.all_loaded = load_modules(conf, mods, report);
     st = pd_conf_fill(conf, sections, sizeof(struct pd_node_conf), &resolver, report);

@@ -168,11 +168,15 @@ void pd_node_section_place(const char *name, const struct pd_conf *conf, struct 
 pd_status pd_node_conf_read(const char *path, const struct pd_str *text, const struct pd_conf_source *src,
                             struct pd_mods *mods, struct pd_conf_report *report, struct pd_conf **out);
 
+/* The same for a configuration that is open already.  Takes: conf, also on failure. */
+pd_status pd_node_conf_complete(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report,
+                                struct pd_conf **out);
+
 /* Only sets mods' folders from the setting module_path. */
 void pd_node_conf_module_path(struct pd_conf *conf, struct pd_mods *mods, struct pd_conf_report *report);
-/* Whether a configuration loads a module that is not loaded yet; false also when
- * it cannot be read. */
-bool pd_node_conf_wants_new(const char *file, const struct pd_conf_source *src, const struct pd_mods *mods);
+/* Whether an open configuration loads a module that is not loaded yet; false also
+ * when `load` cannot be read. */
+bool pd_node_conf_wants_new(struct pd_conf *conf, const struct pd_mods *mods);
 /* The settings that hold before any module is loaded. */
 struct pd_node_early {
     struct pd_conf_list listen;     /* struct pd_node_listen_conf */

@@ -203,11 +203,13 @@ static void server_state(struct target *t, uint32_t state, const char *why)
 {
     struct router *r = t->router;
     struct pd_endpoint_status now = { .size = sizeof now };
+    bool is_same = false;
     t->probed = state;
     if (t->is_resting && state == PD_ENDPOINT_UP)
         state = PD_ENDPOINT_DRAINING;
-    if (r->sched->endpoint_get(r->scheds, t->ref, pd_loop_now(r->loop), &now) == PD_OK &&
-        now.view.state != state) {
+    if (r->sched->endpoint_get(r->scheds, t->ref, pd_loop_now(r->loop), &now) == PD_OK)
+        is_same = now.view.state == state;
+    if (now.view.state != 0 && !is_same) {
         if (state == PD_ENDPOINT_UP)
             pd_log_notice(r->log, "endpoint \"%s\" is up", t->endpoint->name);
         else if (state == PD_ENDPOINT_DRAINING)
@@ -216,7 +218,9 @@ static void server_state(struct target *t, uint32_t state, const char *why)
             pd_log_warn(r->log, "endpoint \"%s\" is down: %s", t->endpoint->name, why);
     }
     r->sched->endpoint_state(r->scheds, t->ref, state);
-    readiness_tell(r);
+    /* Looks at all endpoints, and most probes find what the last one found. */
+    if (!is_same)
+        readiness_tell(r);
     if (state == PD_ENDPOINT_UP)
         router_wait_node(r);
 }
