@@ -414,6 +414,17 @@ static pd_status server_put_configured(struct target *t)
     return server_put(t, models, configured_models(t->endpoint, models, ROUTER_MODELS_MAX));
 }
 
+/* A reload may change many servers at a time; those that are known to be up are in
+ * use as before, so their probes need not come together. */
+static pd_time first_probe_delay(const struct target *t)
+{
+    struct router *r = t->router;
+    pd_time most = r->conf->probe_interval < PD_SEC ? r->conf->probe_interval : PD_SEC;
+    if (t->replaces == NULL || t->probed != PD_ENDPOINT_UP || most == 0)
+        return 0;
+    return pd_loop_random_u64(r->loop) % most;
+}
+
 static pd_status server_add(struct router *r, const struct pd_node_endpoint *e)
 {
     struct target *t = target_add(r);
@@ -437,7 +448,7 @@ static pd_status server_add(struct router *r, const struct pd_node_endpoint *e)
         t->probed = PD_ENDPOINT_DOWN;
         r->sched->endpoint_state(r->scheds, t->ref, PD_ENDPOINT_DOWN);
     }
-    pd_timer_start(&t->probe_timer, 0);
+    pd_timer_start(&t->probe_timer, first_probe_delay(t));
     return PD_OK;
 }
 
