@@ -72,6 +72,8 @@ const struct pd_api_table *pd_api_functions(void)
         .answer_body = pd_api_answer_body,
         .request_texts = pd_api_request_texts,
         .request_hint = pd_api_request_hint,
+        .request_has = pd_api_request_has,
+        .request_edit = pd_api_request_edit,
     };
     return &table;
 }

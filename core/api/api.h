@@ -50,6 +50,11 @@ pd_status pd_api_request_scope(struct pd_api *api, struct pd_api_request *reques
 pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request *request,
                                  struct pd_str model, bool adds_salt, struct pd_str *out);
 
+bool pd_api_request_has(struct pd_api *api, const struct pd_api_request *request, const char *key);
+pd_status pd_api_request_edit(struct pd_api *api, const struct pd_api_request *request,
+                              const struct pd_api_edit *changes, uint32_t n_changes, struct pd_iov *iov,
+                              size_t *n_iov);
+
 /* The path of the first member that only we may set; empty: there is none. */
 struct pd_str pd_api_request_hint(struct pd_api *api, const struct pd_api_request *request);
 

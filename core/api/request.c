@@ -22,12 +22,15 @@
 
 /* Wanted members; the order of the enum is the order of `paths`. */
 enum member {
-    M_ROOT, M_MODEL, M_STREAM, M_STREAM_OPTIONS, M_INCLUDE_USAGE, M_N, M_MAX_TOKENS,
-    M_MAX_COMPLETION_TOKENS, M_TEMPERATURE, M_TOP_P, M_TOP_K, M_MIN_P, M_SEED, M_STOP, M_LOGPROBS,
+    M_ROOT, M_MODEL, M_INCLUDE_USAGE, M_N, M_TEMPERATURE, M_TOP_P, M_TOP_K, M_MIN_P, M_SEED, M_STOP, M_LOGPROBS,
     M_TOP_LOGPROBS, M_MESSAGES, M_MESSAGE, M_MESSAGE_ROLE, M_MESSAGE_CONTENT, M_MESSAGE_CALLS, M_PROMPT, M_ECHO, M_BEST_OF,
-    M_SUFFIX, M_FREQUENCY_PENALTY, M_PRESENCE_PENALTY, M_USER, M_PROMPT_CACHE_KEY, M_CACHE_SALT,
+    M_SUFFIX, M_FREQUENCY_PENALTY, M_PRESENCE_PENALTY, M_USER, M_PROMPT_CACHE_KEY,
     M_TOOLS, M_FUNCTIONS,
     M_RESPONSE_FORMAT, M_RESPONSE_FORMAT_TYPE, M_LOGIT_BIAS, M_PRIORITY, M_MODALITIES, M_AUDIO,
+    /* Members that a leg of a request may have otherwise than the client gave them. */
+    M_FIRST_EDIT,
+    M_STREAM = M_FIRST_EDIT, M_STREAM_OPTIONS, M_MAX_TOKENS, M_MAX_COMPLETION_TOKENS, M_MIN_TOKENS,
+    M_MIN_COMPLETION_TOKENS, M_CACHE_SALT, M_PROMPT_LOGPROBS, M_USE_BEAM_SEARCH,
     /* Members that only we may set; deleted before a body is forwarded. */
     M_FIRST_HINT,
     M_KV_TRANSFER_PARAMS = M_FIRST_HINT, M_BOOTSTRAP_HOST, M_BOOTSTRAP_PORT, M_BOOTSTRAP_ROOM,
@@ -42,6 +45,7 @@ enum member {
 };
 
 #define FAMILIES_MAX 16u           /* members of these families in one request */
+#define EDITABLE (M_FIRST_HINT - M_FIRST_EDIT)
 #define HINTS_MAX 48u              /* members that are deleted from one request */
 
 static const char *const paths[M_COUNT] = {
@@ -53,6 +57,10 @@ static const char *const paths[M_COUNT] = {
     [M_N] = "n",
     [M_MAX_TOKENS] = "max_tokens",
     [M_MAX_COMPLETION_TOKENS] = "max_completion_tokens",
+    [M_MIN_TOKENS] = "min_tokens",
+    [M_MIN_COMPLETION_TOKENS] = "min_completion_tokens",
+    [M_PROMPT_LOGPROBS] = "prompt_logprobs",
+    [M_USE_BEAM_SEARCH] = "use_beam_search",
     [M_TEMPERATURE] = "temperature",
     [M_TOP_P] = "top_p",
     [M_TOP_K] = "top_k",
@@ -125,6 +133,7 @@ struct parsed {
     struct pd_arena arena;
     struct pd_json_value *values;      /* M_COUNT, of the api: valid while parsing */
     struct pd_json_value root, model, salt; /* of these, what forwarding needs */
+    struct pd_json_value editable[EDITABLE];
     struct pd_json_value *hints;
     uint32_t n_hints;
     struct raw_message message;        /* of the one under way */
@@ -637,6 +646,7 @@ static pd_status keep_for_forward(struct parsed *p)
     p->root = p->values[M_ROOT];
     p->model = p->values[M_MODEL];
     p->salt = p->values[M_CACHE_SALT];
+    memcpy(p->editable, &p->values[M_FIRST_EDIT], sizeof p->editable);
     for (int m = M_FIRST_HINT; m < M_FIRST_FAMILY; m++) {
         if (p->values[m].type != PD_JSON_NONE)
             found[n++] = p->values[m];
@@ -847,4 +857,56 @@ pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request
     pd_buf_fini(&salt);
     *out = n > 0 ? pd_buf_str(&api->scratch) : request->body;
     return status;
+}
+
+/* The member at the top with this key, absent when it is none of the client's: one
+ * that only we may set is deleted and not changed.  *found is for those that no
+ * scan was made for. */
+static const struct pd_json_value *member_of(const struct parsed *p, const char *key,
+                                             struct pd_json_value *found)
+{
+    for (int m = M_FIRST_EDIT; m < M_FIRST_HINT; m++) {
+        if (strcmp(paths[m], key) == 0)
+            return &p->editable[m - M_FIRST_EDIT];
+    }
+    if (pd_api_is_hint(pd_str_from(key)) || pd_json_find(&p->root, key, found) != PD_OK)
+        found->type = PD_JSON_NONE;
+    return found;
+}
+
+bool pd_api_request_has(struct pd_api *api, const struct pd_api_request *request, const char *key)
+{
+    const struct parsed *p = (const struct parsed *)(const void *)request;
+    struct pd_json_value found;
+    const struct pd_json_value *v = member_of(p, key, &found);
+    bool b;
+    (void)api;
+    return v->type != PD_JSON_NONE && v->type != PD_JSON_NULL &&
+           !(v->type == PD_JSON_BOOL && pd_json_get_bool(v, &b) == PD_OK && !b);
+}
+
+pd_status pd_api_request_edit(struct pd_api *api, const struct pd_api_request *request,
+                              const struct pd_api_edit *changes, uint32_t n_changes, struct pd_iov *iov,
+                              size_t *n_iov)
+{
+    const struct parsed *p = (const struct parsed *)(const void *)request;
+    struct pd_json_edit edits[HINTS_MAX + PD_API_EDITS_MAX];
+    struct pd_json_value found[PD_API_EDITS_MAX];
+    size_t n = 0;
+    (void)api;
+    if (n_changes > PD_API_EDITS_MAX)
+        return PD_ELIMIT;
+    for (; n < p->n_hints; n++)
+        edits[n] = (struct pd_json_edit){ .op = PD_JSON_REMOVE, .value = &p->hints[n] };
+    for (uint32_t i = 0; i < n_changes; i++) {
+        const struct pd_api_edit *c = &changes[i];
+        const struct pd_json_value *v = member_of(p, c->key, &found[i]);
+        if (c->op == PD_API_EDIT_GIVEN && v->type == PD_JSON_NONE)
+            continue;
+        edits[n++] = (struct pd_json_edit){
+            .op = c->op == PD_API_EDIT_REMOVE ? PD_JSON_REMOVE : PD_JSON_SET, .value = v,
+            .object = &p->root, .key = c->key, .text = c->text,
+        };
+    }
+    return pd_json_splice(request->body, edits, n, iov, n_iov, NULL);
 }

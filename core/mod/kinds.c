@@ -121,7 +121,9 @@ static const struct pd_kind_spec kinds[] = {
     KIND(PD_KIND_SCORER, pd_scorer_ops, PD_SCORER_V1, scorer_needs),
     KIND(PD_KIND_PICKER, pd_picker_ops, PD_PICKER_V1, picker_needs),
     KIND(PD_KIND_DECIDER, pd_decider_ops, PD_DECIDER_V1, decider_needs),
-    KIND(PD_KIND_ADAPTER, pd_adapter_ops, PD_ADAPTER_V1, adapter_needs),
+    /* Adapters of servers that do not share requests may end before `split`. */
+    { PD_KIND_ADAPTER, PD_ADAPTER_V1, PD_ADAPTER_V1, (uint32_t)sizeof(struct pd_adapter_ops),
+      (uint32_t)offsetof(struct pd_adapter_ops, split), (uint32_t)PD_ARRAY_LEN(adapter_needs), adapter_needs },
     KIND(PD_KIND_DISCOVERY, pd_discovery_ops, PD_DISCOVERY_V1, discovery_needs),
     KIND(PD_KIND_EXPORTER, pd_exporter_ops, PD_EXPORTER_V1, exporter_needs),
     KIND(PD_KIND_CODEC, pd_codec_ops, PD_CODEC_V1, codec_needs),

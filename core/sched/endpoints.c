@@ -165,6 +165,7 @@ pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info
     }
     e->block_tokens = info->block_tokens;
     e->flags = info->flags;
+    e->family = info->family;
     e->user = info->user;
     *out = e;
     return PD_OK;

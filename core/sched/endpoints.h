@@ -25,7 +25,8 @@ struct pd_endpoint {
     uint32_t failures;              /* in a row */
     uint32_t report;                /* number of the last load report */
     uint32_t block_tokens;
-    uint32_t flags;                 /* PD_ENDPOINT_WHOLE */
+    uint32_t flags;                 /* PD_ENDPOINT_WHOLE ... */
+    uint64_t family;
     uint32_t state_before;          /* is_leaving: to go back to */
     bool is_leaving;                /* goes with its last dispatch */
     pd_time reported;               /* PD_TIME_NEVER: nothing yet */

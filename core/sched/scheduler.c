@@ -376,12 +376,27 @@ static bool is_whole(const struct pd_sched *sched, const struct pd_endpoint_view
     return (sched->endpoints.slots[view->slot]->flags & PD_ENDPOINT_WHOLE) != 0;
 }
 
-/* Runs a profile over the gathered endpoints but `without` and those to avoid,
+/* Whether the endpoint computes prompts for a decode endpoint of this family. */
+static bool is_partner(const struct pd_sched *sched, const struct pd_endpoint_view *view, uint64_t family)
+{
+    return !is_whole(sched, view) && sched->endpoints.slots[view->slot]->family == family;
+}
+
+/* 0 when it is gone. */
+static uint64_t family_of(const struct pd_sched *sched, struct pd_endpoint_ref ref)
+{
+    const struct pd_endpoint *e = pd_endpoints_at(&sched->endpoints, ref);
+    return e != NULL ? e->family : 0;
+}
+
+/* Runs a profile over the gathered endpoints but `decode` and those to avoid,
  * or with these when with_avoided. */
 static void run_profile(struct pd_sched *sched, const struct pd_sched_ask *ask,
                         struct pd_sched_request *request, struct pd_pipeline_run *run,
-                        uint64_t without, bool with_avoided)
+                        struct pd_endpoint_ref decode, bool with_avoided)
 {
+    uint64_t without = decode.serial;
+    uint64_t family = request->roles == PD_ROLE_PREFILL ? family_of(sched, decode) : 0;
     const struct pd_profile *profile = run->profile;
 
     request->profile = pd_str_from(profile->name);
@@ -396,7 +411,7 @@ static void run_profile(struct pd_sched *sched, const struct pd_sched_ask *ask,
     }
     for (uint32_t i = run->candidates; i < sched->views_n; i++) {
         const struct pd_endpoint_view *view = &sched->views[i];
-        if (request->roles == PD_ROLE_PREFILL && is_whole(sched, view))
+        if (request->roles == PD_ROLE_PREFILL && !is_partner(sched, view, family))
             continue;
         if (view->serial != without && (with_avoided || !is_avoided(ask, view)))
             sched->scratch.views[run->candidates++] = *view;
@@ -406,11 +421,12 @@ static void run_profile(struct pd_sched *sched, const struct pd_sched_ask *ask,
 
 /* What failed for this request already comes last: alone when nothing else is. */
 static void choose(struct pd_sched *sched, const struct pd_sched_ask *ask,
-                   struct pd_sched_request *request, struct pd_pipeline_run *run, uint64_t without)
+                   struct pd_sched_request *request, struct pd_pipeline_run *run,
+                   struct pd_endpoint_ref decode)
 {
-    run_profile(sched, ask, request, run, without, false);
+    run_profile(sched, ask, request, run, decode, false);
     if (run->picks == 0 && ask->avoid_n > 0)
-        run_profile(sched, ask, request, run, without, true);
+        run_profile(sched, ask, request, run, decode, true);
 }
 
 static void fill_target(struct pd_sched *sched, uint32_t index, struct pd_sched_target *out)
@@ -444,7 +460,7 @@ static void choose_prefill(struct pd_sched *sched, const struct pd_sched_ask *as
     };
 
     request->roles = PD_ROLE_PREFILL;
-    choose(sched, ask, request, &run, plan->decode.ref.serial);
+    choose(sched, ask, request, &run, plan->decode.ref);
     plan->prefill_n = PD_MIN(run.picks, PD_SCHED_PREFILL_MAX);
     for (uint32_t i = 0; i < plan->prefill_n; i++)
         fill_target(sched, sched->scratch.index[i], &plan->prefill[i]);
@@ -453,14 +469,15 @@ static void choose_prefill(struct pd_sched *sched, const struct pd_sched_ask *as
     plan->stale |= run.stale;
 }
 
-static uint32_t prefill_nodes(const struct pd_sched *sched, uint64_t without)
+static uint32_t prefill_nodes(const struct pd_sched *sched, const struct pd_endpoint_view *decode)
 {
+    uint64_t family = sched->endpoints.slots[decode->slot]->family;
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < sched->views_n; i++) {
         const struct pd_endpoint_view *view = &sched->views[i];
-        n += view->serial != without && (view->roles & PD_ROLE_PREFILL) != 0 && is_alive(view) &&
-             !is_whole(sched, view);
+        n += view->serial != decode->serial && (view->roles & PD_ROLE_PREFILL) != 0 && is_alive(view) &&
+             is_partner(sched, view, family);
     }
     return n;
 }
@@ -468,6 +485,18 @@ static uint32_t prefill_nodes(const struct pd_sched *sched, uint64_t without)
 static const char *mode_name(uint32_t mode)
 {
     return mode == PD_DECIDE_REMOTE ? "remote" : mode == PD_DECIDE_EXACT ? "exact" : "local";
+}
+
+/* Nobody can count the tokens before they are sent, so an estimate decides. */
+static void decide_by_estimate(const struct pd_sched *sched, const struct pd_sched_request *request,
+                               const struct pd_endpoint_view *decode, struct pd_decision *out)
+{
+    uint64_t cached = (uint64_t)decode->match_blocks * sched->block_tokens;
+    uint64_t uncached = cached < request->prompt_tokens ? request->prompt_tokens - cached : 0;
+
+    out->mode = uncached >= out->min_tokens ? PD_DECIDE_REMOTE : PD_DECIDE_LOCAL;
+    snprintf(out->reason, sizeof out->reason, "about %llu uncached tokens, remote from %llu",
+             (unsigned long long)uncached, (unsigned long long)out->min_tokens);
 }
 
 static void decide(struct pd_sched *sched, const struct pd_sched_ask *ask,
@@ -478,18 +507,23 @@ static void decide(struct pd_sched *sched, const struct pd_sched_ask *ask,
 
     memset(out, 0, sizeof *out);
     out->size = sizeof *out;
-    bool is_asked = ask->prefill_max > 0 && !is_whole(sched, decode);
-    if (!is_asked) {
+    uint32_t flags = sched->endpoints.slots[decode->slot]->flags;
+    bool is_asked = ask->prefill_max > 0 && (flags & (PD_ENDPOINT_WHOLE | PD_ENDPOINT_NEEDS_PREFILL)) == 0;
+    if ((flags & PD_ENDPOINT_NEEDS_PREFILL) != 0) {
+        out->mode = PD_DECIDE_REMOTE;
+        (void)pd_str_copy(PD_STR("the decode server computes no prompts"), out->reason, sizeof out->reason);
+    } else if (!is_asked) {
         out->mode = PD_DECIDE_LOCAL;
         (void)pd_str_copy(is_whole(sched, decode) ? PD_STR("the server computes the prompt itself")
                                                   : PD_STR("prefill elsewhere is not wanted"),
                           out->reason, sizeof out->reason);
     } else {
-        pl->decider_ops->decide(pl->decider, request, decode, prefill_nodes(sched, decode->serial),
-                                out);
+        pl->decider_ops->decide(pl->decider, request, decode, prefill_nodes(sched, decode), out);
         out->reason[sizeof out->reason - 1] = '\0';
         if (out->mode < PD_DECIDE_LOCAL || out->mode > PD_DECIDE_EXACT)
             out->mode = PD_DECIDE_LOCAL;
+        if (out->mode == PD_DECIDE_EXACT && (flags & PD_ENDPOINT_ESTIMATE) != 0)
+            decide_by_estimate(sched, request, decode, out);
     }
     pd_explain_emit(&ask->explain, PD_EXPLAIN_DECISION, mode_name(out->mode),
                     is_asked ? pl->decider_name : "", out->reason, 0, 0);
@@ -512,7 +546,7 @@ static pd_status schedule(struct pd_sched *sched, const struct pd_sched_ask *ask
     }
     fill_request(sched, ask, &request);
     request.roles = PD_ROLE_DECODE;
-    choose(sched, ask, &request, &run, 0);
+    choose(sched, ask, &request, &run, (struct pd_endpoint_ref){ 0 });
     if (run.picks == 0) {
         pd_sched_meter_none(&sched->meter, false);
         return PD_EAGAIN;
@@ -526,6 +560,10 @@ static pd_status schedule(struct pd_sched *sched, const struct pd_sched_ask *ask
     decide(sched, ask, &request, &decode, &out->decision);
     if (out->decision.mode != PD_DECIDE_LOCAL) {
         choose_prefill(sched, ask, &request, out);
+        if (out->prefill_n == 0 && (sched->endpoints.slots[decode.slot]->flags & PD_ENDPOINT_NEEDS_PREFILL) != 0) {
+            pd_sched_meter_none(&sched->meter, false);
+            return PD_EAGAIN;
+        }
         if (out->prefill_n == 0) {
             out->decision.mode = PD_DECIDE_LOCAL;
             snprintf(out->decision.reason, sizeof out->decision.reason,

@@ -47,7 +47,7 @@ static void run_http(const struct cf_unit *u)
 
     cf_world_open(&w, u);
     cf_create_ok(&w, &i, 0);
-    for (uint32_t what = PD_ADAPTER_CHAT; what <= PD_ADAPTER_PROBE; what++) {
+    for (uint32_t what = PD_ADAPTER_CHAT; what <= PD_ADAPTER_MODELS; what++) {
         struct pd_adapter_http h[2];
         pd_status st = PD_OK;
         memset(h, 0, sizeof(h));
@@ -58,11 +58,70 @@ static void run_http(const struct cf_unit *u)
         CF_NEED(st == PD_OK || st == PD_ENOSYS, "http returns %d", st);
         if (st != PD_OK)
             continue;
-        offered += what != PD_ADAPTER_PROBE;
+        offered += what == PD_ADAPTER_CHAT || what == PD_ADAPTER_COMPLETIONS;
         check_http(&h[0]);
         CF_NEED(same(&h[0], &h[1]), "the second answer differs from the first");
     }
     CF_NEED(offered > 0, "neither chat nor completions is offered");
+    cf_destroy(&w, &i);
+    cf_world_close(&w);
+}
+
+static void check_edits(const struct pd_adapter_edit *edits, uint32_t n, const char *leg, bool has_answer,
+                        bool *takes)
+{
+    CF_NEED(n <= PD_ADAPTER_MAX_EDITS, "%u changes of the %s leg are more than %u", n, leg, PD_ADAPTER_MAX_EDITS);
+    for (uint32_t k = 0; k < n; k++) {
+        const struct pd_adapter_edit *e = &edits[k];
+        bool has_text = e->op == PD_ADAPTER_SET || e->op == PD_ADAPTER_SET_GIVEN;
+        CF_NEED(e->op >= PD_ADAPTER_SET && e->op <= PD_ADAPTER_SET_ROOM, "change %u of the %s leg has no known op",
+                k, leg);
+        CF_NEED(e->member.n > 0 && e->member.n <= PD_ADAPTER_MAX_MEMBER, "change %u of the %s leg has no member",
+                k, leg);
+        for (size_t i = 0; i < e->member.n; i++)
+            CF_NEED((unsigned char)e->member.p[i] >= ' ' && e->member.p[i] != '"' && e->member.p[i] != '\\',
+                    "member \"%.*s\" needs escapes", PD_STR_ARG(e->member));
+        CF_NEED(has_text == (e->text.n > 0) && e->text.n <= PD_ADAPTER_MAX_VALUE,
+                "member \"%.*s\": a value belongs to those that are set, and only to them", PD_STR_ARG(e->member));
+        CF_NEED(e->op != PD_ADAPTER_SET_TAKEN || has_answer,
+                "member \"%.*s\" of the %s leg is taken out of an answer that is not there yet",
+                PD_STR_ARG(e->member), leg);
+        *takes |= e->op == PD_ADAPTER_SET_TAKEN;
+        for (uint32_t j = 0; j < k; j++)
+            CF_NEED(edits[j].member.n != e->member.n || memcmp(edits[j].member.p, e->member.p, e->member.n) != 0,
+                    "member \"%.*s\" of the %s leg is changed twice", PD_STR_ARG(e->member), leg);
+    }
+}
+
+static void run_split(const struct cf_unit *u)
+{
+    const struct pd_adapter_ops *ops = (const void *)u->ops;
+    struct pd_adapter_split s[2];
+    struct cf_world w;
+    struct cf_inst i;
+    pd_status st = PD_ENOSYS;
+    bool takes = false;
+
+    cf_world_open(&w, u);
+    cf_create_ok(&w, &i, 0);
+    memset(s, 0, sizeof(s));
+    for (int k = 0; k < 2 && ops->split != NULL; k++) {
+        s[k].size = sizeof(s[k]);
+        st = ops->split(i.p, &s[k]);
+    }
+    CF_NEED(st == PD_OK || st == PD_ENOSYS, "split returns %d", st);
+    if (st == PD_OK) {
+        bool is_concurrent = (s[0].flags & PD_ADAPTER_CONCURRENT) != 0;
+        CF_NEED(s[0].protocol.n > 0, "the protocol has no name");
+        CF_NEED(s[0].take.n <= PD_ADAPTER_MAX_MEMBER, "the member that is taken has too long a name");
+        CF_NEED(!is_concurrent || s[0].take.n == 0, "legs that leave at once cannot take from each other");
+        CF_NEED(s[0].n_whole <= PD_ADAPTER_MAX_WHOLE, "%u members are more than %u", s[0].n_whole,
+                PD_ADAPTER_MAX_WHOLE);
+        check_edits(s[0].prefill, s[0].n_prefill, "prefill", false, &takes);
+        check_edits(s[0].decode, s[0].n_decode, "decode", !is_concurrent, &takes);
+        CF_NEED(takes == (s[0].take.n > 0), "what is taken out of the answer must go into the decode leg");
+        CF_NEED(memcmp(&s[0], &s[1], sizeof(s[0])) == 0, "the second answer differs from the first");
+    }
     cf_destroy(&w, &i);
     cf_world_close(&w);
 }
@@ -92,7 +151,7 @@ static void run_growth(const struct cf_unit *u)
     cf_create_ok(&w, &i, 0);
     for (uint32_t n = 0; n < 3000; n++) {
         struct pd_adapter_http h = { .size = sizeof(h) };
-        ops->http(i.p, 1 + n % 3, &h);
+        ops->http(i.p, 1 + n % 4, &h);
         if (n == 30)
             before = cf_memory();
     }
@@ -103,6 +162,7 @@ static void run_growth(const struct cf_unit *u)
 
 const struct cf_case cf_adapter_cases[] = {
     { "http", "targets begin with \"/\", header names are in lower case, answers stay", run_http },
+    { "split", "what two legs of a request have otherwise can be spliced", run_split },
     { "unknown_request", "a request of an unknown kind is not offered", run_unknown },
     { "growth", "answers keep no memory", run_growth },
     { NULL, NULL, NULL },

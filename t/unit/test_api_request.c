@@ -439,6 +439,55 @@ static const char *scoped(const char *tenant, const char *salt, bool adds, char 
     return to;
 }
 
+/* The body with some changes. */
+static void edited(const char *body, const struct pd_api_edit *changes, uint32_t n, const char *want)
+{
+    struct pd_iov iov[64];
+    size_t n_iov = PD_ARRAY_LEN(iov), at = 0;
+    char out[4096];
+    parse(PD_API_CHAT, body);
+    assert_int_equal(pd_api_request_edit(api, req, changes, n, iov, &n_iov), PD_OK);
+    for (size_t i = 0; i < n_iov; i++) {
+        memcpy(out + at, iov[i].base, iov[i].len);
+        at += iov[i].len;
+    }
+    out[at] = '\0';
+    assert_string_equal(out, want);
+    drop();
+}
+
+static void test_edit(void **state)
+{
+    static const struct pd_api_edit changes[] = {
+        { .op = PD_API_EDIT_SET, .key = "kv_transfer_params", .text = PD_STR("{\"a\":1}") },
+        { .op = PD_API_EDIT_SET, .key = "stream", .text = PD_STR("false") },
+        { .op = PD_API_EDIT_REMOVE, .key = "stream_options" },
+        { .op = PD_API_EDIT_SET, .key = "max_tokens", .text = PD_STR("1") },
+        { .op = PD_API_EDIT_GIVEN, .key = "max_completion_tokens", .text = PD_STR("1") },
+        { .op = PD_API_EDIT_REMOVE, .key = "min_tokens" },
+        { .op = PD_API_EDIT_SET, .key = "odd", .text = PD_STR("7") },
+    };
+    uint32_t n = PD_ARRAY_LEN(changes);
+    struct pd_iov few[3];
+    size_t n_few = PD_ARRAY_LEN(few);
+    (void)state;
+    edited("{\"model\":\"m\"," HI "}", changes, n,
+           "{\"kv_transfer_params\":{\"a\":1},\"stream\":false,\"max_tokens\":1,\"odd\":7,\"model\":\"m\"," HI "}");
+    edited("{\"model\":\"m\",\"str\\u0065am\": true ,\"stream_options\":{}, " HI ",\"max_completion_tokens\":9,"
+           "\"odd\":[1], \"min_tokens\" : 3,\"kv_transfer_params\":{\"mine\":2}}", changes, n,
+           "{\"kv_transfer_params\":{\"a\":1},\"max_tokens\":1,\"model\":\"m\",\"str\\u0065am\": false , " HI
+           ",\"max_completion_tokens\":1,\"odd\":7}");
+    edited("{\"model\":\"m\"," HI ",\"kv_transfer_params\":{\"mine\":2}}", changes, 1,
+           "{\"kv_transfer_params\":{\"a\":1},\"model\":\"m\"," HI "}");
+    parse(PD_API_CHAT, "{\"model\":\"m\"," HI ",\"use_beam_search\":false,\"prompt_logprobs\":0,\"odd\":null}");
+    assert_false(pd_api_request_has(api, req, "use_beam_search"));
+    assert_true(pd_api_request_has(api, req, "prompt_logprobs"));
+    assert_false(pd_api_request_has(api, req, "odd"));
+    assert_true(pd_api_request_has(api, req, "messages"));
+    assert_int_equal(pd_api_request_edit(api, req, changes, n, few, &n_few), PD_ELIMIT);
+    drop();
+}
+
 static void test_scope(void **state)
 {
     static const char *const salts[] = { NULL, "a", "b", "ab", "\\u0061\\u0000b", "{}\\n", "1bob" };
@@ -612,6 +661,7 @@ int main(void)
         cmocka_unit_test(test_unsupported), cmocka_unit_test(test_refused_json),
         cmocka_unit_test(test_depth), cmocka_unit_test(test_refused_values),
         cmocka_unit_test(test_long_strings), cmocka_unit_test(test_scope),
+        cmocka_unit_test(test_edit),
         cmocka_unit_test(test_forward),
         cmocka_unit_test(test_no_memory), cmocka_unit_test(test_error_body),
         cmocka_unit_test(test_models),

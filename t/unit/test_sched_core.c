@@ -115,6 +115,7 @@ static uint32_t no_pick(struct pd_picker *p, const struct pd_sched_request *r,
 }
 
 static uint32_t decide_mode;
+static uint64_t decide_min;
 static uint32_t decide_nodes;
 
 static void fixed_decide(struct pd_decider *d, const struct pd_sched_request *r,
@@ -126,6 +127,7 @@ static void fixed_decide(struct pd_decider *d, const struct pd_sched_request *r,
     (void)decode;
     decide_nodes = nodes;
     out->mode = decide_mode;
+    out->min_tokens = decide_min;
     snprintf(out->reason, sizeof out->reason, "because");
 }
 
@@ -384,6 +386,87 @@ static void whole_servers_take_no_part_in_a_handover(void **state)
     assert_string_equal(plan.decode.name, "d");
     assert_int_equal(plan.prefill_n, 1);
     assert_string_equal(plan.prefill[0].name, "p");
+    pd_sched_destroy(b.sched);
+}
+
+static struct pd_endpoint_ref put_server(struct bench *b, const char *name, uint32_t roles, uint32_t flags,
+                                         uint64_t family)
+{
+    struct pd_str model = PD_STR("m");
+    const struct pd_endpoint_info info = {
+        .size = sizeof info, .roles = roles, .key = pd_str_from(name), .name = pd_str_from(name),
+        .models = &model, .models_n = 1, .flags = flags, .family = family,
+    };
+    struct pd_endpoint_ref ref;
+    assert_int_equal(b->api->endpoint_put(b->sched, &info, &ref), PD_OK);
+    return ref;
+}
+
+static void prompts_stay_in_the_family(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct pd_sched_plan plan;
+    bench_open(&b, 8);
+    put(&b, "p-node", PD_ROLE_PREFILL, "m");
+    struct pd_endpoint_ref d = put_server(&b, "d7", PD_ROLE_DECODE, PD_ENDPOINT_ESTIMATE, 7);
+    struct pd_sched_ask ask = ask_of(&b, 4);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    assert_int_equal(plan.prefill_n, 0);
+    put_server(&b, "p8", PD_ROLE_PREFILL, PD_ENDPOINT_ESTIMATE, 8);
+    put_server(&b, "p7", PD_ROLE_PREFILL, PD_ENDPOINT_ESTIMATE, 7);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    assert_int_equal(plan.prefill_n, 1);
+    assert_string_equal(plan.prefill[0].name, "p7");
+    /* A node of ours gets no prompt of theirs. */
+    put(&b, "d-node", PD_ROLE_DECODE, "m");
+    ask.avoid = &d;
+    ask.avoid_n = 1;
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    assert_string_equal(plan.decode.name, "d-node");
+    assert_int_equal(plan.prefill_n, 1);
+    assert_string_equal(plan.prefill[0].name, "p-node");
+    pd_sched_destroy(b.sched);
+}
+
+static void servers_are_decided_for_by_estimate(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct pd_sched_plan plan;
+    bench_open(&b, 8);
+    decide_mode = PD_DECIDE_EXACT;
+    put_server(&b, "d", PD_ROLE_DECODE, PD_ENDPOINT_ESTIMATE, 7);
+    put_server(&b, "p", PD_ROLE_PREFILL, PD_ENDPOINT_ESTIMATE, 7);
+    struct pd_sched_ask ask = ask_of(&b, 4);
+    decide_min = 25;
+    ask.prompt_bytes = 100;
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    assert_int_equal(plan.decision.mode, PD_DECIDE_REMOTE);
+    assert_string_equal(plan.decision.reason, "about 25 uncached tokens, remote from 25");
+    assert_int_equal(plan.prefill_n, 1);
+    ask.prompt_bytes = 96;
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    assert_int_equal(plan.decision.mode, PD_DECIDE_LOCAL);
+    assert_int_equal(plan.prefill_n, 0);
+    decide_min = 0;
+    pd_sched_destroy(b.sched);
+}
+
+static void a_server_that_computes_no_prompts_waits_for_one(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct pd_sched_plan plan;
+    bench_open(&b, 8);
+    decide_mode = PD_DECIDE_LOCAL;
+    put_server(&b, "d", PD_ROLE_DECODE, PD_ENDPOINT_ESTIMATE | PD_ENDPOINT_NEEDS_PREFILL, 7);
+    struct pd_sched_ask ask = ask_of(&b, 4);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_EAGAIN);
+    put_server(&b, "p", PD_ROLE_PREFILL, PD_ENDPOINT_ESTIMATE | PD_ENDPOINT_NEEDS_PREFILL, 7);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    assert_int_equal(plan.decision.mode, PD_DECIDE_REMOTE);
+    assert_int_equal(plan.prefill_n, 1);
     pd_sched_destroy(b.sched);
 }
 
@@ -844,6 +927,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_index_believes_no_more_than_the_cache_holds),
     cmocka_unit_test(table_limits),
     cmocka_unit_test(whole_servers_take_no_part_in_a_handover),
+    cmocka_unit_test(prompts_stay_in_the_family),
+    cmocka_unit_test(servers_are_decided_for_by_estimate),
+    cmocka_unit_test(a_server_that_computes_no_prompts_waits_for_one),
     cmocka_unit_test(leaving_endpoints_go_with_their_last_dispatch),
     cmocka_unit_test(ten_thousand_endpoints),
 };

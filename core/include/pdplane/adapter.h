@@ -35,12 +35,68 @@ struct pd_adapter_http {
 enum {
     PD_ADAPTER_CHAT = 1,       /* /v1/chat/completions */
     PD_ADAPTER_COMPLETIONS = 2,
-    PD_ADAPTER_PROBE = 3       /* GET; status 200 means healthy; a body in the form of OpenAI's model
+    PD_ADAPTER_PROBE = 3,      /* GET; status 200 means healthy; a body in the form of OpenAI's model
                                   list names the models */
+    PD_ADAPTER_MODELS = 4      /* GET; OpenAI's model list, where the probe does not give it */
 };
 
 enum {
     PD_ADAPTER_SALT = 1u << 0  /* the server knows the member cache_salt, and caches prefixes apart by it */
+};
+
+/* How two servers share a request: one computes the prompt, another one the answer.
+ * The adapter only says what stands in the bodies of the two legs and what connects
+ * them; the router sends, waits, tries again, cancels.  All else in the body stays as
+ * the client wrote it, members that clients may not set are taken out first. */
+enum {
+    PD_ADAPTER_SET = 1,        /* the member has this value, whatever was there */
+    PD_ADAPTER_SET_GIVEN = 2,  /* the same, when the client gave it */
+    PD_ADAPTER_REMOVE = 3,
+    PD_ADAPTER_SET_TAKEN = 4,  /* the value that `take` had in the answer of the prefill server */
+    PD_ADAPTER_SET_ROOM = 5    /* a random number below 2^63: the same one on both legs, a fresh one
+                                  for each attempt */
+};
+
+enum {
+    PD_ADAPTER_EACH = 1u << 0  /* of pd_adapter_edit: a request with several sequences gets an array
+                                  with one value for each */
+};
+
+struct pd_adapter_edit {
+    uint32_t op;               /* PD_ADAPTER_SET ... */
+    uint32_t flags;            /* PD_ADAPTER_EACH */
+    struct pd_str member;      /* at the top of the body; needs no escapes */
+    struct pd_str text;        /* JSON of the value; empty where there is none */
+};
+
+#define PD_ADAPTER_MAX_EDITS 12u
+#define PD_ADAPTER_MAX_WHOLE 8u
+#define PD_ADAPTER_MAX_MEMBER 63u
+#define PD_ADAPTER_MAX_VALUE 1023u
+
+enum {
+    PD_ADAPTER_CONCURRENT = 1u << 0, /* both legs leave at once; else the decode leg leaves with
+                                        what the prefill server answered */
+    PD_ADAPTER_MANY = 1u << 1,       /* also requests with several sequences */
+    PD_ADAPTER_NEEDED = 1u << 2      /* a server that only decodes cannot compute prompts */
+};
+
+/* Strings are the adapter's, valid until destroy. */
+struct pd_adapter_split {
+    uint32_t size;
+    uint32_t flags;
+    struct pd_str protocol;    /* servers with the same one understand each other: "vllm nixl" */
+    struct pd_str take;        /* member at the top of the prefill answer that the decode leg needs;
+                                  null or absent: that server kept nothing, and the decode server
+                                  computes the prompt.  Empty: the answer is not read */
+    uint32_t n_prefill;
+    uint32_t n_decode;
+    uint32_t n_whole;
+    uint32_t reserved;
+    struct pd_adapter_edit prefill[PD_ADAPTER_MAX_EDITS];
+    struct pd_adapter_edit decode[PD_ADAPTER_MAX_EDITS];
+    /* Members with which a request is not shared. */
+    struct pd_str whole[PD_ADAPTER_MAX_WHOLE];
 };
 
 struct pd_adapter_ops {
@@ -50,6 +106,9 @@ struct pd_adapter_ops {
     void (*destroy)(struct pd_adapter *adapter);
     /* what: PD_ADAPTER_*.  PD_OK, or PD_ENOSYS when the server has no such thing. */
     pd_status (*http)(struct pd_adapter *adapter, uint32_t what, struct pd_adapter_http *out);
+    /* How this server computes prompts for others; out->size is set.  PD_OK; PD_ENOSYS: it
+     * does not, and takes no prompts of others either.  May be NULL: the same. */
+    pd_status (*split)(struct pd_adapter *adapter, struct pd_adapter_split *out);
 };
 
 #ifdef __cplusplus

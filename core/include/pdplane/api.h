@@ -227,6 +227,22 @@ struct pd_api_model {
     uint32_t context_tokens;   /* 0 unknown */
 };
 
+/* One change of a member at the top of a body. */
+struct pd_api_edit {
+    uint32_t op;               /* PD_API_EDIT_* */
+    uint32_t reserved;
+    const char *key;           /* needs no escapes */
+    struct pd_str text;        /* JSON of the new value */
+};
+
+enum {
+    PD_API_EDIT_SET = 1,       /* it has this value, whatever was there */
+    PD_API_EDIT_GIVEN = 2,     /* the same, when the client gave it */
+    PD_API_EDIT_REMOVE = 3
+};
+
+#define PD_API_EDITS_MAX 16u
+
 struct pd_api_table {
     uint32_t size;
     uint32_t version;
@@ -321,6 +337,15 @@ struct pd_api_table {
      * kv_transfer_params, without its escapes decoded; empty: there is none.  Such
      * members never get into what request_forward gives.  Borrowed from the body. */
     struct pd_str (*request_hint)(struct pd_api *api, const struct pd_api_request *request);
+    /* Whether the client gave the member at the top, neither as null nor as false. */
+    bool (*request_has)(struct pd_api *api, const struct pd_api_request *request, const char *key);
+    /* The body with these changes (at most PD_API_EDITS_MAX), and without the members
+     * that only we may set unless one of the changes sets them: as runs that borrow
+     * from the body and from the changes.  *n_iov: places, then runs.  PD_OK; PD_ELIMIT:
+     * too many changes or runs; PD_EINVAL. */
+    pd_status (*request_edit)(struct pd_api *api, const struct pd_api_request *request,
+                              const struct pd_api_edit *changes, uint32_t n_changes, struct pd_iov *iov,
+                              size_t *n_iov);
 };
 
 #ifdef __cplusplus

@@ -44,8 +44,11 @@ struct pd_endpoint_ref {
 };
 
 enum {
-    PD_ENDPOINT_WHOLE = 1u << 0    /* takes a request as a whole: it computes the prompt of what it
+    PD_ENDPOINT_WHOLE = 1u << 0,   /* takes a request as a whole: it computes the prompt of what it
                                       decodes, and no prompt of others */
+    PD_ENDPOINT_ESTIMATE = 1u << 1, /* decodes, but cannot count tokens first: PD_DECIDE_EXACT is
+                                      decided here, by an estimate */
+    PD_ENDPOINT_NEEDS_PREFILL = 1u << 2 /* cannot compute prompts: always remote */
 };
 
 /* What an endpoint is; strings are copied. */
@@ -60,8 +63,9 @@ struct pd_endpoint_info {
     uint32_t state;            /* PD_ENDPOINT_*; 0 leaves it as it is, UP for a new one */
     uint32_t blocks_total;     /* KV blocks; 0 unknown */
     uint32_t block_tokens;     /* tokens of one of these blocks; 0 unknown */
-    uint32_t flags;            /* PD_ENDPOINT_WHOLE */
+    uint32_t flags;            /* PD_ENDPOINT_WHOLE ... */
     void *user;                /* the owner's; comes back in plans */
+    uint64_t family;           /* prompts go only between endpoints of the same one; 0: our nodes */
 };
 
 struct pd_endpoint_load {

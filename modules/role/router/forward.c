@@ -58,6 +58,7 @@ static void forward_lighten(struct request *q, struct pd_http_call *call)
     q->prompts = &q->prompt;
     free(q->forward_body);
     q->forward_body = NULL;
+    split_end(q);
     r->api->request_free(r->apis, q->api);
     q->api = NULL;
     if (q->forward_sse)
@@ -71,6 +72,8 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
     struct pd_http_header headers[64];
     size_t n = 0;
     q->forward_status = head->status;
+    if (head->status != 502 && head->status != 503 && split_refused(q, head->status))
+        return;
     if (head->status == 429 || head->status == 502 || head->status == 503) {
         forward_cancel(q);
         dispatch_end(q, PD_DISPATCH_FAILED);
@@ -197,14 +200,68 @@ static struct pd_str server_id(struct request *q, const struct pd_node_endpoint 
 {
     struct router *r = q->router;
     struct pd_str given = r->net->req_header(q->http, "x-request-id");
-    if (given.n == 0 || given.n != strlen(q->record->id) || memcmp(given.p, q->record->id, given.n) != 0)
+    if (q->split == NULL && (given.n == 0 || given.n != strlen(q->record->id) ||
+                             memcmp(given.p, q->record->id, given.n) != 0))
         return (struct pd_str){ q->record->id, strlen(q->record->id) };
     if (q->server_id[0] == '\0')
-        snprintf(q->server_id, sizeof q->server_id, "%016llx%016llx",
-                 (unsigned long long)pd_loop_random_u64(r->loop),
-                 (unsigned long long)pd_loop_random_u64(r->loop));
+        forward_id_renew(q);
     r->req->note(q->record, "server \"%s\" knows it as %s", e->name, q->server_id);
     return (struct pd_str){ q->server_id, strlen(q->server_id) };
+}
+
+void forward_id_renew(struct request *q)
+{
+    struct pd_loop *loop = q->router->loop;
+    snprintf(q->server_id, sizeof q->server_id, "%016llx%016llx", (unsigned long long)pd_loop_random_u64(loop),
+             (unsigned long long)pd_loop_random_u64(loop));
+}
+
+uint32_t forward_what(const struct request *q)
+{
+    return q->kind == PD_API_CHAT ? PD_ADAPTER_CHAT : PD_ADAPTER_COMPLETIONS;
+}
+
+pd_status forward_send(struct request *q, const struct forward_send *s, struct pd_http_call **out)
+{
+    struct router *r = q->router;
+    const struct pd_node_endpoint *e = s->target->endpoint;
+    const struct pd_adapter_http *want = s->want;
+    struct pd_http_header headers[PD_ADAPTER_MAX_HEADERS + 2];
+    size_t n = 0;
+    headers[n++] = (struct pd_http_header){ PD_STR("content-type"), PD_STR("application/json") };
+    headers[n++] = (struct pd_http_header){ PD_STR("x-request-id"), server_id(q, e) };
+    for (uint32_t i = 0; i < want->n_headers; i++)
+        headers[n++] = (struct pd_http_header){ want->headers[i].name, want->headers[i].value };
+    struct pd_http_call_opts opts = {
+        .size = sizeof opts, .addr = s->target->addr, .host = { e->authority, strlen(e->authority) },
+        .method = PD_HTTP_POST, .target = want->target, .headers = headers, .n_headers = n, .body = s->body,
+        .n_body = s->n_body, .is_replayable = 1, .first_byte_ns = s->first_byte_ns,
+        .idle_ns = s->first_byte_ns, .body_limit = s->body_limit, .tls = e->tls,
+    };
+    return r->net->call_start(r->nets, &opts, s->events, q, out);
+}
+
+void forward_run(struct request *q, struct leg *leg, struct target *t, const struct pd_adapter_http *want,
+                 const struct pd_iov *body, size_t n_body)
+{
+    struct router *r = q->router;
+    struct forward_send send = {
+        .target = t, .want = want, .body = body, .n_body = n_body, .events = &forward_events,
+        .first_byte_ns = q->conf->deadline,
+    };
+    q->forward_sse = false;
+    q->forward_status = 0;
+    relay_reset(q);
+    r->req->stage(r->reqs, q->record, PD_REQ_DECODE_SENT, pd_loop_now(r->loop));
+    if (leg->decode.ticket == 0)
+        r->sched->dispatch(r->scheds, leg->ref, PD_ROLE_DECODE, &q->prompts[0], 0, pd_loop_now(r->loop),
+                           &leg->decode);
+    pd_status status = forward_send(q, &send, &q->forward);
+    if (status != PD_OK) {
+        dispatch_end(q, PD_DISPATCH_FAILED);
+        if (!leg_again(leg, LEG_UNSENT, pd_host()->status_text(status)))
+            request_failf(q, 503, "server_error", "overloaded", "the request cannot be sent");
+    }
 }
 
 void forward_start(struct request *q, struct leg *leg, struct target *t)
@@ -212,11 +269,8 @@ void forward_start(struct request *q, struct leg *leg, struct target *t)
     struct router *r = q->router;
     const struct pd_node_endpoint *e = t->endpoint;
     struct pd_adapter_http want = { .size = sizeof want };
-    struct pd_http_header headers[PD_ADAPTER_MAX_HEADERS + 2];
     struct pd_str body;
-    size_t n = 0;
-    pd_status status = e->ops->http(e->adapter, q->kind == PD_API_CHAT ? PD_ADAPTER_CHAT
-                                                                        : PD_ADAPTER_COMPLETIONS, &want);
+    pd_status status = e->ops->http(e->adapter, forward_what(q), &want);
     if (status == PD_OK)
         status = r->api->request_forward(r->apis, q->api, PD_STR(""), (want.flags & PD_ADAPTER_SALT) != 0, &body);
     free(q->forward_body);
@@ -233,27 +287,6 @@ void forward_start(struct request *q, struct leg *leg, struct target *t)
         request_failf(q, 503, "server_error", "overloaded", "the request cannot be sent");
         return;
     }
-    headers[n++] = (struct pd_http_header){ PD_STR("content-type"), PD_STR("application/json") };
-    headers[n++] = (struct pd_http_header){ PD_STR("x-request-id"), server_id(q, e) };
-    for (uint32_t i = 0; i < want.n_headers; i++)
-        headers[n++] = (struct pd_http_header){ want.headers[i].name, want.headers[i].value };
     struct pd_iov iov = { (void *)(uintptr_t)body.p, body.n };
-    struct pd_http_call_opts opts = {
-        .size = sizeof opts, .addr = t->addr, .host = { e->authority, strlen(e->authority) },
-        .method = PD_HTTP_POST, .target = want.target, .headers = headers, .n_headers = n, .body = &iov,
-        .n_body = 1, .is_replayable = 1, .first_byte_ns = q->conf->deadline,
-        .idle_ns = q->conf->deadline, .tls = e->tls,
-    };
-    q->forward_sse = false;
-    q->forward_status = 0;
-    relay_reset(q);
-    r->req->stage(r->reqs, q->record, PD_REQ_DECODE_SENT, pd_loop_now(r->loop));
-    r->sched->dispatch(r->scheds, leg->ref, PD_ROLE_DECODE, &q->prompts[0], 0, pd_loop_now(r->loop),
-                       &leg->decode);
-    status = r->net->call_start(r->nets, &opts, &forward_events, q, &q->forward);
-    if (status != PD_OK) {
-        dispatch_end(q, PD_DISPATCH_FAILED);
-        if (!leg_again(leg, LEG_UNSENT, pd_host()->status_text(status)))
-            request_failf(q, 503, "server_error", "overloaded", "the request cannot be sent");
-    }
+    forward_run(q, leg, t, &want, &iov, 1);
 }

@@ -51,6 +51,7 @@ static void request_free(struct request *q)
 {
     struct router *r = q->router;
     forward_cancel(q);
+    split_end(q);
     for (uint32_t i = 0; i < q->n_legs; i++)
         leg_stop(&q->legs[i], PD_DISPATCH_CANCELLED);
     *q->link = q->next;
@@ -577,7 +578,8 @@ bool leg_send(struct leg *leg)
             continue;
         }
         if (t->endpoint != NULL) {
-            forward_start(q, leg, t);
+            if (!t->shares || !split_start(q, leg, t, &plan))
+                forward_start(q, leg, t);
             return false;
         }
         if (r->api->request_texts(r->apis, q->api) != PD_OK || !answer_create(q)) {

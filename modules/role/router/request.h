@@ -24,6 +24,7 @@ struct leg {
     uint32_t n_avoid;
     uint32_t attempts;                 /* since the last token that was delivered */
     uint32_t failures, losses;         /* of them, by LEG_FAILED and LEG_LOST */
+    uint32_t n_splits;                 /* dispatches to prefill servers */
     uint32_t n_sent;                   /* n_output when it was sent */
     /* What was delivered so far; another node goes on behind it. */
     int32_t *output;
@@ -76,6 +77,8 @@ struct request {
     bool forward_sse;
     struct relay relay;
     char server_id[33];                /* the request id that servers get; empty: the record's */
+    struct split *split;               /* what shares it between two servers; NULL: nothing does */
+    bool is_alone;                     /* not to be shared any more */
     bool is_native;                    /* a leg went to a node of our own */
     uint32_t n_legs;
     struct leg legs[];
@@ -90,8 +93,35 @@ void request_failf(struct request *q, uint32_t http, const char *type, const cha
 void request_done(struct request *q, uint32_t http_status);
 /* Sends the request, as it is, to a server.  The leg is the first one. */
 void forward_start(struct request *q, struct leg *leg, struct target *t);
-/* Cancels what forward_start began. */
+/* The same with a body of its own, which is lent until the call is over or its request
+ * has left.  The decode dispatch may be open already. */
+void forward_run(struct request *q, struct leg *leg, struct target *t, const struct pd_adapter_http *want,
+                 const struct pd_iov *body, size_t n_body);
+/* Cancels what they began. */
 void forward_cancel(struct request *q);
+/* PD_ADAPTER_CHAT or PD_ADAPTER_COMPLETIONS. */
+uint32_t forward_what(const struct request *q);
+/* Servers know the request by another id from now on. */
+void forward_id_renew(struct request *q);
+/* One call to a server, with the headers that its adapter wants. */
+struct forward_send {
+    struct target *target;
+    const struct pd_adapter_http *want;
+    const struct pd_iov *body;
+    size_t n_body;
+    const struct pd_http_call_events *events;  /* arg: the request */
+    pd_time first_byte_ns;             /* and between pieces */
+    uint64_t body_limit;               /* of the answer; 0: the client's */
+};
+pd_status forward_send(struct request *q, const struct forward_send *s, struct pd_http_call **out);
+/* Shares the request between the server t and a prefill server of the plan.  False: it
+ * is not shared, and nothing was done. */
+bool split_start(struct request *q, struct leg *leg, struct target *t, const struct pd_sched_plan *plan);
+/* The decode server answers with a status that may mean that it has no KV.  True: the
+ * request goes on without that server, or is over. */
+bool split_refused(struct request *q, uint32_t status);
+/* Cancels the prefill leg, and frees what sharing took. */
+void split_end(struct request *q);
 /* Passes whole events of a piece on; *queued is what waits for the client then.
  * False: an event is too long. */
 bool relay_piece(struct request *q, struct pd_str piece, size_t *queued);

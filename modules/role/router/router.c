@@ -187,6 +187,7 @@ static bool tables_get(struct router *r)
     r->req = h->table(r->host, PD_REQ_TABLE, PD_REQ_VERSION);
     r->api = h->table(r->host, PD_API_TABLE, PD_API_VERSION);
     r->node = h->table(r->host, PD_NODE_TABLE, PD_NODE_VERSION);
+    r->json = h->table(r->host, PD_JSON_TABLE, PD_JSON_VERSION);
     r->nets = h->object(r->host, PD_NET_TABLE);
     r->peers = h->object(r->host, PD_PEER_TABLE);
     r->scheds = h->object(r->host, PD_SCHED_TABLE);
@@ -194,7 +195,26 @@ static bool tables_get(struct router *r)
     r->apis = h->object(r->host, PD_API_TABLE);
     r->nodes = h->object(r->host, PD_NODE_TABLE);
     return r->net != NULL && r->peer != NULL && r->sched != NULL && r->req != NULL && r->api != NULL &&
-           r->node != NULL;
+           r->node != NULL && r->json != NULL;
+}
+
+static void split_counters(struct router *r, struct pd_metrics *metrics)
+{
+    static const char *const reasons[ROUTER_FALLBACKS] = { "failed", "no_params", "decode" };
+    static const char *const label = "reason";
+    const struct pd_metric_desc desc = {
+        .size = sizeof desc, .name = "pdplane_router_prefill_fallbacks_total", .labels = &label, .n_labels = 1,
+        .help = "Requests whose prompt a decode server computed although a prefill server was chosen: because "
+                "all of those failed, answered without what the decode server needs, or because the "
+                "decode server failed with it.",
+    };
+    struct pd_metric_family *family = NULL;
+    r->split_failures = pd_metrics_simple_counter(metrics, "pdplane_router_prefill_failures_total",
+                                                  "Prompts that a prefill server failed to compute.");
+    if (pd_metrics_family(metrics, PD_METRIC_COUNTER, &desc, NULL, &family) != PD_OK)
+        return;
+    for (uint32_t i = 0; i < ROUTER_FALLBACKS; i++)
+        r->split_fallbacks[i] = pd_metrics_counter(metrics, family, &reasons[i]);
 }
 
 static pd_status router_create(const struct pd_instance_ctx *ctx, const void *conf, struct pd_role **out,
@@ -229,6 +249,7 @@ static pd_status router_create(const struct pd_instance_ctx *ctx, const void *co
                                                "Clients that left before the end of their answer.");
     r->hints_refused = pd_metrics_simple_counter(ctx->metrics, "pdplane_router_hints_refused_total",
                                                  "Requests that told servers where to go.");
+    split_counters(r, ctx->metrics);
     *out = (struct pd_role *)r;
     return PD_OK;
 }
@@ -336,6 +357,11 @@ static const struct pd_option router_options[] = {
                         "so that nobody learns from the time of a first token, or from cached_tokens, what "
                         "others have asked. With shared all clients do. A cache_salt that a client sends parts "
                         "them further."),
+    PD_OPT_DURATION("prefill_timeout", struct router_conf, prefill_timeout, "2m", .min = 1000000,
+                    .help = "A prefill server behind an adapter that is silent for so long has failed: another one is "
+                            "asked, or the decode server computes the prompt."),
+    PD_OPT_SIZE("prefill_answer", struct router_conf, prefill_answer, "1m", .min = 1024, .max = 64 << 20,
+                .help = "Longest answer that is read from such a server."),
     PD_OPT_BOOL("node_headers", struct router_conf, node_headers, "false",
                 .help = "Answers tell in headers x-pdplane-decode and x-pdplane-prefill which nodes "
                         "made them."),

@@ -5,6 +5,7 @@
 
 #include <pdplane/api.h>
 #include <pdplane/host.h>
+#include <pdplane/json.h>
 #include <pdplane/log.h>
 #include <pdplane/loop.h>
 #include <pdplane/metric.h>
@@ -32,8 +33,13 @@ struct router_conf {
     uint32_t cache;            /* ROUTER_CACHE_KEY, ROUTER_CACHE_SHARED */
     bool node_headers;         /* answers name their nodes */
     uint64_t wait;             /* ns for a lost node to be back */
+    uint64_t prefill_timeout;  /* ns, of a prefill server */
+    uint64_t prefill_answer;   /* largest answer of one */
 };
 
+/* Why a decode server computed a prompt that was meant for a prefill server. */
+enum { ROUTER_FALLBACK_FAILED = 0, ROUTER_FALLBACK_NO_PARAMS = 1, ROUTER_FALLBACK_DECODE = 2,
+       ROUTER_FALLBACKS = 3 };
 enum { ROUTER_HINTS_DELETE = 0, ROUTER_HINTS_REFUSE = 1 };
 enum { ROUTER_CACHE_KEY = 0, ROUTER_CACHE_SHARED = 1 };
 
@@ -64,11 +70,14 @@ struct target {
     struct pd_resolve resolve;
     struct pd_timer probe_timer;
     struct pd_http_call *probe;
+    uint32_t probe_what;       /* PD_ADAPTER_PROBE, PD_ADAPTER_MODELS */
+    uint32_t n_probes;         /* since the models were asked for */
     uint32_t probe_status;
     char *probe_body;
     size_t probe_body_n;
     bool is_resolved;
     bool is_resolving;
+    bool shares;               /* requests with a server of the same protocol */
     bool is_resting;           /* gets no new requests whatever its probe says */
     uint32_t probed;           /* PD_ENDPOINT_UP, PD_ENDPOINT_DOWN */
 };
@@ -84,6 +93,7 @@ struct router {
     const struct pd_req_api *req;
     const struct pd_api_table *api;
     const struct pd_node_api *node;
+    const struct pd_json_api *json;
     struct pd_net *nets;
     struct pd_peers *peers;
     struct pd_sched *scheds;
@@ -118,6 +128,8 @@ struct router {
     struct pd_counter *retries;
     struct pd_counter *client_gone;
     struct pd_counter *hints_refused;
+    struct pd_counter *split_failures;
+    struct pd_counter *split_fallbacks[ROUTER_FALLBACKS];
 };
 
 /* targets.c */

@@ -9,6 +9,7 @@
 #include "router.h"
 
 #define PROBE_BODY_MAX (256u << 10)
+#define MODELS_EVERY 6u            /* probes, where models are asked for apart */
 
 static struct pd_str str_of(const char *s)
 {
@@ -246,6 +247,24 @@ static struct target *server_known(struct router *r, const struct pd_node_endpoi
     return known.user;
 }
 
+/* Whether it shares requests with other servers, and with which. */
+static void server_kind(struct target *t, struct pd_endpoint_info *put)
+{
+    const struct pd_node_endpoint *e = t->endpoint;
+    struct pd_adapter_split split = { .size = sizeof split };
+    bool has_both = (e->roles & PD_ROLE_PREFILL) != 0 && (e->roles & PD_ROLE_DECODE) != 0;
+    t->shares = e->ops->split != NULL && e->ops->split(e->adapter, &split) == PD_OK &&
+                ((split.flags & PD_ADAPTER_NEEDED) == 0 || !has_both);
+    put->flags = t->shares ? PD_ENDPOINT_ESTIMATE : PD_ENDPOINT_WHOLE;
+    if (!t->shares)
+        return;
+    if ((split.flags & PD_ADAPTER_NEEDED) != 0)
+        put->flags |= PD_ENDPOINT_NEEDS_PREFILL;
+    put->family = 14695981039346656037u;
+    for (size_t i = 0; i < split.protocol.n; i++)
+        put->family = (put->family ^ (unsigned char)split.protocol.p[i]) * 1099511628211u;
+}
+
 /* Puts the endpoint with the models that the configuration or the server names.
  * It is known by name, address and epoch: one whose options change keeps what is known
  * of it, one that moves does not.  A new one takes nothing until its probe has
@@ -257,8 +276,9 @@ static pd_status server_put(struct target *t, const struct pd_str *models, uint3
     char key[PD_ENDPOINT_KEY_MAX + 1];
     struct pd_endpoint_info put = {
         .size = sizeof put, .roles = e->roles, .name = str_of(e->name), .models = models, .models_n = n,
-        .weight = e->weight, .flags = PD_ENDPOINT_WHOLE, .user = t,
+        .weight = e->weight, .user = t,
     };
+    server_kind(t, &put);
     put.key = (struct pd_str){ key, server_key(e, key) };
     if (put.key.n == 0)
         return PD_EINVAL;
@@ -313,6 +333,15 @@ static void probe_body(struct pd_http_call *call, struct pd_str piece, void *arg
     t->probe_body_n += piece.n;
 }
 
+static bool probe_start(struct target *t, uint32_t what);
+
+/* A server that was down, or was not asked for long, may have other models. */
+static bool wants_models(struct target *t)
+{
+    return t->endpoint->models == NULL && t->probe_what == PD_ADAPTER_PROBE &&
+           (t->probed != PD_ENDPOINT_UP || ++t->n_probes >= MODELS_EVERY);
+}
+
 static void probe_end(struct pd_http_call *call, void *arg)
 {
     struct target *t = arg;
@@ -322,6 +351,10 @@ static void probe_end(struct pd_http_call *call, void *arg)
     (void)call;
     t->probe = NULL;
     if (t->probe_status == 200) {
+        if (wants_models(t) && probe_start(t, PD_ADAPTER_MODELS)) {
+            t->n_probes = 0;
+            return;
+        }
         if (t->endpoint->models == NULL && t->probe_body_n > 0 &&
             r->api->models_read(r->apis, (struct pd_str){ t->probe_body, t->probe_body_n }, models,
                                 ROUTER_MODELS_MAX, &n) == PD_OK && n > 0)
@@ -352,16 +385,16 @@ static const struct pd_http_call_events probe_events = {
     .on_error = probe_error,
 };
 
-static void probe_start(struct target *t)
+/* False: the server has no such thing. */
+static bool probe_start(struct target *t, uint32_t what)
 {
     struct router *r = t->router;
     const struct pd_node_endpoint *e = t->endpoint;
     struct pd_adapter_http want = { .size = sizeof want };
     struct pd_http_header headers[PD_ADAPTER_MAX_HEADERS];
-    if (e->ops->http(e->adapter, PD_ADAPTER_PROBE, &want) != PD_OK) {
-        server_state(t, PD_ENDPOINT_UP, "");
-        return;
-    }
+    t->probe_what = what;
+    if (e->ops->http(e->adapter, what, &want) != PD_OK)
+        return false;
     for (uint32_t i = 0; i < want.n_headers; i++)
         headers[i] = (struct pd_http_header){ want.headers[i].name, want.headers[i].value };
     struct pd_http_call_opts opts = {
@@ -374,6 +407,13 @@ static void probe_start(struct target *t)
     t->probe_status = 0;
     if (r->net->call_start(r->nets, &opts, &probe_events, t, &t->probe) != PD_OK)
         probe_again(t);
+    return true;
+}
+
+static void probe_first(struct target *t)
+{
+    if (!probe_start(t, PD_ADAPTER_PROBE))
+        server_state(t, PD_ENDPOINT_UP, "");
 }
 
 static void resolved(struct pd_resolve *resolve, pd_status status, const struct pd_addr *addrs, size_t n,
@@ -389,7 +429,7 @@ static void resolved(struct pd_resolve *resolve, pd_status status, const struct 
     }
     t->addr = addrs[0];
     t->is_resolved = true;
-    probe_start(t);
+    probe_first(t);
 }
 
 static void probe_timer(struct pd_timer *timer, void *arg)
@@ -397,7 +437,7 @@ static void probe_timer(struct pd_timer *timer, void *arg)
     struct target *t = arg;
     (void)timer;
     if (t->is_resolved) {
-        probe_start(t);
+        probe_first(t);
         return;
     }
     t->resolve = (struct pd_resolve){ .cb = resolved, .arg = t, .name = "router endpoint" };

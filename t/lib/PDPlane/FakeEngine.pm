@@ -108,6 +108,11 @@ sub serve {
         my $mode = slurp("$self->{dir}/mode");
         ($mode) = $request =~ /"model": *"([^"]*)"/ if $mode eq 'by_model' && $request !~ /^GET/;
         my $send = sub { my $t = shift; my $at = 0; while ($at < length $t) { $at += syswrite($c, $t, length($t) - $at, $at) // return 0 } return 1 };
+        if ($request =~ m{^GET /health }) {
+            return if $mode eq 'dead';
+            $send->(plain($mode eq 'unhealthy' ? '503 Service Unavailable' : '200 OK', 'text/plain', ''));
+            next;
+        }
         if ($request =~ m{^GET /v1/models }) {
             return if $mode eq 'dead';
             if ($mode eq 'unhealthy') { $send->(plain('503 Service Unavailable', 'text/plain', "no\n")); next }

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The bodies of the two legs of a shared request: the client's bytes, with the few
+ * members otherwise that the adapter names.  Nothing is rebuilt: a body is a list of
+ * runs of the client's bytes with the texts kept here between them, and what the
+ * prefill server answers goes on byte for byte. */
+#include "split.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <pdplane/json.h>
+
+#define ROOM_TEXT 21u              /* of a number below 2^63, with a comma */
+
+/* Whether servers take the request for several: then there is one value for each. */
+static bool is_batch(const struct request *q)
+{
+    const struct pd_api_request *a = q->api;
+    if (a->n_legs > 1)
+        return true;
+    return q->kind == PD_API_COMPLETIONS && a->prompt_json.n > 0 && a->prompt_json.p[0] == '[' &&
+           a->prompts[0].json.p != a->prompt_json.p;
+}
+
+static bool edit_is_legal(const struct pd_adapter_edit *e)
+{
+    return e->op >= PD_ADAPTER_SET && e->op <= PD_ADAPTER_SET_ROOM && e->member.n > 0 &&
+           e->member.n <= PD_ADAPTER_MAX_MEMBER && e->text.n <= PD_ADAPTER_MAX_VALUE &&
+           (e->text.n > 0 || (e->op != PD_ADAPTER_SET && e->op != PD_ADAPTER_SET_GIVEN));
+}
+
+/* Most bytes that an edit's key and value take. */
+static size_t room_of(const struct pd_adapter_edit *e, uint32_t n_values)
+{
+    size_t value = e->text.n + 1 > ROOM_TEXT ? e->text.n + 1 : ROOM_TEXT;
+    return e->member.n + 1 + value * n_values + 2;
+}
+
+/* The value of an edit, as often as there are sequences. */
+static char *value_put(char *p, struct split *s, const struct pd_adapter_edit *e, struct pd_str *rooms)
+{
+    struct request *q = s->request;
+    bool is_array = (e->flags & PD_ADAPTER_EACH) != 0 && is_batch(q);
+    uint32_t n = is_array ? q->api->n_legs : 1;
+    if (e->op == PD_ADAPTER_SET_ROOM && rooms->n > 0) {
+        memcpy(p, rooms->p, rooms->n);
+        return p + rooms->n;
+    }
+    char *begin = p;
+    if (is_array)
+        *p++ = '[';
+    for (uint32_t i = 0; i < n; i++) {
+        if (i > 0)
+            *p++ = ',';
+        if (e->op == PD_ADAPTER_SET_ROOM) {
+            uint64_t room = pd_loop_random_u64(q->router->loop) >> 1;
+            p += snprintf(p, ROOM_TEXT, "%llu", (unsigned long long)room);
+        } else {
+            memcpy(p, e->text.p, e->text.n);
+            p += e->text.n;
+        }
+    }
+    if (is_array)
+        *p++ = ']';
+    if (e->op == PD_ADAPTER_SET_ROOM)
+        *rooms = (struct pd_str){ begin, (size_t)(p - begin) };
+    return p;
+}
+
+static char *body_put(char *p, struct split *s, uint32_t leg, const struct pd_adapter_edit *from, uint32_t n,
+                      struct pd_str *rooms)
+{
+    struct split_body *b = &s->bodies[leg];
+    b->n = 0;
+    b->taken = n;
+    for (uint32_t i = 0; i < n; i++) {
+        struct pd_api_edit *e = &b->edits[b->n];
+        memcpy(p, from[i].member.p, from[i].member.n);
+        p[from[i].member.n] = '\0';
+        *e = (struct pd_api_edit){
+            .op = from[i].op == PD_ADAPTER_REMOVE ? PD_API_EDIT_REMOVE
+                  : from[i].op == PD_ADAPTER_SET_GIVEN ? PD_API_EDIT_GIVEN : PD_API_EDIT_SET,
+            .key = p,
+        };
+        p += from[i].member.n + 1;
+        if (from[i].op == PD_ADAPTER_SET_TAKEN) {
+            b->taken = b->n;
+        } else if (from[i].op != PD_ADAPTER_REMOVE) {
+            char *end = value_put(p, s, &from[i], rooms);
+            e->text = (struct pd_str){ p, (size_t)(end - p) };
+            p = end;
+        }
+        b->n++;
+    }
+    return p;
+}
+
+pd_status split_bodies(struct split *s, const struct pd_adapter_split *from)
+{
+    size_t room = 0;
+    struct pd_str rooms = { NULL, 0 };
+    if (from->n_prefill > PD_ADAPTER_MAX_EDITS || from->n_decode > PD_ADAPTER_MAX_EDITS ||
+        from->take.n > PD_ADAPTER_MAX_MEMBER)
+        return PD_EINVAL;
+    for (uint32_t i = 0; i < from->n_prefill + from->n_decode; i++) {
+        const struct pd_adapter_edit *e = i < from->n_prefill ? &from->prefill[i]
+                                                              : &from->decode[i - from->n_prefill];
+        if (!edit_is_legal(e) || (i < from->n_prefill && e->op == PD_ADAPTER_SET_TAKEN))
+            return PD_EINVAL;
+        room += room_of(e, (e->flags & PD_ADAPTER_EACH) != 0 ? s->request->api->n_legs : 1);
+    }
+    s->texts = malloc(room + 1);
+    if (s->texts == NULL)
+        return PD_ENOMEM;
+    s->flags = from->flags;
+    snprintf(s->take, sizeof s->take, "%.*s", PD_STR_ARG(from->take));
+    char *p = body_put(s->texts, s, 0, from->prefill, from->n_prefill, &rooms);
+    body_put(p, s, 1, from->decode, from->n_decode, &rooms);
+    return PD_OK;
+}
+
+pd_status split_runs(struct split *s, uint32_t leg, bool knows_salt, struct pd_iov *iov, size_t *n)
+{
+    struct request *q = s->request;
+    struct router *r = q->router;
+    struct pd_api_edit edits[PD_API_EDITS_MAX];
+    uint32_t n_edits = s->bodies[leg].n;
+    memcpy(edits, s->bodies[leg].edits, n_edits * sizeof edits[0]);
+    if (q->api->cache_salt.n > 0) {
+        /* Ours, hex digits. */
+        snprintf(s->salt, sizeof s->salt, "\"%.*s\"", PD_STR_ARG(q->api->cache_salt));
+        edits[n_edits++] = (struct pd_api_edit){
+            .op = knows_salt ? PD_API_EDIT_SET : PD_API_EDIT_GIVEN, .key = "cache_salt",
+            .text = { s->salt, strlen(s->salt) },
+        };
+    }
+    *n = SPLIT_RUNS;
+    return r->api->request_edit(r->apis, q->api, edits, n_edits, iov, n);
+}
+
+pd_status split_take(struct split *s)
+{
+    struct request *q = s->request;
+    const struct pd_json_api *json = q->router->json;
+    const char *paths[] = { s->take, "usage.prompt_tokens", "usage.prompt_tokens_details.cached_tokens" };
+    struct pd_json_value v[3];
+    uint64_t n;
+    if (json->scan((struct pd_str){ s->answer, s->answer_n }, NULL, paths, 3, v, NULL) != PD_OK)
+        return PD_EPROTO;
+    if (json->get_u64(&v[1], &n) == PD_OK && n <= UINT32_MAX)
+        q->record->prompt_tokens = (uint32_t)n;
+    if (json->get_u64(&v[2], &n) == PD_OK && n <= q->record->prompt_tokens)
+        q->record->cached_tokens = (uint32_t)n;
+    if (v[0].type == PD_JSON_NONE || v[0].type == PD_JSON_NULL)
+        return PD_ENOENT;
+    struct split_body *b = &s->bodies[1];
+    if (b->taken < b->n)
+        b->edits[b->taken].text = v[0].text;
+    return PD_OK;
+}
