@@ -284,6 +284,76 @@ static void test_hung_before(void **state)
     }
 }
 
+/* ---- peers that are slow */
+
+enum { MANY = 16 };
+
+static struct sim_answer many[MANY];
+static pd_time over_at[MANY];
+
+static void on_event_of_many(void *arg)
+{
+    for (int i = 0; i < MANY; i++) {
+        if (many[i].is_over && over_at[i] == 0)
+            over_at[i] = pd_sim_now(((struct sim_cluster *)arg)->sim);
+    }
+}
+
+/* Sends some at once; how many are over within that time, all are right. */
+static uint32_t ask_many(struct sim_cluster *c, pd_time within, pd_time *last)
+{
+    static char salted[MANY][512];
+    const char *bodies[MANY];
+    char text[4096];
+    uint32_t n = 0;
+    /* Nothing of one is in the cache for another, so that they go to both nodes. */
+    for (int i = 0; i < MANY; i++) {
+        snprintf(salted[i], sizeof salted[i], "{\"cache_salt\":\"%d\",%s", i, body + 1);
+        bodies[i] = salted[i];
+    }
+    memset(many, 0, sizeof many);
+    memset(over_at, 0, sizeof over_at);
+    pd_time from = pd_sim_now(c->sim);
+    c->watch = on_event_of_many;
+    sim_post_many(c, "10.0.0.1", 8000, "/v1/chat/completions", bodies, MANY, 120 * PD_SEC, many);
+    c->watch = NULL;
+    *last = 0;
+    for (int i = 0; i < MANY; i++) {
+        assert_int_equal(many[i].status, 200);
+        text_of(&many[i], text, sizeof text);
+        assert_string_equal(text, expected);
+        pd_time took = over_at[i] == 0 ? within + 1 : over_at[i] - from;
+        n += took <= within;
+        *last = took > *last ? took : *last;
+    }
+    return n;
+}
+
+/* One decode node behind a link with room for hardly anything: its own requests take
+ * long, those of the other one as long as without it, and all are right. */
+static void test_slow_peer(void **state)
+{
+    uint32_t steps;
+    pd_time last = 0, slow_last = 0;
+    struct sim_cluster c;
+    (void)state;
+    plain_run(&steps);
+    cluster_start(&c, 31);
+    assert_int_equal(ask_many(&c, 60 * PD_SEC, &last), MANY);
+    sim_cluster_fini(&c);
+    cluster_start(&c, 31);
+    struct pd_sim_link link;
+    assert_int_equal(pd_sim_link_get(c.sim, "decode", "router", &link), PD_OK);
+    link.bytes_per_s = 4000;
+    assert_int_equal(pd_sim_link_set(c.sim, "decode", "router", &link), PD_OK);
+    uint32_t n = ask_many(&c, 2 * last, &slow_last);
+    print_message("# a slow peer: %u of %u within %llu ms, the last after %llu ms\n", n, (unsigned)MANY,
+                  (unsigned long long)(2 * last / PD_MS), (unsigned long long)(slow_last / PD_MS));
+    assert_true(n >= MANY / 4 && n < MANY);
+    assert_true(slow_last > 4 * last);
+    sim_cluster_fini(&c);
+}
+
 /* ---- clients that leave */
 
 struct leaver {
@@ -470,6 +540,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hung_peers),
         cmocka_unit_test(test_hung_before),
+        cmocka_unit_test(test_slow_peer),
         cmocka_unit_test(test_clients_leave),
     };
     const char *pattern = getenv("PD_TEST");
