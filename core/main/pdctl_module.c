@@ -16,15 +16,19 @@
 
 enum { OK = 0, FAILED = 1, USAGE = 2, PATH_SIZE = 1200, FILE_MAX = 1 << 20 };
 
+/* Files of a module beside NAME.c: NAME_poster.c from transport_poster.c. */
+static const char *const transport_more[] = { ".h", "_poster.c", "_owner.c", NULL };
+
 /* The stable kinds: a skeleton of each is in contrib/skeleton. */
 static const struct {
     const char *name, *header, *option;
+    const char *const *more;        /* ends of more files, ended by NULL; or NULL */
 } kinds[] = {
-    { "adapter", "adapter.h", "health" },     { "codec", "codec.h", "least" },
-    { "decider", "scheduler.h", "tokens" },   { "discovery", "discovery.h", "url" },
-    { "engine", "engine.h", "context" },      { "exporter", "exporter.h", "path" },
-    { "filter", "scheduler.h", "most" },      { "picker", "scheduler.h", "among" },
-    { "scorer", "scheduler.h", "full" },      { "transport", "transport.h", "listen" },
+    { "adapter", "adapter.h", "health", NULL },     { "codec", "codec.h", "least", NULL },
+    { "decider", "scheduler.h", "tokens", NULL },   { "discovery", "discovery.h", "url", NULL },
+    { "engine", "engine.h", "context", NULL },      { "exporter", "exporter.h", "path", NULL },
+    { "filter", "scheduler.h", "most", NULL },      { "picker", "scheduler.h", "among", NULL },
+    { "scorer", "scheduler.h", "full", NULL },      { "transport", "transport.h", "listen", transport_more },
 };
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
@@ -32,6 +36,7 @@ struct job {
     const char *name;
     size_t kind;
     char from[PATH_SIZE], to[PATH_SIZE];
+    char sources[256];
 };
 
 static int wrong(const char *text, const char *what)
@@ -85,8 +90,20 @@ static void find_skeletons(char *out)
     snprintf(out, PATH_SIZE, "%s/skeleton", PD_DATADIR);
 }
 
+/* Of SRCS in the Makefile. */
+static void sources_of(const struct job *j, char *out, size_t size)
+{
+    const char *const *more = kinds[j->kind].more;
+    size_t n = (size_t)snprintf(out, size, "%.48s.c", j->name);
+    for (; more != NULL && *more != NULL; more++)
+        if (strchr(*more, 'c') != NULL && n < size)
+            n += (size_t)snprintf(out + n, size - n, " %.48s%s", j->name, *more);
+}
+
 static const char *value_of(const struct job *j, struct pd_str key)
 {
+    if (pd_str_is(key, "SOURCES"))
+        return j->sources;
     if (pd_str_is(key, "NAME"))
         return j->name;
     if (pd_str_is(key, "KIND"))
@@ -166,7 +183,13 @@ static int write_all(const struct job *j)
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
         if (write_one(j, files[i][0], files[i][1]) != OK)
             return FAILED;
-    printf("%s: a %s; next: make -C %s check\n", j->to, kind, j->to);
+    for (const char *const *more = kinds[j->kind].more; more != NULL && *more != NULL; more++) {
+        snprintf(source, sizeof source, "%s%s", kind, *more);
+        snprintf(target, sizeof target, "%.48s%s", j->name, *more);
+        if (write_one(j, source, target) != OK)
+            return FAILED;
+    }
+    printf("%s: a%s %s; next: make -C %s check\n", j->to, strchr("aeiou", kind[0]) != NULL ? "n" : "", kind, j->to);
     return OK;
 }
 
@@ -227,6 +250,7 @@ int pdctl_module(int argc, char **argv)
         fprintf(stderr, "pdctl: %s is there already; nothing was written\n", j.to);
         return FAILED;
     }
+    sources_of(&j, j.sources, sizeof j.sources);
     find_skeletons(j.from);
     if (!pd_file_is_dir(j.from)) {
         fprintf(stderr, "pdctl: the folder %s is not there\n"

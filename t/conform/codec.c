@@ -335,6 +335,28 @@ static void run_growth(const struct cf_unit *u)
     rig_close(&r);
 }
 
+/* All memory is that of the state. */
+static void run_allocates(const struct cf_unit *u)
+{
+    struct rig r;
+    uint64_t count = 0;
+
+    rig_open(&r, u);
+    for (uint32_t k = 0; k < 60; k++) {
+        size_t n = 1 + (size_t)k * 5000, len = 0;
+        pd_status st;
+        fill(r.in, n, k % KINDS, k);
+        cf_alloc_begin(0);
+        st = r.ops->encode(r.state, hint_at(k), r.in, n, r.out, r.cap, &len);
+        if (st == PD_OK)
+            st = r.ops->decode(r.state, r.out, len, r.back, n);
+        count += cf_alloc_end();
+        CF_NEED(st == PD_OK, "encode or decode returns %d", st);
+    }
+    CF_NEED(count == 0, "encode and decode allocate %llu times in 120 calls", (unsigned long long)count);
+    rig_close(&r);
+}
+
 /* One thread with bytes of its own, and what they must become. */
 struct work {
     struct rig *r;
@@ -409,6 +431,7 @@ const struct cf_case cf_codec_cases[] = {
     { "stable", "the same bytes are encoded the same, by any state and instance", run_stable },
     { "foreign", "decode of damaged, cut or foreign bytes stays in its buffers and ends", run_foreign },
     { "growth", "calls keep no memory", run_growth },
+    { "allocates", "neither encode nor decode allocates", run_allocates },
     { "threads", "states work side by side in threads", run_threads },
     { NULL, NULL, NULL },
 };

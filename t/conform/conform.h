@@ -20,7 +20,6 @@ struct cf_unit {
     const struct pd_unit *unit;
     const struct pd_ops_head *ops;  /* full size, missing members are NULL */
     const char *module;             /* its name */
-    bool is_begun;                  /* version "0": create may say that it is not written yet */
     const void *conf;               /* filled; NULL without rows */
     const void *conf_small;         /* the group NAME_small, or conf */
 };
@@ -52,9 +51,13 @@ struct cf_case {
 /* Tables end with a NULL name. */
 extern const struct cf_case cf_static_cases[];      /* every kind */
 extern const struct cf_case cf_common_cases[];      /* every kind that can be created alone */
+extern const struct cf_case cf_shortage_cases[];    /* the same */
 extern const struct cf_case cf_sched_cases[];
 extern const struct cf_case cf_engine_cases[];
+extern const struct cf_case cf_engine_load_cases[];
 extern const struct cf_case cf_transport_cases[];
+extern const struct cf_case cf_transport_load_cases[];
+extern const struct cf_case cf_transport_limit_cases[];
 extern const struct cf_case cf_adapter_cases[];
 extern const struct cf_case cf_discovery_cases[];
 extern const struct cf_case cf_codec_cases[];
@@ -82,5 +85,22 @@ void cf_destroy(struct cf_world *w, struct cf_inst *i);
 uint64_t cf_memory(void);
 uint32_t cf_descriptors(void);
 uint64_t cf_random(uint64_t *state);
+
+/* From begin to end this thread's allocations are counted, and number `fail_at`
+ * (from 1; 0: none) fails, also one of shared memory. */
+bool cf_alloc_can_fail(void);
+void cf_alloc_begin(uint64_t fail_at);
+uint64_t cf_alloc_end(void);
+/* Counts one; whether it is the one that fails. */
+bool cf_alloc_fails(void);
+/* The host's table, whose allocations are counted and may fail. */
+const struct pd_host_api *cf_host_table(void);
+
+/* Lets n more descriptors be opened, or all that the system allows. */
+void cf_descriptors_leave(uint32_t n);
+void cf_descriptors_all(void);
+/* The loop sleeps: at most so many wake-ups in half a second, and no processor
+ * time to speak of. */
+void cf_need_idle(struct cf_world *w, uint32_t wakes_most, const char *what);
 
 #endif

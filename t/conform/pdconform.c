@@ -28,33 +28,48 @@ struct run {
     uint32_t passed, failed, skipped;
 };
 
+enum { TABLES = 6 };
+
 struct tables {
-    const struct cf_case *t[3];
+    const struct cf_case *t[TABLES];    /* the rest is NULL */
 };
 
 static struct tables tables_of(uint32_t kind)
 {
+    struct tables all = { { cf_static_cases, cf_common_cases, cf_shortage_cases } };
+
     switch (kind) {
     case PD_KIND_FILTER:
     case PD_KIND_SCORER:
     case PD_KIND_PICKER:
     case PD_KIND_DECIDER:
-        return (struct tables){ { cf_static_cases, cf_common_cases, cf_sched_cases } };
+        all.t[3] = cf_sched_cases;
+        break;
     case PD_KIND_ENGINE:
-        return (struct tables){ { cf_static_cases, cf_common_cases, cf_engine_cases } };
+        all.t[3] = cf_engine_cases;
+        all.t[4] = cf_engine_load_cases;
+        break;
     case PD_KIND_TRANSPORT:
-        return (struct tables){ { cf_static_cases, cf_common_cases, cf_transport_cases } };
+        all.t[3] = cf_transport_cases;
+        all.t[4] = cf_transport_load_cases;
+        all.t[5] = cf_transport_limit_cases;
+        break;
     case PD_KIND_EXPORTER:
-        return (struct tables){ { cf_static_cases, cf_common_cases, cf_exporter_cases } };
+        all.t[3] = cf_exporter_cases;
+        break;
     case PD_KIND_CODEC:
-        return (struct tables){ { cf_static_cases, cf_common_cases, cf_codec_cases } };
+        all.t[3] = cf_codec_cases;
+        break;
     case PD_KIND_DISCOVERY:
-        return (struct tables){ { cf_static_cases, cf_common_cases, cf_discovery_cases } };
+        all.t[3] = cf_discovery_cases;
+        break;
     case PD_KIND_ADAPTER:
-        return (struct tables){ { cf_static_cases, cf_common_cases, cf_adapter_cases } };
+        all.t[3] = cf_adapter_cases;
+        break;
     default:                        /* a role needs a whole node around it */
-        return (struct tables){ { cf_static_cases, NULL, NULL } };
+        all.t[1] = all.t[2] = NULL;
     }
+    return all;
 }
 
 static const char usage_text[] =
@@ -132,7 +147,7 @@ static void list_cases(const struct options *o)
         struct tables all = tables_of(kind);
         if ((o->kind != 0 && o->kind != kind) || pd_mod_kind(pd_kinds(), kind) == NULL)
             continue;
-        for (int t = 0; t < 3; t++)
+        for (int t = 0; t < TABLES; t++)
             for (const struct cf_case *c = all.t[t]; c != NULL && c->name != NULL; c++)
                 printf("%-10s %-22s %s\n", pd_kind_name(kind), c->name, c->what);
     }
@@ -218,7 +233,7 @@ static void run_unit(struct run *r, const struct cf_unit *u)
 {
     struct tables all = tables_of(u->unit->kind);
 
-    for (int t = 0; t < 3; t++)
+    for (int t = 0; t < TABLES; t++)
         for (const struct cf_case *c = all.t[t]; c != NULL && c->name != NULL; c++)
             if (is_wanted(c))
                 run_case(r, u, c);
@@ -232,8 +247,7 @@ static bool units_find(struct run *r, struct pd_mods *mods, const struct options
     for (size_t i = 0; (u = pd_mods_unit_at(mods, UINT64_MAX, i)) != NULL; i++) {
         if (o->kind != 0 && u->unit->kind != o->kind)
             continue;
-        r->units[r->n_units++] = (struct cf_unit){ .unit = u->unit, .ops = u->ops, .module = mod->name,
-                                                    .is_begun = strcmp(mod->module->version, "0") == 0 };
+        r->units[r->n_units++] = (struct cf_unit){ .unit = u->unit, .ops = u->ops, .module = mod->name };
     }
     return r->n_units > 0;
 }
@@ -347,7 +361,7 @@ static int run_all(struct run *r, struct pd_mods *mods, const struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct pd_mods_params params = { .host = pd_host_api_table() };
+    struct pd_mods_params params = { .host = cf_host_table() };
     struct options o;
     struct pd_mods *mods = NULL;
     struct pd_err err = { 0 };

@@ -21,6 +21,8 @@ struct question {
     uint32_t n, k;
 };
 
+static uint64_t allocations;        /* by the module, in all calls so far */
+
 static bool is_kind(const struct cf_unit *u, uint32_t kind)
 {
     return u->unit->kind == kind;
@@ -89,7 +91,9 @@ static void ask_filter(struct cf_inst *i, const struct question *q, struct answe
     a->n = q->n;
     memset(a->bytes, 1, q->n);
     memset(a->bytes + q->n, GUARD, 64);
+    cf_alloc_begin(0);
     ops->apply(i->p, &q->request, q->views, q->n, a->bytes);
+    allocations += cf_alloc_end();
     for (uint32_t k = 0; k < q->n; k++)
         CF_NEED(a->bytes[k] <= 1, "keep[%u] is %u, expected 0 or 1", k, a->bytes[k]);
     guarded(a->bytes + q->n, 64, "keep");
@@ -103,7 +107,9 @@ static void ask_scorer(struct cf_inst *i, const struct question *q, struct answe
     a->n = q->n * sizeof(double);
     memset(a->bytes, 0, a->n);
     memset(a->bytes + a->n, GUARD, 64);
+    cf_alloc_begin(0);
     ops->score(i->p, &q->request, q->views, q->n, score);
+    allocations += cf_alloc_end();
     for (uint32_t k = 0; k < q->n; k++)
         CF_NEED(score[k] >= 0 && score[k] <= 1, "score[%u] is %g, expected 0 to 1", k, score[k]);
     guarded(a->bytes + a->n, 64, "score");
@@ -117,7 +123,9 @@ static void ask_picker(struct cf_inst *i, const struct question *q, struct answe
     a->n = (1 + (size_t)q->k) * sizeof(*out);
     memset(a->bytes, 0, a->n);
     memset(a->bytes + a->n, GUARD, 64);
+    cf_alloc_begin(0);
     got = ops->pick(i->p, &q->request, q->views, q->totals, q->n, q->k, out + 1);
+    allocations += cf_alloc_end();
     out[0] = got;
     CF_NEED(got <= most, "pick gives %u of %u candidates, asked for %u", got, q->n, q->k);
     CF_NEED(got > 0 || most == 0, "pick gives none of %u candidates, asked for %u", q->n, q->k);
@@ -137,10 +145,12 @@ static void ask_decider(struct cf_inst *i, const struct question *q, struct answ
 
     memset(&d, 0, sizeof(d));
     d.size = sizeof(d);
+    cf_alloc_begin(0);
     if (q->n > 0)
         ops->decide(i->p, &q->request, &q->views[0], q->n - 1, &d);
     else
         d.mode = PD_DECIDE_LOCAL;
+    allocations += cf_alloc_end();
     CF_NEED(d.mode >= PD_DECIDE_LOCAL && d.mode <= PD_DECIDE_EXACT, "mode is %u, expected 1 to 3", d.mode);
     CF_NEED(memchr(d.reason, '\0', sizeof(d.reason)) != NULL, "reason has no end");
     CF_NEED(d.size == sizeof(d), "size is changed");
@@ -181,8 +191,10 @@ static void tell_picked(struct cf_inst *i, const struct question *q, uint32_t in
 {
     const struct pd_scorer_ops *ops = (const void *)i->w->u->ops;
 
+    cf_alloc_begin(0);
     if (is_kind(i->w->u, PD_KIND_SCORER) && ops->picked != NULL)
         ops->picked(i->p, &q->request, &q->views[index]);
+    allocations += cf_alloc_end();
 }
 
 static void with_instance(const struct cf_unit *u, void (*fn)(struct cf_inst *i))
@@ -352,6 +364,24 @@ static void growth(struct cf_inst *i)
     question_close(&q);
 }
 
+/* Tables may grow while endpoints are new; then a choice takes no memory. */
+static void allocates(struct cf_inst *i)
+{
+    uint64_t warm = 0;
+
+    for (uint32_t n = 0; n < 2200; n++) {
+        struct question q;
+        question_open(&q, 1 + n % 100, n % 100);
+        if (n == 200)
+            warm = allocations;
+        ask_once(i, &q);
+        tell_picked(i, &q, n % q.n);
+        question_close(&q);
+    }
+    CF_NEED(allocations == warm, "2000 calls after the first 200 allocate %llu times",
+            (unsigned long long)(allocations - warm));
+}
+
 #define RUN(name)                                                              \
     static void run_##name(const struct cf_unit *u)                            \
     {                                                                          \
@@ -364,6 +394,7 @@ RUN(extremes)
 RUN(many)
 RUN(stable)
 RUN(growth)
+RUN(allocates)
 
 const struct cf_case cf_sched_cases[] = {
     { "empty", "no candidate, none asked for", run_empty },
@@ -374,5 +405,6 @@ const struct cf_case cf_sched_cases[] = {
     { "stable", "the same question gives the same answer (pickers may take turns)", run_stable },
     { "alike", "two instances asked the same answer the same", run_alike },
     { "growth", "calls keep no memory", run_growth },
+    { "allocates", "after the first calls, none allocates", run_allocates },
     { NULL, NULL, NULL },
 };

@@ -9,7 +9,7 @@
 #include <pdplane/codec.h>
 
 enum { FAULT_NONE, FAULT_LEAK, FAULT_LOSSY, FAULT_BEHIND, FAULT_UNSTABLE, FAULT_GROWTH, FAULT_BOUND, FAULT_TRUST,
-       FAULT_SHARED, FAULT_FORMAT, FAULT_ALIGN };
+       FAULT_SHARED, FAULT_FORMAT, FAULT_ALIGN, FAULT_ALLOC };
 
 struct broken_conf {
     uint32_t fault;
@@ -27,7 +27,7 @@ static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE }, { "leak", FAULT_LEAK }, { "lossy", FAULT_LOSSY }, { "behind", FAULT_BEHIND },
     { "unstable", FAULT_UNSTABLE }, { "growth", FAULT_GROWTH }, { "bound", FAULT_BOUND },
     { "trust", FAULT_TRUST }, { "shared", FAULT_SHARED }, { "format", FAULT_FORMAT }, { "align", FAULT_ALIGN },
-    { NULL, 0 },
+    { "alloc", FAULT_ALLOC }, { NULL, 0 },
 };
 
 static const struct pd_option options[] = {
@@ -117,6 +117,10 @@ static pd_status encode(struct pd_codec_state *s, const struct pd_codec_hint *hi
     }
     if (fault == FAULT_GROWTH)
         leak();
+    if (fault == FAULT_ALLOC) {
+        void *volatile scratch = malloc(100);
+        free(scratch);
+    }
     sum = sum_of(s, in, n) + (fault == FAULT_UNSTABLE ? s->calls++ : 0);
     if (fault == FAULT_ALIGN && ((uintptr_t)in & 1) != 0)
         sum++;

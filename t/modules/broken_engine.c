@@ -8,7 +8,8 @@
 #include <pdplane/loop.h>
 
 enum { BLOCKS = 64, CONTEXT = 256 };
-enum { FAULT_NONE, FAULT_IMPORT, FAULT_INSIDE, FAULT_BLOCKS, FAULT_TWICE, FAULT_RANDOM, FAULT_UTF8 };
+enum { FAULT_NONE, FAULT_IMPORT, FAULT_INSIDE, FAULT_BLOCKS, FAULT_TWICE, FAULT_RANDOM, FAULT_UTF8,
+       FAULT_CHAIN, FAULT_ASLEEP, FAULT_QUEUE, FAULT_BUSY };
 
 struct broken_conf {
     uint32_t fault;
@@ -16,8 +17,10 @@ struct broken_conf {
 
 struct pd_engine {
     struct pd_loop *loop;
-    uint32_t fault, used, running, sampled;
+    uint32_t fault, used, running, sampled, runs;
+    bool is_inside;             /* of on_finish */
     struct pd_task closing;
+    struct pd_timer busy;
     void (*on_closed)(void *arg);
     void *arg;
 };
@@ -32,13 +35,21 @@ struct pd_seq {
 
 static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE },   { "import", FAULT_IMPORT }, { "inside", FAULT_INSIDE }, { "blocks", FAULT_BLOCKS },
-    { "twice", FAULT_TWICE }, { "random", FAULT_RANDOM }, { "utf8", FAULT_UTF8 },     { NULL, 0 },
+    { "twice", FAULT_TWICE }, { "random", FAULT_RANDOM }, { "utf8", FAULT_UTF8 },
+    { "chain", FAULT_CHAIN }, { "asleep", FAULT_ASLEEP }, { "queue", FAULT_QUEUE },   { "busy", FAULT_BUSY },
+    { NULL, 0 },
 };
 
 static const struct pd_option options[] = {
     PD_OPT_ENUM("fault", struct broken_conf, fault, "none", faults, .help = "What is wrong."),
     PD_OPT_END
 };
+
+static void spin(struct pd_timer *timer, void *arg)
+{
+    (void)arg;
+    pd_timer_start(timer, 0);
+}
 
 static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, struct pd_engine **out,
                         struct pd_err *err)
@@ -50,6 +61,7 @@ static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, str
         return PD_ENOMEM;
     e->loop = ctx->loop;
     e->fault = ((const struct broken_conf *)conf)->fault;
+    pd_timer_init(&e->busy, e->loop, "broken busy", spin, e);
     *out = e;
     return PD_OK;
 }
@@ -70,6 +82,7 @@ static void destroy(struct pd_engine *e, void (*on_closed)(void *arg), void *arg
 {
     e->on_closed = on_closed;
     e->arg = arg;
+    pd_timer_stop(&e->busy);
     pd_task_init(&e->closing, "broken close", closed, e);
     pd_loop_post(e->loop, &e->closing);
 }
@@ -140,12 +153,15 @@ static void step(struct pd_task *task, void *arg)
     } else if (s->n_out < want) {
         sample(s);
     } else {
-        pd_task_cancel(s->e->loop, &s->step);
-        s->e->running--;
+        struct pd_engine *e = s->e;
+        pd_task_cancel(e->loop, &s->step);
+        e->running--;
         s->mode = 0;
-        if (s->e->fault == FAULT_TWICE)
+        if (e->fault == FAULT_TWICE)
             s->events.on_finish(s, PD_FINISH_LENGTH, PD_OK, s->arg);
+        e->is_inside = true;
         s->events.on_finish(s, PD_FINISH_LENGTH, PD_OK, s->arg);
+        e->is_inside = false;
     }
 }
 
@@ -157,10 +173,14 @@ static pd_status seq_open(struct pd_engine *e, const struct pd_seq_params *param
 
     if (params->n_tokens + 1 > CONTEXT)
         return PD_ELIMIT;
+    if (e->fault == FAULT_QUEUE && e->used == BLOCKS)
+        return PD_EPEER;
     s = e->used == BLOCKS ? NULL : calloc(1, sizeof *s);
     if (s == NULL)
         return PD_EAGAIN;
     s->e = e;
+    if (e->fault == FAULT_BUSY)
+        pd_timer_start(&e->busy, 0);
     s->events = *events;
     s->arg = arg;
     s->n_prompt = params->n_tokens;
@@ -180,6 +200,9 @@ static pd_status seq_run(struct pd_seq *s, uint32_t mode, uint32_t upto, const s
     s->e->running++;
     if (s->e->fault == FAULT_INSIDE && mode != PD_RUN_PREFILL_ONLY)
         sample(s);
+    s->e->runs++;
+    if ((s->e->fault == FAULT_CHAIN && s->e->is_inside) || (s->e->fault == FAULT_ASLEEP && s->e->runs % 20 == 0))
+        return PD_OK;
     pd_loop_post(s->e->loop, &s->step);
     return PD_OK;
 }

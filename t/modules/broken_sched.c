@@ -4,10 +4,13 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include <pdplane/loop.h>
 #include <pdplane/scheduler.h>
 
-enum { FAULT_NONE, FAULT_LEAK, FAULT_RANGE, FAULT_UNSTABLE, FAULT_NAN, FAULT_BEHIND, FAULT_GROWTH };
+enum { FAULT_NONE, FAULT_LEAK, FAULT_RANGE, FAULT_UNSTABLE, FAULT_NAN, FAULT_BEHIND, FAULT_GROWTH,
+       FAULT_ALLOC, FAULT_BUSY, FAULT_NOMEM, FAULT_CRASH, FAULT_MUTE, FAULT_FDS };
 
 struct broken_conf {
     uint32_t fault;
@@ -15,6 +18,8 @@ struct broken_conf {
 
 struct broken {
     uint32_t fault, calls;
+    void *table;
+    struct pd_timer busy;
 };
 
 struct pd_filter {
@@ -32,7 +37,9 @@ struct pd_decider {
 
 static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE }, { "leak", FAULT_LEAK }, { "range", FAULT_RANGE }, { "unstable", FAULT_UNSTABLE },
-    { "nan", FAULT_NAN }, { "behind", FAULT_BEHIND }, { "growth", FAULT_GROWTH }, { NULL, 0 },
+    { "nan", FAULT_NAN }, { "behind", FAULT_BEHIND }, { "growth", FAULT_GROWTH },
+    { "alloc", FAULT_ALLOC }, { "busy", FAULT_BUSY }, { "nomem", FAULT_NOMEM }, { "crash", FAULT_CRASH },
+    { "mute", FAULT_MUTE }, { "fds", FAULT_FDS }, { NULL, 0 },
 };
 
 static const struct pd_option options[] = {
@@ -46,11 +53,49 @@ static void leak(size_t n)
     (void)lost;
 }
 
-static void start(struct broken *b, const void *conf)
+static void on_busy(struct pd_timer *timer, void *arg)
+{
+    (void)arg;
+    pd_timer_start(timer, PD_MS);
+}
+
+/* Two descriptors, as for a pipe, that go again. */
+static pd_status take_descriptors(uint32_t fault, struct pd_err *err)
+{
+    int a = dup(STDIN_FILENO), b = dup(STDIN_FILENO);
+
+    if (b >= 0)
+        close(b);
+    if (a >= 0 && (b >= 0 || fault != FAULT_FDS))
+        close(a);
+    if (a >= 0 && b >= 0)
+        return PD_OK;
+    err->status = PD_ELIMIT;
+    if (fault != FAULT_MUTE)
+        strcpy(err->text, "no descriptors left");
+    return PD_ELIMIT;
+}
+
+static pd_status start(struct broken *b, const struct pd_instance_ctx *ctx, const void *conf, struct pd_err *err)
 {
     b->fault = ((const struct broken_conf *)conf)->fault;
     if (b->fault == FAULT_LEAK)
         leak(100);
+    pd_timer_init(&b->busy, ctx->loop, "broken busy", on_busy, b);
+    if (b->fault == FAULT_BUSY)
+        pd_timer_start(&b->busy, PD_MS);
+    if (b->fault == FAULT_FDS || b->fault == FAULT_MUTE)
+        return take_descriptors(b->fault, err);
+    b->table = malloc(100);
+    if (b->fault == FAULT_CRASH)
+        *(volatile char *)b->table = 0;
+    return b->table == NULL ? PD_ENOMEM : PD_OK;
+}
+
+static void stop(struct broken *b)
+{
+    pd_timer_stop(&b->busy);
+    free(b->table);
 }
 
 static void call(struct broken *b)
@@ -58,22 +103,27 @@ static void call(struct broken *b)
     b->calls++;
     if (b->fault == FAULT_GROWTH)
         leak(100);
+    if (b->fault == FAULT_ALLOC) {
+        void *volatile scratch = malloc(100);
+        free(scratch);
+    }
 }
 
 #define LIFE(type)                                                             \
     static pd_status type##_create(const struct pd_instance_ctx *ctx, const void *conf, \
                                    struct pd_##type **out, struct pd_err *err) \
     {                                                                          \
-        (void)ctx;                                                             \
-        (void)err;                                                             \
-        *out = calloc(1, sizeof **out);                                        \
-        if (*out == NULL)                                                      \
-            return PD_ENOMEM;                                                  \
-        start(&(*out)->b, conf);                                               \
-        return PD_OK;                                                          \
+        struct pd_##type *p = calloc(1, sizeof *p);                            \
+        pd_status st = p == NULL ? PD_ENOMEM : start(&p->b, ctx, conf, err);   \
+        if (st == PD_OK)                                                       \
+            *out = p;                                                          \
+        else if (p != NULL && p->b.fault != FAULT_NOMEM)                       \
+            free(p);                                                           \
+        return st;                                                             \
     }                                                                          \
     static void type##_destroy(struct pd_##type *p)                            \
     {                                                                          \
+        stop(&p->b);                                                           \
         free(p);                                                               \
     }
 LIFE(filter)

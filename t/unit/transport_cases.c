@@ -172,10 +172,12 @@ static void scatter(struct tr_env *e, struct pair *p, uint32_t n, uint32_t max_b
 void tr_case_segments(struct tr_env *e)
 {
     static const uint32_t counts[] = { 1, 2, 3, 63, 64, 65, 127, 1023, 1024, 1025, 5000 };
+    struct pd_transport_info info;
     struct pair p;
 
     pair_open(e, &p, 4 << 20, e->conf);
-    for (uint32_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+    e->ops->info(p.b.tp, &info);
+    for (uint32_t i = 0; i < sizeof(counts) / sizeof(counts[0]) && counts[i] <= info.max_segments; i++)
         scatter(e, &p, counts[i], 600, 31 + i);
     pair_close(e, &p);
 }

@@ -37,7 +37,7 @@ struct tr_env {
     bool (*run_loop)(struct pd_loop *loop, bool (*cond)(void *arg), void *arg, pd_time limit);
     /* Cuts or restores the way from b to a and back. */
     void (*cut)(struct tr_env *e, bool on);
-    void *priv;
+    void *priv, *world;         /* of who runs the cases */
     uint32_t passes;            /* windows that exist only to let a link in */
 };
 
@@ -70,7 +70,11 @@ struct tr_node {
     bool closed;
 };
 
+/* What a case wants to do from inside a callback; none unless set after the
+ * call that began it. */
 struct tr_window {
+    void (*then)(struct tr_window *w);  /* bytes have landed */
+    void *arg;
     struct pd_transport_window *window;
     struct tr_node *node;
     uint64_t total;             /* as last told */
@@ -80,6 +84,8 @@ struct tr_window {
 };
 
 struct tr_link {
+    void (*then)(struct tr_link *l);    /* posts may be tried again */
+    void *arg;
     struct pd_transport_peer *peer;
     struct tr_node *node;
     uint32_t ups, downs, writables;
@@ -90,6 +96,8 @@ struct tr_link {
 };
 
 struct tr_post {
+    void (*then)(struct tr_post *p);    /* it is done */
+    void *arg;
     struct pd_transfer *transfer;
     uint32_t dones, terminal;
     uint64_t bytes;

@@ -108,6 +108,8 @@ static void on_bytes(struct pd_transport_window *window, uint64_t total, void *a
     assert_int_equal(w->closed, 0);
     w->total = total;
     w->told++;
+    if (w->then != NULL)
+        w->then(w);
 }
 
 static void on_window_closed(struct pd_transport_window *window, void *arg)
@@ -218,6 +220,8 @@ static void on_writable(struct pd_transport_peer *peer, void *arg)
     (void)peer;
     assert_int_equal(l->downs, 0);
     l->writables++;
+    if (l->then != NULL)
+        l->then(l);
 }
 
 static void on_done(struct pd_transport_peer *peer, struct pd_transfer *transfer, uint32_t terminal,
@@ -231,6 +235,8 @@ static void on_done(struct pd_transport_peer *peer, struct pd_transfer *transfer
     p->dones++;
     p->terminal = terminal;
     p->bytes = bytes;
+    if (p->then != NULL)
+        p->then(p);
 }
 
 pd_status tr_connect_raw(struct tr_link *l, struct tr_node *from, const struct pd_node_id *node,
@@ -251,7 +257,7 @@ pd_status tr_connect_raw(struct tr_link *l, struct tr_node *from, const struct p
     desc.address_len = (uint32_t)len;
     desc.host = PD_STR("127.0.0.1");
     if (from->env->la != from->env->lb)
-        desc.host = PD_STR("10.0.0.1");
+        desc.host = from->loop == from->env->la ? PD_STR("10.0.0.2") : PD_STR("10.0.0.1");
     l->node = from;
     return from->env->ops->connect(from->tp, &desc, &events, l, &l->peer);
 }

@@ -199,7 +199,8 @@ struct pd_transport_ops {
     pd_status (*window_export)(struct pd_transport_window *window, void *buf, size_t cap, size_t *len);
     void (*window_close)(struct pd_transport_window *window);
 
-    /* The other side. */
+    /* The other side.  Two nodes may connect to each other at the same time,
+     * several times over, and a node to itself. */
     pd_status (*connect)(struct pd_transport *transport, const struct pd_transport_peer_desc *desc,
                          const struct pd_transport_peer_events *events, void *arg,
                          struct pd_transport_peer **out);
