@@ -7,7 +7,7 @@ use warnings;
 use Test::More;
 use JSON::PP;
 
-use PDPlane::Test qw(builddir srcdir folder slurp spew run_program);
+use PDPlane::Test qw(builddir srcdir folder slurp spew run_program test_module_dir);
 
 my $pdbench = builddir() . '/pdbench';
 my $page = slurp(srcdir() . '/doc/man/pdbench.1.in');
@@ -15,7 +15,7 @@ my $page = slurp(srcdir() . '/doc/man/pdbench.1.in');
 my ($rc, $out, $err) = run_program($pdbench, '--help');
 is $rc, 0, '--help';
 like $out, qr/^usage: pdbench .*^commands:\n.*^examples:\n/ms, 'teaches';
-for my $command (qw(engine load transport sched report)) {
+for my $command (qw(engine load transport codec sched report)) {
     ($rc, $out) = run_program($pdbench, $command, '--help');
     is $rc, 0, "$command --help";
     my ($part) = $page =~ /^\.Ss pdbench $command\n(.*?)^\.S[sh] /ms;
@@ -24,7 +24,7 @@ for my $command (qw(engine load transport sched report)) {
     is_deeply \@man, \@help, "pdbench(1) has the options of $command";
 }
 for my $bad ([], ['nothing'], ['engine', '-E', 'reset'], ['engine', '-E', 'x=1'], ['engine', '-E', 'cut=0.7', '-E', '503=0.4'],
-             ['engine', '-d', 'x'], ['report'], ['sched'], ['sched', '-c', 'x', '-p', 2], ['transport'], ['transport', '-b', '5000', '-s', '4k', 'shm'], ['transport', '-s', 'x', 'shm'], ['load'], ['load', '--rate', 'x', '-u', 'http://127.0.0.1:1'], ['engine', '--ttft', '5'],
+             ['engine', '-d', 'x'], ['report'], ['sched'], ['codec'], ['codec', '-d', 'f12', 'x'], ['codec', '-i', 'x', 'y'], ['codec', '-f', 7, 'x'], ['sched', '-c', 'x', '-p', 2], ['transport'], ['transport', '-b', '5000', '-s', '4k', 'shm'], ['transport', '-s', 'x', 'shm'], ['load'], ['load', '--rate', 'x', '-u', 'http://127.0.0.1:1'], ['engine', '--ttft', '5'],
              ['load', '-u', 'ftp://x'], ['engine', 'x'], ['load', '-u', 'http://127.0.0.1:99999'],
              ['load', '-u', 'http://127.0.0.1:1', '-A', 'x', '-r', 5]) {
     ($rc, $out, $err) = run_program($pdbench, @$bad);
@@ -115,6 +115,7 @@ like $out, qr/^kv_transfer_params: 1 prefills, 2 decodes$/m, 'counted';
 is $rc, 1, 'nobody there';
 like $out, qr/failed: connect +5/, 'said so';
 
+my @saved;
 my %options = (ucx => 'transports = "tcp,self";', ofi => 'provider = "tcp;ofi_rxm";');
 for my $module (qw(shm tcp ucx ofi)) {
     SKIP: {
@@ -122,12 +123,35 @@ for my $module (qw(shm tcp ucx ofi)) {
         skip "$module is not built", 4 unless -e $file;
         ($rc, $out, $err) = run_program($pdbench, 'transport', map({ ('-o', $_) } $options{$module} // ()), '-b', '4m', '-s', '4k,1m', '-n', 2, '--json', $file);
         is $rc, 0, "transport $module" or diag $err;
+        push @saved, spew("$module.json", $out);
         my $rows = decode_json($out)->{rows};
         is_deeply [map { "$_->{segment} " . ($_->{scattered} ? 1 : 0) } @$rows], ['4096 0', '4096 1', '1048576 0', '1048576 1'],
             'each size, in order and shuffled';
         is scalar(grep { $_->{module} > 0 && $_->{memcpy} > 0 && $_->{stream} > 0 } @$rows), 4, 'beside the floors';
         is scalar(grep { abs($_->{segments_per_second} * $_->{segment} / 1e9 / $_->{module} - 1) < 1e-6 } @$rows), 4, 'one time behind all';
     }
+}
+# A codec: what it gives back is what it was given, and shorter where it says so.
+SKIP: {
+    my $file = builddir() . '/modules/codec/planes/.libs/planes.so';
+    skip 'planes is not built', 8 unless -e $file;
+    ($rc, $out, $err) = run_program($pdbench, 'codec', '-b', '2m', '-f', '256k', '-n', 1, '--json', $file);
+    is $rc, 0, 'codec planes' or diag $err;
+    push @saved, spew('planes.json', $out);
+    my $rows = decode_json($out)->{rows};
+    is_deeply [map { "$_->{dtype} $_->{order}" } @$rows],
+        [map { ("$_ block_layer", "$_ layer_block") } qw(f32 f16 bf16 f8)], 'each type in both orders';
+    is scalar(grep { $_->{exact} && $_->{max_error} == 0 && $_->{encode} > 0 && $_->{decode} > 0 && $_->{memcpy} > 0 } @$rows), 8,
+        'nothing is lost';
+    is scalar(grep { abs($_->{plain_bytes} / $_->{encoded_bytes} / $_->{ratio} - 1) < 1e-6 } @$rows), 8, 'ratios of bytes';
+    cmp_ok $rows->[4]{ratio}, '>', 1.2, 'bf16 gets shorter';
+    my $zeros = spew('zeros', "\0" x 100_000);
+    ($rc, $out) = run_program($pdbench, 'codec', '-d', 'bf16', '-i', $zeros, '-n', 1, '--json', $file);
+    cmp_ok decode_json($out)->{rows}[0]{ratio}, '>', 50, 'a file of zeros nearly vanishes';
+    my $lossy = test_module_dir() . '/broken_codec.so';
+    ($rc, $out, $err) = run_program($pdbench, 'codec', '-b', '1m', '-n', 1, '-o', 'fault = "lossy";', $lossy);
+    is $rc, 1, 'a codec that does not keep its word';
+    like $err, qr/claims to lose nothing/, 'is told';
 }
 # Decisions of a configuration's scheduler: its index fills.
 my @found = grep { -e } map { builddir() . "/modules/$_.so" } map { m{([^/]+)$} ? "$_/.libs/$1" : () }
@@ -149,6 +173,27 @@ my $sched = sched_of(0, '-e', 20, '-n', 3000);
 is $sched->{no_endpoint}, 0, 'always an endpoint';
 is $sched->{with_prefill}, 1, 'both kinds are chosen';
 cmp_ok $sched->{blocks_matched}, '>', 0.3, 'sessions find what they sent before';
+push @saved, spew('sched.json', encode_json($sched));
+
+# All kinds of runs on one page: a part for each, with its figures and plots.
+($rc, $out, $err) = run_program($pdbench, 'report', $saved, @saved);
+is $rc, 0, 'a report of all kinds' or diag $err;
+is_deeply [$out =~ m{<h2>(\w+)</h2>}g], ['Load', (grep { /shm|tcp|ucx|ofi/ } @saved) ? 'Transports' : (),
+    (grep { /planes/ } @saved) ? 'Codecs' : (), 'Scheduler', 'Conditions'], 'the parts';
+unlike $out, qr/nan|inf\b/, 'numbers are numbers';
+for my $path (grep { /shm|tcp|ucx|ofi|planes/ } @saved) {
+    my $r = decode_json(slurp($path));
+    my ($table) = $out =~ m{<table><tr><th>\Q@{[ $path =~ m{([^/]+)$} ]}\E</th><th>(.*?)</table>}s;
+    is scalar(() = ($table // '') =~ /<tr>/g), scalar @{ $r->{rows} }, 'a line for each row';
+    my ($first) = ($table // '') =~ m{</th></tr>\n<tr><th>[^<]*</th><td>([^<]*)</td>};
+    my $want = $r->{rows}[0]{ $path =~ /planes/ ? 'ratio' : 'module' };
+    cmp_ok abs($first / $want - 1), '<', 1e-3, 'with its figures';
+}
+my ($p50) = $out =~ m{<tr><th>p50, us</th><td>([^<]*)</td></tr>};
+cmp_ok abs($p50 * 1e3 / $sched->{p50_ns} - 1), '<', 1e-3, 'figures of the scheduler';
+($rc, $out, $err) = run_program($pdbench, 'report', ($saved) x 9);
+is $rc, 1, 'too many runs of a kind';
+like $err, qr/at most 8 runs of load/, 'are told';
 ok 0 < $sched->{p50_ns} && $sched->{p50_ns} <= $sched->{p99_ns} && $sched->{p99_ns} <= $sched->{'p99.9_ns'}, 'times of decisions';
 is sched_of(25, '-n', 500, '-p', 0)->{with_prefill}, 0, 'no prefill node, none chosen';
 ($rc, $out, $err) = run_program($pdbench, 'sched', '-c', spew('wrong.conf', 'load = [ "nothing" ];'));

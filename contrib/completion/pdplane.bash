@@ -20,6 +20,8 @@ _pdplane_tools()
             COMPREPLY=($(compgen -W 'reload drain stop upgrade' -- "$cur")); return ;;
         pdconform:-k | pdconform:--kind)
             COMPREPLY=($(compgen -W "$("$tool" -l 2>/dev/null | sed 's/ .*//' | sort -u)" -- "$cur")); return ;;
+        pdbench:-d | pdbench:--dtypes)
+            if [[ $command == codec ]]; then COMPREPLY=($(compgen -W 'f32 f16 bf16 f8' -- "$cur")); return; fi ;;
         *:-c | *:--config | pdctl:-s | pdctl:--socket | pdplane:-p | *:-d | *:--dir)
             COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac

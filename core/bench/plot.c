@@ -7,7 +7,7 @@
 
 #include "base/str.h"
 
-enum { WIDTH = 640, HEIGHT = 300, LEFT = 64, RIGHT = 12, TOP = 28, BOTTOM = 44, TICKS = 5 };
+enum { WIDTH = 640, HEIGHT = 300, LEFT = 64, RIGHT = 12, TOP = 28, BOTTOM = 44, TICKS = 5, DOTS = 32 };
 
 static const char *const colors[PD_BENCH_PLOT_LINES] = {
     "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f",
@@ -77,6 +77,23 @@ static void put_text(struct pd_buf *out, double x, double y, const char *anchor,
     pd_buf_append_cstr(out, "</text>\n");
 }
 
+/* Three digits, and k, M or G. */
+static const char *short_number(double v, char *text, size_t size)
+{
+    static const struct {
+        double from;
+        const char *end;
+    } units[] = { { 1e9, "G" }, { 1e6, "M" }, { 1e4, "k" } };
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
+        if (fabs(v) >= units[i].from) {
+            double scaled = v / (units[i].from == 1e4 ? 1e3 : units[i].from);
+            snprintf(text, size, fabs(scaled) >= 100 ? "%.0f%s" : "%.3g%s", scaled, units[i].end);
+            return text;
+        }
+    snprintf(text, size, fabs(v) >= 1000 ? "%.0f" : "%.3g", v);
+    return text;
+}
+
 static void put_axes(const struct pd_bench_plot *p, const struct scale *s, struct pd_buf *out)
 {
     char text[32];
@@ -85,10 +102,9 @@ static void put_axes(const struct pd_bench_plot *p, const struct scale *s, struc
     for (int i = 0; i <= TICKS; i++) {
         double y = s->y1 * i / TICKS, x = s->x0 + (s->x1 - s->x0) * i / TICKS;
         double px = LEFT + (double)i / TICKS * (WIDTH - LEFT - RIGHT);
-        snprintf(text, sizeof text, "%.3g", y);
-        put_text(out, LEFT - 6, at_y(s, y) + 4, "end", text);
-        snprintf(text, sizeof text, "%.3g", s->is_log ? pow(10, x) : x);
-        put_text(out, px, HEIGHT - BOTTOM + 16, "middle", text);
+        put_text(out, LEFT - 6, at_y(s, y) + 4, "end", short_number(y, text, sizeof text));
+        put_text(out, i == TICKS ? WIDTH - RIGHT : px, HEIGHT - BOTTOM + 16, i == TICKS ? "end" : "middle",
+                 short_number(s->is_log ? pow(10, x) : x, text, sizeof text));
         pd_buf_appendf(out, "<path d=\"M%d %.1fH%d\" stroke=\"#eee\"/>\n", LEFT, at_y(s, y), WIDTH - RIGHT);
     }
     put_text(out, LEFT, 16, "start", p->title);
@@ -110,8 +126,60 @@ pd_status pd_bench_plot_svg(const struct pd_bench_plot *p, struct pd_buf *out)
             if (usable(p, l, i))
                 pd_buf_appendf(out, "%.1f,%.1f ", at_x(&s, l->x[i]), at_y(&s, l->y[i]));
         pd_buf_append_cstr(out, "\"/>\n");
+        for (size_t i = 0; i < l->n && l->n <= DOTS; i++)
+            if (usable(p, l, i))
+                pd_buf_appendf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"/>", at_x(&s, l->x[i]),
+                               at_y(&s, l->y[i]), colors[k]);
+    }
+    for (size_t k = 0; k < p->n_lines && k < PD_BENCH_PLOT_LINES; k++) {    /* above all lines */
+        const struct pd_bench_line *l = &p->lines[k];
         pd_buf_appendf(out, "<g fill=\"%s\">", colors[k]);
         put_text(out, WIDTH - RIGHT - 6, TOP + 16 + 15 * (double)k, "end", l->name);
+        pd_buf_append_cstr(out, "</g>\n");
+    }
+    return pd_buf_append_cstr(out, "</svg>\n");
+}
+
+pd_status pd_bench_bars_svg(const struct pd_bench_bars *b, struct pd_buf *out)
+{
+    struct scale s = { .y1 = 0 };
+    double group = (double)(WIDTH - LEFT - RIGHT) / (double)(b->n_groups > 0 ? b->n_groups : 1);
+    double bar = group * 0.8 / (double)b->n_series;
+    char text[32];
+    for (size_t i = 0; i < b->n_groups * b->n_series; i++)
+        if (isfinite(b->values[i]) && b->values[i] > s.y1)
+            s.y1 = b->values[i];
+    if (s.y1 <= 0)
+        return out->status;
+    s.y1 *= 1.1;                /* room for the numbers */
+    pd_buf_appendf(out, "<svg viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" role=\"img\">\n", WIDTH, HEIGHT, WIDTH, HEIGHT);
+    for (int i = 0; i <= TICKS; i++) {
+        double y = s.y1 * i / TICKS;
+        put_text(out, LEFT - 6, at_y(&s, y) + 4, "end", short_number(y, text, sizeof text));
+        pd_buf_appendf(out, "<path d=\"M%d %.1fH%d\" stroke=\"#eee\"/>\n", LEFT, at_y(&s, y), WIDTH - RIGHT);
+    }
+    put_text(out, LEFT, 16, "start", b->title);
+    put_text(out, 4, HEIGHT - 8, "start", b->y_label);
+    for (size_t i = 0; i < b->n_groups; i++) {
+        double left = LEFT + group * (double)i;
+        /* Names of neighbours stand on two lines. */
+        put_text(out, left + group / 2, HEIGHT - BOTTOM + 14 + (i % 2) * 12, "middle", b->groups[i]);
+        for (size_t k = 0; k < b->n_series; k++) {
+            double v = b->values[i * b->n_series + k], x = left + group * 0.1 + bar * (double)k;
+            if (!isfinite(v))
+                continue;
+            pd_buf_appendf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n", x, at_y(&s, v),
+                           bar * 0.9, at_y(&s, 0) - at_y(&s, v), colors[k % PD_BENCH_PLOT_LINES]);
+            if (bar < 24 && fabs(v) < 1)    /* a narrow bar has room for little */
+                snprintf(text, sizeof text, "%.1g", v);
+            else
+                short_number(v, text, sizeof text);
+            put_text(out, x + bar * 0.45, at_y(&s, v) - 3, "middle", text);
+        }
+    }
+    for (size_t k = 0; k < b->n_series; k++) {
+        pd_buf_appendf(out, "<g fill=\"%s\">", colors[k % PD_BENCH_PLOT_LINES]);
+        put_text(out, WIDTH - RIGHT - 70 * (double)(b->n_series - 1 - k), 16, "end", b->series[k]);
         pd_buf_append_cstr(out, "</g>\n");
     }
     return pd_buf_append_cstr(out, "</svg>\n");

@@ -24,6 +24,16 @@ struct pd_bench_plot {
 
 /* Appends one svg element.  Returns what the buffer returns. */
 pd_status pd_bench_plot_svg(const struct pd_bench_plot *plot, struct pd_buf *out);
+struct pd_bench_bars {
+    const char *title, *y_label;
+    const char *const *series, *const *groups;  /* borrowed names */
+    size_t n_series;            /* at most PD_BENCH_PLOT_LINES */
+    size_t n_groups;
+    const double *values;       /* n_series for each group; what is no number has no bar */
+};
+
+/* Bars in groups, from 0; the number stands above each. */
+pd_status pd_bench_bars_svg(const struct pd_bench_bars *bars, struct pd_buf *out);
 /* Appends text with what HTML would read replaced. */
 void pd_bench_html_text(struct pd_buf *out, struct pd_str text);
 

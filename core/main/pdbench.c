@@ -23,8 +23,9 @@ static void help(FILE *out)
           "  engine    be a server (or thousands) that computes nothing, with given delays and faults\n"
           "  load      send requests, and tell what their clients saw\n"
           "  transport move memory between two processes through a module, beside what the machine can do\n"
+          "  codec     encode and decode KV with a module, beside memcpy\n"
           "  sched     choose endpoints with the scheduler of a configuration\n"
-          "  report    saved runs of load as one HTML file with plots\n"
+          "  report    saved runs as one HTML file with tables and plots\n"
           "\n"
           "options:\n"
           "  -h, --help     print this; \"pdbench COMMAND --help\" tells more about one\n"
@@ -99,7 +100,7 @@ int main(int argc, char **argv)
         const char *name;
         int (*run)(int argc, char **argv);
     } commands[] = { { "engine", pdbench_engine }, { "load", pdbench_load }, { "transport", pdbench_transport },
-                    { "sched", pdbench_sched }, { "report", pdbench_report } };
+                    { "codec", pdbench_codec }, { "sched", pdbench_sched }, { "report", pdbench_report } };
     if (argc < 2)
         return pdbench_usage(NULL, "a command is missing", NULL);
     if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {

@@ -12,6 +12,7 @@ enum { PDBENCH_OK = 0, PDBENCH_FAILED = 1, PDBENCH_USAGE = 2 };
 int pdbench_engine(int argc, char **argv);
 int pdbench_load(int argc, char **argv);
 int pdbench_transport(int argc, char **argv);
+int pdbench_codec(int argc, char **argv);
 int pdbench_sched(int argc, char **argv);
 int pdbench_report(int argc, char **argv);
 

@@ -1,52 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pdbench report: saved runs as one HTML file that needs nothing else. */
-#include "main/pdbench.h"
+#include "main/pdbench_report.h"
 
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "base/buf.h"
-#include "base/json.h"
-#include "base/mem.h"
 #include "base/status.h"
 #include "base/str.h"
-#include "bench/plot.h"
+#include "main/pdbench.h"
 #include "os/file.h"
 
 #define FILE_MAX (64u << 20)
-#define POINTS_MAX 8192u
+enum { RUNS_MAX = 32 };
 
-struct points {
-    double x[POINTS_MAX], y[POINTS_MAX];
-    size_t n;
-};
-
-struct run {
-    const char *path;
-    const char *name;               /* of the file, without folders */
-    struct pd_buf text;
-    struct pd_json_value root;
-};
-
-/* What is shown of a load, in this order. */
+/* Kinds of runs, in the order of the page. */
 static const struct {
-    const char *path, *title;
-    double scale;
-} figures[] = {
-    { "requests", "requests", 1 }, { "ok", "answered", 1 }, { "failed", "failed", 1 },
-    { "requests_per_second", "requests/s", 1 }, { "tokens_per_second", "tokens/s", 1 },
-    { "ttft.p50", "first token p50, ms", 1e3 }, { "ttft.p90", "first token p90, ms", 1e3 },
-    { "ttft.p99", "first token p99, ms", 1e3 }, { "itl.p50", "between tokens p50, ms", 1e3 },
-    { "itl.p99", "between tokens p99, ms", 1e3 }, { "e2e.p50", "whole answer p50, ms", 1e3 },
-    { "e2e.p99", "whole answer p99, ms", 1e3 }, { "late", "started late", 1 },
-    { "client_utilisation", "of a processor taken by the load", 1 },
+    const char *name, *title;
+    bool (*put)(struct pd_buf *out, const struct pdbench_run *runs, size_t n);
+} kinds[] = {
+    { "load", "Load", pdbench_report_load },
+    { "transport", "Transports", pdbench_report_transport },
+    { "codec", "Codecs", pdbench_report_codec },
+    { "sched", "Scheduler", pdbench_report_sched },
 };
-#define FIGURES (sizeof figures / sizeof figures[0])
+#define KINDS (sizeof kinds / sizeof kinds[0])
 
-/* Members along a path with dots; a value of type NONE when there is none. */
-static struct pd_json_value member(const struct pd_json_value *v, const char *path)
+struct pd_json_value pdbench_member(const struct pd_json_value *v, const char *path)
 {
     struct pd_str rest = pd_str_from(path), key;
     struct pd_json_value at = *v, next;
@@ -59,97 +40,22 @@ static struct pd_json_value member(const struct pd_json_value *v, const char *pa
     return at;
 }
 
-static double number(const struct pd_json_value *v, const char *path)
+double pdbench_member_number(const struct pd_json_value *v, const char *path)
 {
-    struct pd_json_value m = member(v, path);
+    struct pd_json_value m = pdbench_member(v, path);
     double d;
     return pd_json_get_double(&m, &d) == PD_OK ? d : NAN;
 }
 
-/* ---- plots */
-
-/* The share of values up to x, from a histogram's buckets. */
-static void cumulative(const struct run *r, const char *path, struct points *p)
+void pdbench_report_cell(struct pd_buf *out, double v)
 {
-    struct pd_json_value list = member(&r->root, path), pair, v;
-    struct pd_json_iter it, in;
-    double sum = 0;
-    p->n = 0;
-    if (list.type != PD_JSON_ARRAY || pd_json_iter_init(&it, &list) != PD_OK)
-        return;
-    while (p->n < POINTS_MAX && pd_json_iter_next(&it, NULL, &pair)) {
-        double end, count;
-        if (pair.type != PD_JSON_ARRAY || pd_json_iter_init(&in, &pair) != PD_OK || !pd_json_iter_next(&in, NULL, &v) ||
-            pd_json_get_double(&v, &end) != PD_OK || !pd_json_iter_next(&in, NULL, &v) ||
-            pd_json_get_double(&v, &count) != PD_OK)
-            continue;
-        sum += count;
-        p->x[p->n] = end * 1e3;
-        p->y[p->n++] = sum;
-    }
-    for (size_t i = 0; i < p->n; i++)
-        p->y[i] /= sum;
-}
-
-/* A list of the timeline, by its slices; what is null is left out. */
-static void timeline(const struct run *r, const char *path, double scale, bool is_rate, struct points *p)
-{
-    struct pd_json_value list = member(&r->root, path), v;
-    double slice = number(&r->root, "timeline.slice_seconds");
-    struct pd_json_iter it;
-    size_t i = 0;
-    p->n = 0;
-    if (list.type != PD_JSON_ARRAY || !(slice > 0) || pd_json_iter_init(&it, &list) != PD_OK)
-        return;
-    for (; p->n < POINTS_MAX && pd_json_iter_next(&it, NULL, &v); i++) {
-        double d;
-        if (pd_json_get_double(&v, &d) != PD_OK)
-            continue;
-        p->x[p->n] = (double)i * slice;
-        p->y[p->n++] = is_rate ? d / slice : d * scale;
-    }
-}
-
-static void put_plots(struct pd_buf *out, const struct run *runs, size_t n, struct points *points)
-{
-    static const struct {
-        const char *title, *path, *x, *y;
-        int kind;                   /* 0 cumulative, 1 rate, 2 milliseconds */
-    } plots[] = {
-        { "first token: share of requests up to a time", "ttft.buckets", "ms", "share", 0 },
-        { "between tokens", "itl.buckets", "ms", "share", 0 },
-        { "whole answer", "e2e.buckets", "ms", "share", 0 },
-        { "answers per second", "timeline.ok", "s", "1/s", 1 },
-        { "failures per second", "timeline.failed", "s", "1/s", 1 },
-        { "first token, mean of a slice", "timeline.ttft", "s", "ms", 2 },
-    };
-    for (size_t k = 0; k < sizeof plots / sizeof plots[0]; k++) {
-        struct pd_bench_line lines[PD_BENCH_PLOT_LINES];
-        struct pd_bench_plot plot = { .title = plots[k].title, .x_label = plots[k].x, .y_label = plots[k].y,
-                                      .is_x_log = plots[k].kind == 0, .y_max = plots[k].kind == 0 ? 1 : 0,
-                                      .lines = lines, .n_lines = n };
-        for (size_t i = 0; i < n; i++) {
-            if (plots[k].kind == 0)
-                cumulative(&runs[i], plots[k].path, &points[i]);
-            else
-                timeline(&runs[i], plots[k].path, 1e3, plots[k].kind == 1, &points[i]);
-            lines[i] = (struct pd_bench_line){ points[i].x, points[i].y, points[i].n, runs[i].name };
-        }
-        (void)pd_bench_plot_svg(&plot, out);
-    }
-}
-
-/* ---- tables */
-
-static void put_cell(struct pd_buf *out, double v)
-{
-    if (isnan(v))
+    if (!isfinite(v))
         pd_buf_append_cstr(out, "<td>-</td>");
     else
-        pd_buf_appendf(out, "<td>%.6g</td>", v);
+        pd_buf_appendf(out, fabs(v) >= 1000 || v == floor(v) ? "<td>%.0f</td>" : "<td>%.4g</td>", v);
 }
 
-static void put_names(struct pd_buf *out, const struct run *runs, size_t n, bool has_ratio)
+void pdbench_report_names(struct pd_buf *out, const struct pdbench_run *runs, size_t n, const char *more)
 {
     pd_buf_append_cstr(out, "<table><tr><th></th>");
     for (size_t i = 0; i < n; i++) {
@@ -157,59 +63,79 @@ static void put_names(struct pd_buf *out, const struct run *runs, size_t n, bool
         pd_bench_html_text(out, pd_str_from(runs[i].name));
         pd_buf_append_cstr(out, "</th>");
     }
-    pd_buf_append_cstr(out, has_ratio ? "<th>second / first</th></tr>\n" : "</tr>\n");
+    if (more != NULL)
+        pd_buf_appendf(out, "<th>%s</th>", more);
+    pd_buf_append_cstr(out, "</tr>\n");
 }
 
-static void put_figures(struct pd_buf *out, const struct run *runs, size_t n)
+/* Text as a JSON value stands for it. */
+static struct pd_str plain(const struct pd_json_value *v)
 {
-    put_names(out, runs, n, n == 2);
-    for (size_t k = 0; k < FIGURES; k++) {
-        double v[PD_BENCH_PLOT_LINES];
-        pd_buf_appendf(out, "<tr><th>%s</th>", figures[k].title);
-        for (size_t i = 0; i < n; i++) {
-            v[i] = number(&runs[i].root, figures[k].path) * figures[k].scale;
-            put_cell(out, v[i]);
+    return v->type == PD_JSON_STRING ? pd_str_sub(v->text, 1, v->text.n - 2) : v->text;
+}
+
+/* A line for each condition that any run has, a column for each run. */
+static void put_conditions(struct pd_buf *out, const struct pdbench_run *runs, size_t n)
+{
+    pd_buf_append_cstr(out, "<h2>Conditions</h2>\n");
+    pdbench_report_names(out, runs, n, NULL);
+    for (size_t i = 0; i < n; i++) {
+        struct pd_json_value all = pdbench_member(&runs[i].root, "conditions"), key, v;
+        struct pd_json_iter it;
+        if (all.type != PD_JSON_OBJECT || pd_json_iter_init(&it, &all) != PD_OK)
+            continue;
+        while (pd_json_iter_next(&it, &key, &v)) {
+            char path[96];
+            bool is_known = false;
+            if (snprintf(path, sizeof path, "conditions.%.*s", PD_STR_ARG(plain(&key))) >= (int)sizeof path)
+                continue;
+            for (size_t j = 0; j < i; j++)
+                is_known |= pdbench_member(&runs[j].root, path).type != PD_JSON_NONE;
+            if (is_known)
+                continue;
+            pd_buf_append_cstr(out, "<tr><th>");
+            pd_bench_html_text(out, plain(&key));
+            pd_buf_append_cstr(out, "</th>");
+            for (size_t j = 0; j < n; j++) {
+                struct pd_json_value c = pdbench_member(&runs[j].root, path);
+                pd_buf_append_cstr(out, "<td>");
+                pd_bench_html_text(out, c.type != PD_JSON_NONE ? plain(&c) : PD_STR("-"));
+                pd_buf_append_cstr(out, "</td>");
+            }
+            pd_buf_append_cstr(out, "</tr>\n");
         }
-        if (n == 2)
-            put_cell(out, v[0] != 0 ? v[1] / v[0] : NAN);
-        pd_buf_append_cstr(out, "</tr>\n");
     }
     pd_buf_append_cstr(out, "</table>\n");
 }
 
-static void put_conditions(struct pd_buf *out, const struct run *runs, size_t n)
+/* Runs of one kind, as they were given; how many. */
+static size_t runs_of(const struct pdbench_run *runs, size_t n, const char *kind, struct pdbench_run *out)
 {
-    pd_buf_append_cstr(out, "<h2>Conditions</h2>\n");
-    for (size_t i = 0; i < n; i++) {
-        struct pd_json_value c = member(&runs[i].root, "conditions"), key, v;
-        struct pd_json_iter it;
-        put_names(out, &runs[i], 1, false);
-        if (c.type == PD_JSON_OBJECT && pd_json_iter_init(&it, &c) == PD_OK)
-            while (pd_json_iter_next(&it, &key, &v)) {
-                pd_buf_append_cstr(out, "<tr><th>");
-                pd_bench_html_text(out, pd_str_sub(key.text, 1, key.text.n - 2));
-                pd_buf_append_cstr(out, "</th><td>");
-                pd_bench_html_text(out, v.text);
-                pd_buf_append_cstr(out, "</td></tr>\n");
-            }
-        pd_buf_append_cstr(out, "</table>\n");
-    }
+    size_t k = 0;
+    for (size_t i = 0; i < n; i++)
+        if (pd_str_is(runs[i].kind, kind))
+            out[k++] = runs[i];
+    return k;
 }
 
-static bool put_page(struct pd_buf *out, const struct run *runs, size_t n)
+static bool put_page(struct pd_buf *out, const struct pdbench_run *runs, size_t n)
 {
-    struct points *points = pd_calloc(PD_BENCH_PLOT_LINES, sizeof *points);
-    if (points == NULL)
-        return false;
+    static struct pdbench_run some[RUNS_MAX];
     pd_buf_append_cstr(out, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>pdbench report</title>\n"
                             "<style>body{font:14px sans-serif;margin:2em;max-width:1320px}svg{margin:6px;font:11px sans-serif}"
+                            "svg text{paint-order:stroke;stroke:#fff;stroke-width:3px}"
                             "table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ccc;padding:3px 8px;"
                             "text-align:right}th:first-child{text-align:left;font-weight:normal}</style></head><body>\n"
                             "<h1>pdbench report</h1>\n");
-    put_figures(out, runs, n);
-    put_plots(out, runs, n, points);
+    for (size_t k = 0; k < KINDS; k++) {
+        size_t count = runs_of(runs, n, kinds[k].name, some);
+        if (count == 0)
+            continue;
+        pd_buf_appendf(out, "<h2>%s</h2>\n", kinds[k].title);
+        if (!kinds[k].put(out, some, count))
+            return false;
+    }
     put_conditions(out, runs, n);
-    pd_free(points);
     return pd_buf_append_cstr(out, "</body></html>\n") == PD_OK;
 }
 
@@ -219,8 +145,8 @@ static void help(void)
 {
     fputs("usage: pdbench report [OPTION...] RUN...\n"
           "\n"
-          "Writes saved runs (the output of pdbench load --json) as one HTML file with tables and plots, which\n"
-          "needs nothing else to be shown.  Of two runs it shows the ratios, too.\n"
+          "Writes saved runs (the output of load, transport, codec and sched with --json) as one HTML file with\n"
+          "tables and plots, which needs nothing else to be shown.  Of two loads it shows the ratios, too.\n"
           "\n"
           "options:\n"
           "  -o, --output FILE   [standard output]\n"
@@ -230,11 +156,13 @@ static void help(void)
           "\n"
           "examples:\n"
           "  pdbench load -u http://127.0.0.1:8000 -s --json >before.json\n"
-          "  pdbench report -o report.html before.json after.json\n",
+          "  pdbench report -o report.html before.json after.json\n"
+          "  pdbench transport --json shm >shm.json; pdbench codec --json planes >planes.json\n"
+          "  pdbench report -o report.html shm.json planes.json\n",
           stdout);
 }
 
-static bool run_read(struct run *r, const char *path)
+static bool run_read(struct pdbench_run *r, const char *path)
 {
     static const char *const paths[] = { "kind", "" };
     struct pd_json_value v[2];
@@ -253,11 +181,25 @@ static bool run_read(struct run *r, const char *path)
         return false;
     }
     r->root = v[1];
-    if (!pd_json_is_str(&v[0], "load")) {
-        fprintf(stderr, "pdbench report: %s is no run of pdbench load --json\n", path);
-        return false;
-    }
-    return true;
+    for (size_t k = 0; k < KINDS; k++)
+        if (pd_json_is_str(&v[0], kinds[k].name)) {
+            r->kind = pd_str_from(kinds[k].name);
+            return true;
+        }
+    fprintf(stderr, "pdbench report: %s is no run that pdbench saved with --json\n", path);
+    return false;
+}
+
+/* Of each kind a plot has room for so many. */
+static bool are_too_many(const struct pdbench_run *runs, size_t n)
+{
+    static struct pdbench_run some[RUNS_MAX];
+    for (size_t k = 0; k < KINDS; k++)
+        if (runs_of(runs, n, kinds[k].name, some) > PD_BENCH_PLOT_LINES) {
+            fprintf(stderr, "pdbench report: at most %u runs of %s are shown\n", PD_BENCH_PLOT_LINES, kinds[k].name);
+            return true;
+        }
+    return false;
 }
 
 int pdbench_report(int argc, char **argv)
@@ -265,7 +207,7 @@ int pdbench_report(int argc, char **argv)
     static const struct option options[] = {
         { "output", required_argument, NULL, 'o' }, { "help", no_argument, NULL, 'h' }, { NULL, 0, NULL, 0 },
     };
-    static struct run runs[PD_BENCH_PLOT_LINES];
+    static struct pdbench_run runs[RUNS_MAX];
     const char *path = NULL;
     struct pd_buf out;
     int c;
@@ -281,13 +223,13 @@ int pdbench_report(int argc, char **argv)
         path = optarg;
     }
     size_t n = (size_t)(argc - optind);
-    if (n == 0 || n > PD_BENCH_PLOT_LINES)
-        return pdbench_usage("report", n == 0 ? "a saved run is missing" : "at most 8 runs are shown", NULL);
+    if (n == 0 || n > RUNS_MAX)
+        return pdbench_usage("report", n == 0 ? "a saved run is missing" : "at most 32 runs are shown", NULL);
     bool is_good = true;
     for (size_t i = 0; i < n && is_good; i++)
         is_good = run_read(&runs[i], argv[optind + (int)i]);
     pd_buf_init(&out, FILE_MAX);
-    is_good = is_good && put_page(&out, runs, n);
+    is_good = is_good && !are_too_many(runs, n) && put_page(&out, runs, n);
     FILE *f = !is_good || path == NULL ? stdout : fopen(path, "w");
     if (f == NULL) {
         fprintf(stderr, "pdbench report: cannot write %s\n", path);

@@ -7,9 +7,7 @@
 #include <pdplane/loop.h>
 #include <pdplane/transport.h>
 
-#include "conf/conf.h"
-#include "mod/host.h"
-#include "mod/mod.h"
+#include "main/pdbench_module.h"
 
 #define PDBENCH_POST_MAX 1024u      /* segments of a post that every transport takes */
 
@@ -41,18 +39,11 @@ struct pdbench_msg {
 };
 
 struct pdbench_side {
-    const char *file;               /* module, a name or a path */
-    const char *folder;             /* where modules are looked for, or NULL */
-    const char *options;            /* of the module, as in pd.conf, or NULL */
+    struct pdbench_module module;
     uint64_t bytes;                 /* of memory */
     int in, out;                    /* pipes */
     /* What open makes. */
-    struct pd_loop *loop;
-    struct pd_mods *mods;
-    struct pd_conf *conf;
-    struct pd_log *log;
-    struct pd_metrics *metrics;
-    struct pd_host host;
+    struct pd_loop *loop;           /* the module's */
     struct pd_host_memory memory;
     const struct pd_transport_ops *ops;
     struct pd_transport *tp;

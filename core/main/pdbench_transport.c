@@ -2,7 +2,7 @@
 /* pdbench transport: moves memory between two processes through a transport
  * module, in turns with what the machine itself does: memcpy, reading the other
  * process's memory, and a plain stream between the two. */
-#include "main/pdbench_side.h"
+#include "main/pdbench_source.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -10,8 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/buf.h"
-#include "base/json.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/units.h"
@@ -20,59 +18,29 @@
 #include "os/proc.h"
 #include "os/process.h"
 
-enum { MAX_SIZES = 16, MAX_ROUNDS = 1000, MAX_POSTS = 16 };
-enum { WAY_MODULE, WAY_MEMCPY, WAY_READV, WAY_STREAM, WAYS };
-static const char *const way_names[WAYS] = { "module", "memcpy", "process_vm_readv", "stream" };
+enum { MAX_ROUNDS = 1000, MAX_POSTS = 16 };
 
-struct result {
-    uint64_t segment;
-    bool is_scattered;
-    double seconds[WAYS];           /* median; 0: not possible */
-    double cpu_here, cpu_there;     /* of the module, seconds a round */
-    double cpu_copy;                /* of memcpy */
-};
-
-struct source {
-    struct pdbench_side side;
-    struct pdbench_msg got;         /* the last message */
-    bool has_got, is_lost;
-    struct pdbench_msg ready;
-    uint64_t sizes[MAX_SIZES];
-    uint32_t n_sizes;
-    uint64_t rounds;
-    bool is_json;
-    bool is_up, is_down;
-    pd_status up_status;
-    uint32_t in_flight;
-    bool has_failed, may_post;
-    struct pd_transport_peer *peer;
-    struct pd_stream *stream;
-    bool is_writable, is_connected, is_stream_closed;
-    uint8_t *copy;                  /* where floors copy to */
-};
-
-static bool fail(const struct source *s, const char *what)
+bool pdbench_source_fail(const struct pdbench_source *s, const char *what)
 {
-    fprintf(stderr, "pdbench transport: %s: %s\n", s->side.file, what);
+    fprintf(stderr, "pdbench transport: %s: %s\n", s->side.module.file, what);
     return false;
 }
 
-/* Runs the loop until a flag is set, 30 s at most. */
-static bool wait_for(struct source *s, const bool *flag)
+bool pdbench_source_wait(struct pdbench_source *s, const bool *flag)
 {
     pd_time end = pd_loop_clock(s->side.loop) + 30 * PD_SEC;
     while (!*flag && !s->is_lost) {
         if (pd_loop_clock(s->side.loop) >= end)
-            return fail(s, "nothing happens any more");
+            return pdbench_source_fail(s, "nothing happens any more");
         if (pd_loop_uv_turn(s->side.loop, PD_SEC) != PD_OK)
-            return fail(s, "the loop fails");
+            return pdbench_source_fail(s, "the loop fails");
     }
-    return !s->is_lost || fail(s, "the owner is gone");
+    return !s->is_lost || pdbench_source_fail(s, "the owner is gone");
 }
 
 static void on_msg(const struct pdbench_msg *msg, void *arg)
 {
-    struct source *s = arg;
+    struct pdbench_source *s = arg;
     if (msg == NULL) {
         s->is_lost = true;
         return;
@@ -81,19 +49,19 @@ static void on_msg(const struct pdbench_msg *msg, void *arg)
     s->has_got = true;
 }
 
-static bool ask(struct source *s, const struct pdbench_msg *msg, uint32_t type)
+static bool ask(struct pdbench_source *s, const struct pdbench_msg *msg, uint32_t type)
 {
     s->has_got = false;
     if (msg != NULL && !pdbench_side_send(&s->side, msg))
-        return fail(s, "the owner is gone");
-    return wait_for(s, &s->has_got) && (s->got.type == type || fail(s, "the owner said something else"));
+        return pdbench_source_fail(s, "the owner is gone");
+    return pdbench_source_wait(s, &s->has_got) && (s->got.type == type || pdbench_source_fail(s, "the owner said something else"));
 }
 
 /* ---- the module */
 
 static void on_up(struct pd_transport_peer *peer, pd_status status, void *arg)
 {
-    struct source *s = arg;
+    struct pdbench_source *s = arg;
     (void)peer;
     s->is_up = true;
     s->up_status = status;
@@ -101,7 +69,7 @@ static void on_up(struct pd_transport_peer *peer, pd_status status, void *arg)
 
 static void on_down(struct pd_transport_peer *peer, pd_status status, void *arg)
 {
-    struct source *s = arg;
+    struct pdbench_source *s = arg;
     (void)peer;
     (void)status;
     s->is_up = s->is_down = s->may_post = true;
@@ -111,13 +79,13 @@ static void on_down(struct pd_transport_peer *peer, pd_status status, void *arg)
 static void on_writable(struct pd_transport_peer *peer, void *arg)
 {
     (void)peer;
-    ((struct source *)arg)->may_post = true;
+    ((struct pdbench_source *)arg)->may_post = true;
 }
 
 static void on_done(struct pd_transport_peer *peer, struct pd_transfer *transfer, uint32_t terminal, uint64_t bytes,
                     void *post_arg)
 {
-    struct source *s = post_arg;
+    struct pdbench_source *s = post_arg;
     (void)peer;
     (void)transfer;
     (void)bytes;
@@ -127,7 +95,7 @@ static void on_done(struct pd_transport_peer *peer, struct pd_transfer *transfer
 }
 
 /* The window is a grant, so there is one before the connection. */
-static bool connect_peer(struct source *s, const struct pdbench_msg *window)
+static bool connect_peer(struct pdbench_source *s, const struct pdbench_msg *window)
 {
     static const struct pd_transport_peer_events events = {
         .size = sizeof events, .on_up = on_up, .on_down = on_down, .on_writable = on_writable, .on_done = on_done,
@@ -139,13 +107,13 @@ static bool connect_peer(struct source *s, const struct pdbench_msg *window)
     };
     if (s->peer != NULL)
         return true;
-    if (s->side.ops->connect(s->side.tp, &desc, &events, s, &s->peer) != PD_OK || !wait_for(s, &s->is_up))
-        return fail(s, "cannot connect");
-    return s->up_status == PD_OK && !s->is_down ? true : fail(s, "the owner does not let it in");
+    if (s->side.ops->connect(s->side.tp, &desc, &events, s, &s->peer) != PD_OK || !pdbench_source_wait(s, &s->is_up))
+        return pdbench_source_fail(s, "cannot connect");
+    return s->up_status == PD_OK && !s->is_down ? true : pdbench_source_fail(s, "the owner does not let it in");
 }
 
 /* Everything once; segments is the local order. */
-static bool move(struct source *s, struct pd_transport_target *target, const struct pd_segment *segments, uint32_t n,
+static bool move(struct pdbench_source *s, struct pd_transport_target *target, const struct pd_segment *segments, uint32_t n,
                  uint32_t access)
 {
     uint64_t segment = segments[0].bytes;
@@ -165,80 +133,12 @@ static bool move(struct source *s, struct pd_transport_target *target, const str
                 continue;
             }
             if (st != PD_EAGAIN)
-                return fail(s, "a post is refused");
+                return pdbench_source_fail(s, "a post is refused");
         }
-        if (!wait_for(s, &s->may_post) || s->is_down || s->has_failed)
-            return fail(s, "a transfer failed");
+        if (!pdbench_source_wait(s, &s->may_post) || s->is_down || s->has_failed)
+            return pdbench_source_fail(s, "a transfer failed");
     }
     return true;
-}
-
-/* ---- floors */
-
-static void copy_run(struct source *s, const struct pd_segment *from, const struct pd_segment *to, uint32_t n)
-{
-    const uint8_t *base = s->side.memory.base;
-    for (uint32_t i = 0; i < n; i++)
-        memcpy(s->copy + to[i].offset, base + from[i].offset, from[i].bytes);
-}
-
-static bool readv_run(struct source *s, const struct pd_segment *from, const struct pd_segment *to, uint32_t n)
-{
-    uint64_t *remote = pd_calloc(n, sizeof *remote);
-    void **local = pd_calloc(n, sizeof *local);
-    bool is_good = remote != NULL && local != NULL;
-    for (uint32_t i = 0; is_good && i < n; i++) {
-        remote[i] = s->ready.base + from[i].offset;
-        local[i] = s->copy + to[i].offset;
-    }
-    is_good = is_good && pd_process_read((pid_t)s->ready.pid, remote, local, n, from[0].bytes) == PD_OK;
-    pd_free(remote);
-    pd_free(local);
-    return is_good;
-}
-
-static void on_connected(struct pd_stream *stream, pd_status status, void *arg)
-{
-    struct source *s = arg;
-    (void)stream;
-    s->is_connected = s->is_writable = true;
-    s->is_lost = s->is_lost || status != PD_OK;
-}
-
-static void on_stream_writable(struct pd_stream *stream, void *arg)
-{
-    (void)stream;
-    ((struct source *)arg)->is_writable = true;
-}
-
-static void on_stream_closed(struct pd_stream *stream, void *arg)
-{
-    (void)stream;
-    ((struct source *)arg)->is_stream_closed = true;
-}
-
-static bool stream_run(struct source *s)
-{
-    static const struct pd_stream_events events = { .name = "plain stream", .on_connected = on_connected,
-                                                    .on_writable = on_stream_writable, .on_closed = on_stream_closed };
-    struct pd_addr addr;
-    if (s->stream == NULL) {
-        if (pd_addr_parse(s->side.loop, PD_STR("127.0.0.1:1"), &addr) != PD_OK)
-            return false;
-        addr.port = s->ready.port;
-        if (pd_stream_connect(s->side.loop, &addr, &events, s, &s->stream) != PD_OK || !wait_for(s, &s->is_connected))
-            return false;
-    }
-    s->has_got = false;
-    for (uint64_t at = 0; at < s->side.bytes;) {
-        size_t sent = 0;
-        s->is_writable = false;
-        pd_status st = pd_stream_write(s->stream, (uint8_t *)s->side.memory.base + at, s->side.bytes - at, &sent);
-        at += st == PD_OK ? sent : 0;
-        if ((st != PD_OK && st != PD_EAGAIN) || (at < s->side.bytes && !wait_for(s, &s->is_writable)))
-            return false;
-    }
-    return wait_for(s, &s->has_got) && s->got.type == PDBENCH_MSG_STREAMED;
 }
 
 /* ---- measuring */
@@ -256,16 +156,16 @@ static double median(double *v, uint64_t n)
 }
 
 /* Processor time that the owner has taken so far; 0 when it is gone. */
-static pd_time owner_cpu(struct source *s)
+static pd_time owner_cpu(struct pdbench_source *s)
 {
     struct pdbench_msg m = { .type = PDBENCH_MSG_CPU };
     return ask(s, &m, PDBENCH_MSG_CPU) ? s->got.cpu : 0;
 }
 
-static bool case_run(struct source *s, struct result *r)
+static bool case_run(struct pdbench_source *s, struct pdbench_result *r)
 {
-    bool is_possible[WAYS] = { true, true, true, true };
-    static double t[WAYS][MAX_ROUNDS];
+    bool is_possible[PDBENCH_WAYS] = { true, true, true, true };
+    static double t[PDBENCH_WAYS][MAX_ROUNDS];
     uint32_t access = (s->side.info.flags & PD_TRANSPORT_WRITE) != 0 ? PD_TRANSPORT_WRITE : PD_TRANSPORT_READ, n;
     struct pdbench_msg m = { .type = PDBENCH_MSG_CASE, .access = access, .segment = r->segment, .node = s->side.node,
                              .seed = r->is_scattered ? 2 : 0 };
@@ -275,25 +175,25 @@ static bool case_run(struct source *s, struct result *r)
     bool is_good = from != NULL && to != NULL && ask(s, &m, PDBENCH_MSG_WINDOW) && connect_peer(s, &s->got);
     pd_time cpu = 0, cpu_there = 0, cpu_copy = 0;
     if (is_good && s->side.ops->target_open(s->peer, s->got.blob, s->got.blob_len, &target) != PD_OK)
-        is_good = fail(s, "the window cannot be used");
+        is_good = pdbench_source_fail(s, "the window cannot be used");
     is_good = is_good && move(s, target, from, n, access);      /* touches everything once */
     for (uint64_t i = 0; i < s->rounds && is_good; i++) {
-        for (uint32_t k = 0; k < WAYS && is_good; k++) {
-            uint32_t way = i % 2 == 0 ? k : WAYS - 1 - k;
-            pd_time there = way == WAY_MODULE ? owner_cpu(s) : 0;
+        for (uint32_t k = 0; k < PDBENCH_WAYS && is_good; k++) {
+            uint32_t way = i % 2 == 0 ? k : PDBENCH_WAYS - 1 - k;
+            pd_time there = way == PDBENCH_MODULE ? owner_cpu(s) : 0;
             pd_time here = pd_proc_cpu_time(), start = pd_loop_clock(s->side.loop);
             bool is_done = true;
-            if (way == WAY_MODULE)
+            if (way == PDBENCH_MODULE)
                 is_good = move(s, target, from, n, access);
-            else if (way == WAY_MEMCPY)
-                copy_run(s, from, to, n);
+            else if (way == PDBENCH_MEMCPY)
+                pdbench_floor_copy(s, from, to, n);
             else
-                is_done = way == WAY_READV ? readv_run(s, from, to, n) : stream_run(s);
+                is_done = way == PDBENCH_READV ? pdbench_floor_readv(s, from, to, n) : pdbench_floor_stream(s);
             t[way][i] = (double)(pd_loop_clock(s->side.loop) - start) / 1e9;
             is_possible[way] = is_possible[way] && is_done;
-            if (way == WAY_MEMCPY)
+            if (way == PDBENCH_MEMCPY)
                 cpu_copy += pd_proc_cpu_time() - here;
-            if (way == WAY_MODULE) {
+            if (way == PDBENCH_MODULE) {
                 cpu += pd_proc_cpu_time() - here;
                 cpu_there += owner_cpu(s) - there;
             }
@@ -304,80 +204,14 @@ static bool case_run(struct source *s, struct result *r)
     struct pdbench_msg close_it = { .type = PDBENCH_MSG_CLOSE };
     is_good = is_good && ask(s, &close_it, PDBENCH_MSG_CLOSED);
     if (is_good && access == PD_TRANSPORT_WRITE && s->got.bytes != s->side.bytes)
-        is_good = fail(s, "not every byte landed");
-    for (uint32_t way = 0; way < WAYS; way++)
+        is_good = pdbench_source_fail(s, "not every byte landed");
+    for (uint32_t way = 0; way < PDBENCH_WAYS; way++)
         r->seconds[way] = is_good && is_possible[way] ? median(t[way], s->rounds) : 0;
     r->cpu_here = (double)cpu / 1e9 / (double)s->rounds;
     r->cpu_copy = (double)cpu_copy / 1e9 / (double)s->rounds;
     r->cpu_there = (double)cpu_there / 1e9 / (double)s->rounds;
     pd_free(from);
     pd_free(to);
-    return is_good;
-}
-
-/* ---- output */
-
-static double gb_per_s(const struct source *s, double seconds)
-{
-    return seconds > 0 ? (double)s->side.bytes / 1e9 / seconds : 0;
-}
-
-static void put_table(struct source *s, const struct result *r, uint32_t n)
-{
-    char text[PD_UNITS_TEXT];
-    printf("%s of memory, median of %llu rounds, in turns; GB/s\n", pd_units_format_bytes(s->side.bytes, text),
-           (unsigned long long)s->rounds);
-    printf("%-9s %-10s %8s %8s %8s %8s %9s %9s %9s %9s\n", "segments", "order", "module", "memcpy", "readv", "stream",
-           "/ memcpy", "ns/segm.", "cpu here", "there");
-    for (uint32_t i = 0; i < n; i++) {
-        printf("%-9s %-10s", pd_units_format_bytes(r[i].segment, text), r[i].is_scattered ? "scattered" : "in order");
-        for (int way = 0; way < WAYS; way++)
-            if (r[i].seconds[way] > 0)
-                printf(" %8.2f", gb_per_s(s, r[i].seconds[way]));
-            else
-                printf(" %8s", "-");
-        printf(" %9.2f %9.0f %8.0f%% %8.0f%%\n", r[i].seconds[WAY_MEMCPY] / r[i].seconds[WAY_MODULE],
-               r[i].seconds[WAY_MODULE] * 1e9 / ((double)s->side.bytes / (double)r[i].segment),
-               100 * r[i].cpu_here / r[i].seconds[WAY_MODULE], 100 * r[i].cpu_there / r[i].seconds[WAY_MODULE]);
-    }
-}
-
-static bool put_json(struct source *s, const struct result *r, uint32_t n)
-{
-    struct pd_buf out;
-    struct pd_json_writer w;
-    pd_buf_init(&out, 1u << 20);
-    pd_json_writer_init(&w, &out);
-    pd_json_begin_object(&w, NULL);
-    pd_json_add_cstr(&w, "kind", "transport");
-    pd_json_begin_object(&w, "conditions");
-    pdbench_conditions(s->side.loop, &w);
-    pd_json_add_cstr(&w, "module", s->side.file);
-    pd_json_add_u64(&w, "bytes", s->side.bytes);
-    pd_json_add_u64(&w, "rounds", s->rounds);
-    pd_json_end(&w);
-    pd_json_begin_array(&w, "rows");
-    for (uint32_t i = 0; i < n; i++) {
-        pd_json_begin_object(&w, NULL);
-        pd_json_add_u64(&w, "segment", r[i].segment);
-        pd_json_add_bool(&w, "scattered", r[i].is_scattered);
-        for (int way = 0; way < WAYS; way++)
-            if (r[i].seconds[way] > 0)
-                pd_json_add_double(&w, way_names[way], gb_per_s(s, r[i].seconds[way]));
-            else
-                pd_json_add_null(&w, way_names[way]);
-        pd_json_add_double(&w, "of_memcpy", r[i].seconds[WAY_MEMCPY] / r[i].seconds[WAY_MODULE]);
-        pd_json_add_double(&w, "segments_per_second",
-                           (double)s->side.bytes / (double)r[i].segment / r[i].seconds[WAY_MODULE]);
-        pd_json_add_double(&w, "memcpy_cpu_seconds_per_gb", r[i].cpu_copy * 1e9 / (double)s->side.bytes);
-        pd_json_add_double(&w, "cpu_seconds_per_gb_here", r[i].cpu_here * 1e9 / (double)s->side.bytes);
-        pd_json_add_double(&w, "cpu_seconds_per_gb_there", r[i].cpu_there * 1e9 / (double)s->side.bytes);
-        pd_json_end(&w);
-    }
-    pd_json_end(&w);
-    pd_json_end(&w);
-    bool is_good = pd_buf_append_char(&out, '\n') == PD_OK && fwrite(out.p, 1, out.n, stdout) == out.n;
-    pd_buf_fini(&out);
     return is_good;
 }
 
@@ -407,14 +241,14 @@ static void help(void)
           stdout);
 }
 
-static bool sizes_take(struct source *s, const char *arg)
+static bool sizes_take(struct pdbench_source *s, const char *arg)
 {
     struct pd_str rest = pd_str_from(arg), item;
     s->n_sizes = 0;
     while (pd_str_split(&rest, ',', &item)) {
-        if (s->n_sizes == MAX_SIZES || pd_units_parse_bytes(item, &s->sizes[s->n_sizes], NULL) != PD_OK ||
+        if (s->n_sizes == PDBENCH_SIZES || pd_units_parse_bytes(item, &s->sizes[s->n_sizes], NULL) != PD_OK ||
             s->sizes[s->n_sizes] < 64) {
-            fprintf(stderr, "pdbench transport: --segments takes at most %d sizes of 64 bytes or more\n", MAX_SIZES);
+            fprintf(stderr, "pdbench transport: --segments takes at most %d sizes of 64 bytes or more\n", PDBENCH_SIZES);
             return false;
         }
         s->n_sizes++;
@@ -422,11 +256,11 @@ static bool sizes_take(struct source *s, const char *arg)
     return true;
 }
 
-static bool option_take(struct source *s, int c, const char *arg, bool *is_help, const char **owner)
+static bool option_take(struct pdbench_source *s, int c, const char *arg, bool *is_help, const char **owner)
 {
     switch (c) {
-    case 'P': s->side.folder = arg; return true;
-    case 'o': s->side.options = arg; return true;
+    case 'P': s->side.module.folder = arg; return true;
+    case 'o': s->side.module.options = arg; return true;
     case 'b': return pdbench_bytes("transport", "bytes", arg, 1ull << 36, &s->side.bytes);
     case 's': return sizes_take(s, arg);
     case 'n': return pdbench_number("transport", "rounds", arg, 1, MAX_ROUNDS, &s->rounds);
@@ -438,42 +272,42 @@ static bool option_take(struct source *s, int c, const char *arg, bool *is_help,
 }
 
 /* The other side: this program again, with the ends of two pipes. */
-static bool owner_start(struct source *s, pid_t *pid)
+static bool owner_start(struct pdbench_source *s, pid_t *pid)
 {
     char self[4096], ends[32], bytes[32];
     int to[2], from[2];
     if (pd_process_self(self, sizeof self) != PD_OK || pipe(to) != 0)
-        return fail(s, "cannot start the owner");
+        return pdbench_source_fail(s, "cannot start the owner");
     if (pipe(from) != 0) {
         close(to[0]);
         close(to[1]);
-        return fail(s, "cannot start the owner");
+        return pdbench_source_fail(s, "cannot start the owner");
     }
     snprintf(ends, sizeof ends, "%d,%d,%d,%d", to[0], from[1], to[1], from[0]);
     snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)s->side.bytes);
     char *argv[16] = { (char *)(uintptr_t)"pdbench", (char *)(uintptr_t)"transport", (char *)(uintptr_t)"--owner", ends,
                        (char *)(uintptr_t)"-b", bytes };
     int n = 6;
-    if (s->side.folder != NULL) {
+    if (s->side.module.folder != NULL) {
         argv[n++] = (char *)(uintptr_t)"-P";
-        argv[n++] = (char *)(uintptr_t)s->side.folder;
+        argv[n++] = (char *)(uintptr_t)s->side.module.folder;
     }
-    if (s->side.options != NULL) {
+    if (s->side.module.options != NULL) {
         argv[n++] = (char *)(uintptr_t)"-o";
-        argv[n++] = (char *)(uintptr_t)s->side.options;
+        argv[n++] = (char *)(uintptr_t)s->side.module.options;
     }
-    argv[n++] = (char *)(uintptr_t)s->side.file;
+    argv[n++] = (char *)(uintptr_t)s->side.module.file;
     pd_status st = pd_process_spawn(self, argv, NULL, pid);
     close(to[0]);
     close(from[1]);
     s->side.out = to[1];
     s->side.in = from[0];
-    return st == PD_OK || fail(s, "cannot start the owner");
+    return st == PD_OK || pdbench_source_fail(s, "cannot start the owner");
 }
 
-static int measure(struct source *s)
+static int measure(struct pdbench_source *s)
 {
-    static struct result results[2 * MAX_SIZES];
+    static struct pdbench_result results[2 * PDBENCH_SIZES];
     uint32_t n = 0;
     pid_t pid;
     int status = 0;
@@ -483,24 +317,24 @@ static int measure(struct source *s)
     s->side.on_msg = on_msg;
     s->side.arg = s;
     s->copy = pd_calloc(s->side.bytes, 1);
-    is_good = (s->copy != NULL || fail(s, "out of memory")) && pdbench_side_open(&s->side, "source") &&
+    is_good = (s->copy != NULL || pdbench_source_fail(s, "out of memory")) && pdbench_side_open(&s->side, "source") &&
               ask(s, NULL, PDBENCH_MSG_READY);
     s->ready = s->got;
     for (uint32_t i = 0; i < 2 * s->n_sizes && is_good; i++) {
-        results[n] = (struct result){ .segment = s->sizes[i / 2], .is_scattered = i % 2 == 1 };
+        results[n] = (struct pdbench_result){ .segment = s->sizes[i / 2], .is_scattered = i % 2 == 1 };
         is_good = case_run(s, &results[n++]);
     }
     if (is_good && s->is_json)
-        is_good = put_json(s, results, n);
+        is_good = pdbench_source_json(s, results, n);
     else if (is_good)
-        put_table(s, results, n);
+        pdbench_source_table(s, results, n);
     if (s->peer != NULL && !s->is_down) {
         s->side.ops->disconnect(s->peer, PD_DISCONNECT_DRAIN);
-        (void)wait_for(s, &s->is_down);
+        (void)pdbench_source_wait(s, &s->is_down);
     }
     if (s->stream != NULL) {
         pd_stream_close(s->stream);
-        (void)wait_for(s, &s->is_stream_closed);
+        (void)pdbench_source_wait(s, &s->is_stream_closed);
     }
     close(s->side.out);
     pdbench_side_close(&s->side);
@@ -519,7 +353,7 @@ int pdbench_transport(int argc, char **argv)
         { "owner", required_argument, NULL, 'O' },       { "help", no_argument, NULL, 'h' },
         { NULL, 0, NULL, 0 },
     };
-    static struct source s = { .side = { .bytes = 256u << 20, .in = -1, .out = -1 }, .rounds = 7,
+    static struct pdbench_source s = { .side = { .module = { .command = "transport" }, .bytes = 256u << 20, .in = -1, .out = -1 }, .rounds = 7,
                                .sizes = { 4096, 16384, 65536, 1u << 20 }, .n_sizes = 4 };
     bool is_help = false;
     const char *owner = NULL;
@@ -534,7 +368,7 @@ int pdbench_transport(int argc, char **argv)
     if (optind + 1 != argc)
         return pdbench_usage("transport", optind < argc ? "one module, not also" : "a module is missing",
                              optind < argc ? argv[optind + 1] : NULL);
-    s.side.file = argv[optind];
+    s.side.module.file = argv[optind];
     for (uint32_t i = 0; i < s.n_sizes; i++)
         if (s.side.bytes % s.sizes[i] != 0)
             return pdbench_usage("transport", "--bytes must be a multiple of each size of --segments", NULL);
