@@ -34,8 +34,6 @@ sub conform {
     my ($name, $text, $case, @more) = @_;
     local $ENV{PD_TEST} = $case if defined $case;
     delete local $ENV{PD_TEST} unless defined $case;
-    # What a thread of a library's keeps to allocate from is not lost.
-    local $ENV{GLIBC_TUNABLES} = 'glibc.malloc.tcache_count=0' if $name =~ /^(?:ucx|ofi)$/;
     my @conf = defined $text ? ('-c', spew("$name.conf", $text)) : ();
     my ($rc, $out, $err) = run_program($kit, @conf, @more, $so{$name});
     return ($rc, $out . $err);
@@ -55,6 +53,8 @@ sub conform_all {
             if ($pid == 0) {
                 delete $ENV{PD_TEST};
                 $ENV{PD_TEST} = $case if defined $case;
+                # What a thread of a library's keeps to allocate from is not lost.
+                $ENV{GLIBC_TUNABLES} = 'glibc.malloc.tcache_count=0' if $name =~ /^(?:ucx|ofi)$/;
                 open STDOUT, '>', "$to.out" or POSIX::_exit(127);
                 open STDERR, '>&', \*STDOUT or POSIX::_exit(127);
                 exec $kit, @conf, @more, $so{$name} or POSIX::_exit(127);
@@ -110,7 +110,7 @@ my $change = "$^X -I" . srcdir() . '/t/lib ' . srcdir() . '/t/conform/source.pl'
 my %more = (file => ['-x', "$change json " . folder() . '/file.json'], kube => ['-x', "$change kube " . folder() . '/kube']);
 my @ours = sort map { m{([^/]+)\.so$} } map { glob "$_/*.so" } module_dirs();
 my %ran = conform_all(map { [ $_, $_, $conf{$_}, undef, @{ $more{$_} // [] } ] }
-        sort { ($b =~ /^(?:ref|tcp|shm)$/) <=> ($a =~ /^(?:ref|tcp|shm)$/) } @ours);
+        sort { ($b =~ /^(?:ref|tcp|shm|ucx|ofi)$/) <=> ($a =~ /^(?:ref|tcp|shm|ucx|ofi)$/) } @ours);
 for my $name (@ours) {
     ($rc, $out) = @{ $ran{$name} };
     is $rc, 0, "$name passes" or diag join "\n", $out =~ /^(not ok.*\n(?:#.*\n)*)/mg, $out =~ /^([^#\s].*error.*)/mg;

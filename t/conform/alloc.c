@@ -41,12 +41,32 @@ uint64_t cf_alloc_end(void)
     return count;
 }
 
-bool cf_alloc_fails(void)
+/* Only what the module and the host ask for themselves may fail: libraries that
+ * end the process then are not meant. */
+static bool is_meant(void *from)
 {
-    if (!armed || ++count != fail_at)
+    Dl_info info;
+    const char *name;
+
+    if (dladdr(from, &info) == 0 || info.dli_fname == NULL)
         return false;
-    errno = ENOMEM;
-    return true;
+    name = strrchr(info.dli_fname, '/');
+    name = name != NULL ? name + 1 : info.dli_fname;
+    return strncmp(name, "lib", 3) != 0 && strncmp(name, "ld-", 3) != 0;
+}
+
+bool cf_alloc_fails_for(void *from)
+{
+    bool fails;
+
+    if (!armed)
+        return false;
+    armed = false;                      /* dladdr may allocate */
+    fails = (fail_at == 0 || is_meant(from)) && ++count == fail_at;
+    armed = true;
+    if (fails)
+        errno = ENOMEM;
+    return fails;
 }
 
 #if HAS_SANITIZER
@@ -91,7 +111,7 @@ SHOWN void *malloc(size_t n)
 
     if (real == NULL)
         real = (void *(*)(size_t))next("malloc");
-    return cf_alloc_fails() ? NULL : real(n);
+    return cf_alloc_fails_for(__builtin_return_address(0)) ? NULL : real(n);
 }
 
 SHOWN void *realloc(void *p, size_t n)
@@ -100,7 +120,7 @@ SHOWN void *realloc(void *p, size_t n)
 
     if (real == NULL)
         real = (void *(*)(void *, size_t))next("realloc");
-    return cf_alloc_fails() ? NULL : real(p, n);
+    return cf_alloc_fails_for(__builtin_return_address(0)) ? NULL : real(p, n);
 }
 
 /* dlsym may ask for memory itself, from here; it is never given back. */
@@ -123,7 +143,7 @@ SHOWN void *calloc(size_t items, size_t size)
         looking = true;
         real = (void *(*)(size_t, size_t))next("calloc");
     }
-    return cf_alloc_fails() ? NULL : real(items, size);
+    return cf_alloc_fails_for(__builtin_return_address(0)) ? NULL : real(items, size);
 }
 
 SHOWN int posix_memalign(void **out, size_t align, size_t n)
@@ -132,7 +152,7 @@ SHOWN int posix_memalign(void **out, size_t align, size_t n)
 
     if (real == NULL)
         real = (int (*)(void **, size_t, size_t))next("posix_memalign");
-    return cf_alloc_fails() ? ENOMEM : real(out, align, n);
+    return cf_alloc_fails_for(__builtin_return_address(0)) ? ENOMEM : real(out, align, n);
 }
 
 SHOWN void *aligned_alloc(size_t align, size_t n)
@@ -141,7 +161,7 @@ SHOWN void *aligned_alloc(size_t align, size_t n)
 
     if (real == NULL)
         real = (void *(*)(size_t, size_t))next("aligned_alloc");
-    return cf_alloc_fails() ? NULL : real(align, n);
+    return cf_alloc_fails_for(__builtin_return_address(0)) ? NULL : real(align, n);
 }
 
 #endif

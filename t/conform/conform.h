@@ -87,12 +87,13 @@ uint32_t cf_descriptors(void);
 uint64_t cf_random(uint64_t *state);
 
 /* From begin to end this thread's allocations are counted, and number `fail_at`
- * (from 1; 0: none) fails, also one of shared memory. */
+ * (from 1; 0: none) fails, also one of shared memory.  Unless it is 0, those of
+ * libraries are not counted and do not fail. */
 bool cf_alloc_can_fail(void);
 void cf_alloc_begin(uint64_t fail_at);
 uint64_t cf_alloc_end(void);
-/* Counts one; whether it is the one that fails. */
-bool cf_alloc_fails(void);
+/* Counts one that code at this address asks for; whether it is the one that fails. */
+bool cf_alloc_fails_for(void *from);
 /* The host's table, whose allocations are counted and may fail. */
 const struct pd_host_api *cf_host_table(void);
 

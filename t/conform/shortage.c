@@ -94,7 +94,7 @@ static void run_no_memory(const struct cf_unit *u)
         cf_create_ok(&w, &i, 0);
         cf_destroy(&w, &i);
     }
-    cf_alloc_begin(0);
+    cf_alloc_begin(UINT64_MAX);
     cf_create_ok(&w, &i, 0);
     n = cf_alloc_end();
     cf_destroy(&w, &i);

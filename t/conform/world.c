@@ -110,7 +110,7 @@ uint32_t cf_descriptors(void)
 static pd_status memory_alloc(struct pd_host *host, const char *name, uint64_t bytes,
                               struct pd_host_memory *out, struct pd_err *err)
 {
-    if (!cf_alloc_fails())
+    if (!cf_alloc_fails_for(__builtin_return_address(0)))
         return pd_host_api_table()->memory_alloc(host, name, bytes, out, err);
     err->status = PD_ENOMEM;
     snprintf(err->text, sizeof(err->text), "there is no memory");

@@ -224,6 +224,8 @@ static pd_status ucx_way_open(struct pd_xp_fabric *f, const void *address, size_
     p.sockaddr.addrlen = pd_ucx_where_sockaddr(&where, host, &to);
     if (p.sockaddr.addrlen == 0)
         return PD_EPROTO;
+    if (!pd_ucx_has_descriptors())
+        return PD_ELIMIT;
     way = calloc(1, sizeof(*way));
     if (way == NULL)
         return PD_ENOMEM;
@@ -356,7 +358,8 @@ static void on_guest_error(void *arg, ucp_ep_h ep, ucs_status_t status)
 static void on_request(ucp_conn_request_h request, void *arg)
 {
     struct ucx *u = arg;
-    struct guest *g = u->n_guests < u->max_guests ? calloc(1, sizeof(*g)) : NULL;
+    bool is_room = u->n_guests < u->max_guests && pd_ucx_has_descriptors();
+    struct guest *g = is_room ? calloc(1, sizeof(*g)) : NULL;
     ucp_ep_params_t p = {
         .field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER,
@@ -658,6 +661,11 @@ pd_status pd_ucx_fabric(const struct pd_instance_ctx *ctx, const struct pd_ucx_c
     if (u == NULL) {
         pd_xp_fail(err, PD_ENOMEM, "out of memory");
         return PD_ENOMEM;
+    }
+    if (!pd_ucx_has_descriptors()) {
+        free(u);
+        pd_xp_fail(err, PD_ELIMIT, "no descriptors left: UCX needs up to %d", PD_UCX_DESCRIPTORS);
+        return PD_ELIMIT;
     }
     u->base.ops = &fabric_ops;
     u->loop = ctx->loop;

@@ -4,9 +4,11 @@
  * handlers that were there before come back, and its words become log lines. */
 #include "ucx.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <ucp/api/ucp.h>
 #include <ucs/debug/debug.h>
@@ -49,4 +51,17 @@ void pd_ucx_quiet(void)
     for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
         ucs_debug_disable_signal(signals[i]);
     ucs_log_push_handler(on_word);
+}
+
+/* UCX 1.13 ends the process where it gets no descriptor. */
+bool pd_ucx_has_descriptors(void)
+{
+    int fds[PD_UCX_DESCRIPTORS];
+    uint32_t n = 0;
+
+    while (n < PD_UCX_DESCRIPTORS && (fds[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+        n++;
+    for (uint32_t i = 0; i < n; i++)
+        close(fds[i]);
+    return n == PD_UCX_DESCRIPTORS;
 }

@@ -43,5 +43,8 @@ uint16_t pd_ucx_port(const struct sockaddr_storage *a);
 void pd_ucx_quiet(void);
 /* Where UCX's words go while this thread is inside of it; NULL: nowhere. */
 void pd_ucx_log_to(struct pd_log *log);
+/* Whether UCX may be asked for what takes descriptors. */
+#define PD_UCX_DESCRIPTORS 48
+bool pd_ucx_has_descriptors(void);
 
 #endif
