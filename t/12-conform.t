@@ -26,7 +26,7 @@ for my $file (map { glob "$_/*.so" } module_dirs(), $dir) {
 }
 my $model = srcdir() . '/contrib/tinymodel/tiny.gguf';
 my $tcp = 'listen = "0.0.0.0:0"; timeout = "1s";';
-my $fabric = 'listen = "127.0.0.1:0"; timeout = "1s";';
+my $fabric = 'listen = "127.0.0.1:0"; timeout = "3s";';
 my $shm = sprintf 'directory = "%s"; timeout = "1s";', length folder() < 40 ? folder() : '/tmp';
 
 # conform(MODULE, CONFIGURATION, CASE): exit status and output.

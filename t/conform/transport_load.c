@@ -198,7 +198,7 @@ static bool links_up(void *arg)
 /* Both sides connect in the same moment, several times over. */
 static void both_sides_case(struct tr_env *e)
 {
-    enum { N = 8 };
+    enum { N = 2 };
     struct pd_segment all = { 0, 100000 };
     struct tr_node n[2];
     struct tr_link l[2 * N + 1];

@@ -9,8 +9,10 @@
  * loop looks while reads fly. */
 #include "fabric_in.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ENTRIES 64u               /* completions in one look */
 #define LOOKS 16u                 /* at one queue in a turn */
@@ -363,6 +365,18 @@ static struct pd_counter *counter(const struct pd_instance_ctx *ctx, const char 
     return ctx->metrics == NULL ? NULL : pd_metrics_simple_counter(ctx->metrics, name, help);
 }
 
+bool pd_ofi_has_descriptors(void)
+{
+    int fds[PD_OFI_DESCRIPTORS];
+    uint32_t n = 0;
+
+    while (n < PD_OFI_DESCRIPTORS && (fds[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+        n++;
+    for (uint32_t i = 0; i < n; i++)
+        close(fds[i]);
+    return n == PD_OFI_DESCRIPTORS;
+}
+
 pd_status pd_ofi_fabric(const struct pd_instance_ctx *ctx, const struct pd_ofi_conf *conf,
                         struct pd_xp_fabric **out, struct pd_err *err)
 {
@@ -372,6 +386,11 @@ pd_status pd_ofi_fabric(const struct pd_instance_ctx *ctx, const struct pd_ofi_c
     if (o == NULL) {
         pd_xp_fail(err, PD_ENOMEM, "out of memory");
         return PD_ENOMEM;
+    }
+    if (!pd_ofi_has_descriptors()) {
+        free(o);
+        pd_xp_fail(err, PD_ELIMIT, "no descriptors left: libfabric needs up to %d", PD_OFI_DESCRIPTORS);
+        return PD_ELIMIT;
     }
     o->base.ops = &fabric_ops;
     o->loop = ctx->loop;

@@ -78,6 +78,10 @@ void pd_ofi_end_close(struct pd_ofi_end *end);
 pd_status pd_ofi_status(int64_t rc);
 /* Another turn, soon. */
 void pd_ofi_again(struct ofi *o);
+/* Whether libfabric may be asked for what takes descriptors: its providers of
+ * software end the process where they get none. */
+#define PD_OFI_DESCRIPTORS 48
+bool pd_ofi_has_descriptors(void);
 
 /* way.c */
 pd_status pd_ofi_way_open(struct pd_xp_fabric *f, const void *address, size_t len,

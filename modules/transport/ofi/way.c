@@ -28,6 +28,8 @@ pd_status pd_ofi_way_open(struct pd_xp_fabric *f, const void *address, size_t le
         (p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24) !=
             o->info->addr_format)
         return PD_EPROTO;
+    if (!pd_ofi_has_descriptors())
+        return PD_ELIMIT;
     way = calloc(1, sizeof(*way));
     if (way == NULL)
         return PD_ENOMEM;
