@@ -39,6 +39,26 @@ TRANSPORT_CASES(X)
 TRANSPORT_KILL_CASES(X)
 #undef X
 
+/* What the library cannot find is told by name. */
+static void unknown_case(struct tr_env *e)
+{
+    struct pd_ofi_conf conf = *(const struct pd_ofi_conf *)e->conf;
+    struct pd_instance_ctx ctx = { .size = sizeof(ctx), .name = "test", .loop = e->la,
+                                   .node = { .uuid = { { 1 } }, .epoch = 1 } };
+    struct pd_transport *tp = NULL;
+    struct pd_err err = { 0 };
+
+    conf.provider = "nonesuch";
+    assert_int_not_equal(e->ops->create(&ctx, &conf, &tp, &err), PD_OK);
+    assert_non_null(strstr(err.text, "nonesuch"));
+}
+
+static void test_unknown(void **state)
+{
+    (void)state;
+    run_case(unknown_case);
+}
+
 int main(void)
 {
     static bool no = false, yes = true;
@@ -46,6 +66,7 @@ int main(void)
 #define X(name) cmocka_unit_test_prestate(test_##name, &no),
         TRANSPORT_CASES(X) TRANSPORT_KILL_CASES(X)
 #undef X
+        cmocka_unit_test(test_unknown),
 #define X(name) { "poll_" #name, test_##name, NULL, NULL, &yes },
         X(sizes) X(many) X(close_while_writing) X(kill_owner) X(kill_poster)
 #undef X

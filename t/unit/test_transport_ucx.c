@@ -2,9 +2,12 @@
 /* ucx over the real loop, by those of UCX's transports that every host has. */
 #include "transport_uv.h"
 
+#include <signal.h>
+
 #include "ucx.h"
 
-static const char *transports;
+static const char *transports = "tcp";
+static struct sigaction before[2];
 
 static void run_case(void (*fn)(struct tr_env *e))
 {
@@ -38,13 +41,58 @@ TRANSPORT_CASES(X)
 TRANSPORT_KILL_CASES(X)
 #undef X
 
+/* What the library cannot find is told by name. */
+static void unknown_case(struct tr_env *e)
+{
+    struct pd_ucx_conf conf = *(const struct pd_ucx_conf *)e->conf;
+    struct pd_instance_ctx ctx = { .size = sizeof(ctx), .name = "test", .loop = e->la,
+                                   .node = { .uuid = { { 1 } }, .epoch = 1 } };
+    struct pd_transport *tp = NULL;
+    struct pd_err err = { 0 };
+
+    conf.transports = "nonesuch";
+    assert_int_not_equal(e->ops->create(&ctx, &conf, &tp, &err), PD_OK);
+    assert_non_null(strstr(err.text, "nonesuch"));
+}
+
+static void test_unknown(void **state)
+{
+    (void)state;
+    run_case(unknown_case);
+}
+
+/* UCX takes over signals when it is loaded; they are given back. */
+static void signals_case(struct tr_env *e)
+{
+    struct sigaction now[2];
+    struct tr_node n;
+
+    tr_node_open(e, &n, e->la, 0xa1, 1, 4096, e->conf);
+    assert_int_equal(sigaction(SIGSEGV, NULL, &now[0]), 0);
+    assert_int_equal(sigaction(SIGBUS, NULL, &now[1]), 0);
+    for (int i = 0; i < 2; i++)
+        assert_ptr_equal(now[i].sa_sigaction, before[i].sa_sigaction);
+    tr_node_close(e, &n);
+}
+
+static void test_signals(void **state)
+{
+    (void)state;
+    assert_int_equal(sigaction(SIGSEGV, NULL, &before[0]), 0);
+    assert_int_equal(sigaction(SIGBUS, NULL, &before[1]), 0);
+    run_case(signals_case);
+}
+
 int main(void)
 {
     static char tcp[] = "tcp", all[] = "tcp,sm,self";
     const struct CMUnitTest tests[] = {
+        /* First, so that UCX is loaded inside of it. */
+        cmocka_unit_test(test_signals),
 #define X(name) cmocka_unit_test_prestate(test_##name, tcp),
         TRANSPORT_CASES(X) TRANSPORT_KILL_CASES(X)
 #undef X
+        cmocka_unit_test(test_unknown),
 #define X(name) { "all_" #name, test_##name, NULL, NULL, all },
         X(sizes) X(many) X(close_while_writing) X(kill_owner) X(kill_poster)
 #undef X
