@@ -21,19 +21,6 @@ const char *pd_status_text(pd_status status)
     }
 }
 
-const char *pd_status_name(pd_status status)
-{
-    switch (status) {
-#define PD_STATUS_CASE(name, value, text)                                      \
-    case name:                                                                 \
-        return #name;
-        PD_STATUS_TABLE(PD_STATUS_CASE)
-#undef PD_STATUS_CASE
-    default:
-        return "PD_UNKNOWN";
-    }
-}
-
 static const struct {
     int err;
     pd_status status;

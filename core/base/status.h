@@ -7,8 +7,6 @@
 
 /* The sentence for a person ("timed out"); never NULL.  Any thread. */
 const char *pd_status_text(pd_status status);
-/* The constant's name ("PD_ETIMEDOUT"); never NULL.  Any thread. */
-const char *pd_status_name(pd_status status);
 /* The status that stands for an errno value; PD_EIO where none fits.  Any thread. */
 pd_status pd_status_from_errno(int err);
 

@@ -100,7 +100,7 @@ pd_status sim_node_try(struct sim_cluster *c, const char *host, const char *text
     snprintf(ip, sizeof ip, "10.0.0.%u", (unsigned)(n - c->nodes) + 1);
     assert_int_equal(pd_sim_loop_create(c->sim, host, ip, &n->loop), PD_OK);
     struct pd_log_config log = { .sink = PD_LOG_CALLBACK, .on_line = on_line, .on_line_arg = n,
-                                 .level = PD_LOG_DEBUG, .hide_time = true };
+                                 .level = c->is_quiet ? PD_LOG_ERROR : PD_LOG_DEBUG, .hide_time = true };
     assert_int_equal(pd_log_create(&log, err, &n->log), PD_OK);
     struct pd_mods_params mods = { .host = pd_host_api_table() };
     assert_int_equal(pd_mods_create(&mods, &n->mods), PD_OK);

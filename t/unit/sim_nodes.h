@@ -26,6 +26,7 @@ struct sim_cluster {
     struct pd_sim *sim;
     struct sim_node nodes[SIM_NODES_MAX];
     uint32_t n;
+    bool is_quiet;             /* nodes that start log errors only, otherwise all */
     FILE *trace;               /* event log, when PD_SIM_TRACE names a file */
     void (*watch)(void *arg);  /* called with the cluster after each event while one waits; may be NULL */
 };

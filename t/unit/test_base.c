@@ -465,14 +465,14 @@ static void test_units(void **state)
         v = 0;
         pd_status status = pd_units_parse_bytes(pd_str_from(sizes[i].text), &v, &err);
         if (status != sizes[i].status || v != sizes[i].value)
-            fail_msg("size %s: %s %llu", sizes[i].text, pd_status_name(status),
+            fail_msg("size %s: %s %llu", sizes[i].text, pd_status_text(status),
                      (unsigned long long)v);
     }
     for (size_t i = 0; i < PD_ARRAY_LEN(times); i++) {
         v = 0;
         pd_status status = pd_units_parse_duration(pd_str_from(times[i].text), &v, &err);
         if (status != times[i].status || v != times[i].value)
-            fail_msg("time %s: %s %llu", times[i].text, pd_status_name(status),
+            fail_msg("time %s: %s %llu", times[i].text, pd_status_text(status),
                      (unsigned long long)v);
     }
     pd_units_parse_duration(PD_STR("5 apples"), &v, &err);
@@ -572,7 +572,29 @@ static void test_wire(void **state)
     assert_int_equal(pd_writer_finish(&w, &n), PD_ELIMIT);
 }
 
+/* Each status has a sentence of its own. */
+static void test_status(void **state)
+{
+    static const pd_status all[] = {
+#define VALUE(name, value, text) name,
+        PD_STATUS_TABLE(VALUE)
+#undef VALUE
+    };
+    const char *none = pd_status_text(-1000);
+    (void)state;
+    assert_true(none[0] != '\0');
+    for (size_t i = 0; i < PD_ARRAY_LEN(all); i++) {
+        assert_true(pd_status_text(all[i])[0] != '\0');
+        assert_string_not_equal(pd_status_text(all[i]), none);
+        for (size_t k = 0; k < i; k++)
+            assert_string_not_equal(pd_status_text(all[i]), pd_status_text(all[k]));
+    }
+    assert_int_equal(pd_err_set(NULL, PD_ELIMIT, "no place for %s", "this"), PD_ELIMIT);
+    assert_int_equal(pd_err_hint(NULL, "nor for this"), PD_EINVAL);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_status),
     cmocka_unit_test(test_mem),    cmocka_unit_test(test_str),
     cmocka_unit_test(test_numbers), cmocka_unit_test(test_buf),
     cmocka_unit_test(test_list),   cmocka_unit_test(test_strmap),

@@ -544,6 +544,7 @@ static void test_without_memory(void **state)
         f.at++;
         struct sim_cluster c;
         sim_cluster_init(&c, 500 + f.at, NULL);
+        c.is_quiet = f.at % 2;
         f.c = &c;
         f.n = sim_node_start(&c, "all", all_text(false));
         pd_sim_run_until(c.sim, pd_sim_now(c.sim) + PD_SEC);
