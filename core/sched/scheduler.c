@@ -508,11 +508,8 @@ static void decide(struct pd_sched *sched, const struct pd_sched_ask *ask,
     memset(out, 0, sizeof *out);
     out->size = sizeof *out;
     uint32_t flags = sched->endpoints.slots[decode->slot]->flags;
-    bool is_asked = ask->prefill_max > 0 && (flags & (PD_ENDPOINT_WHOLE | PD_ENDPOINT_NEEDS_PREFILL)) == 0;
-    if ((flags & PD_ENDPOINT_NEEDS_PREFILL) != 0) {
-        out->mode = PD_DECIDE_REMOTE;
-        (void)pd_str_copy(PD_STR("the decode server computes no prompts"), out->reason, sizeof out->reason);
-    } else if (!is_asked) {
+    bool is_asked = ask->prefill_max > 0 && (flags & PD_ENDPOINT_WHOLE) == 0;
+    if (!is_asked) {
         out->mode = PD_DECIDE_LOCAL;
         (void)pd_str_copy(is_whole(sched, decode) ? PD_STR("the server computes the prompt itself")
                                                   : PD_STR("prefill elsewhere is not wanted"),
@@ -560,10 +557,6 @@ static pd_status schedule(struct pd_sched *sched, const struct pd_sched_ask *ask
     decide(sched, ask, &request, &decode, &out->decision);
     if (out->decision.mode != PD_DECIDE_LOCAL) {
         choose_prefill(sched, ask, &request, out);
-        if (out->prefill_n == 0 && (sched->endpoints.slots[decode.slot]->flags & PD_ENDPOINT_NEEDS_PREFILL) != 0) {
-            pd_sched_meter_none(&sched->meter, false);
-            return PD_EAGAIN;
-        }
         if (out->prefill_n == 0) {
             out->decision.mode = PD_DECIDE_LOCAL;
             snprintf(out->decision.reason, sizeof out->decision.reason,

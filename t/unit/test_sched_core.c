@@ -453,23 +453,6 @@ static void servers_are_decided_for_by_estimate(void **state)
     pd_sched_destroy(b.sched);
 }
 
-static void a_server_that_computes_no_prompts_waits_for_one(void **state)
-{
-    (void)state;
-    struct bench b;
-    struct pd_sched_plan plan;
-    bench_open(&b, 8);
-    decide_mode = PD_DECIDE_LOCAL;
-    put_server(&b, "d", PD_ROLE_DECODE, PD_ENDPOINT_ESTIMATE | PD_ENDPOINT_NEEDS_PREFILL, 7);
-    struct pd_sched_ask ask = ask_of(&b, 4);
-    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_EAGAIN);
-    put_server(&b, "p", PD_ROLE_PREFILL, PD_ENDPOINT_ESTIMATE | PD_ENDPOINT_NEEDS_PREFILL, 7);
-    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
-    assert_int_equal(plan.decision.mode, PD_DECIDE_REMOTE);
-    assert_int_equal(plan.prefill_n, 1);
-    pd_sched_destroy(b.sched);
-}
-
 static void what_failed_comes_last(void **state)
 {
     (void)state;
@@ -929,7 +912,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(whole_servers_take_no_part_in_a_handover),
     cmocka_unit_test(prompts_stay_in_the_family),
     cmocka_unit_test(servers_are_decided_for_by_estimate),
-    cmocka_unit_test(a_server_that_computes_no_prompts_waits_for_one),
     cmocka_unit_test(leaving_endpoints_go_with_their_last_dispatch),
     cmocka_unit_test(ten_thousand_endpoints),
 };

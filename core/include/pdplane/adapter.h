@@ -52,19 +52,12 @@ enum {
     PD_ADAPTER_SET = 1,        /* the member has this value, whatever was there */
     PD_ADAPTER_SET_GIVEN = 2,  /* the same, when the client gave it */
     PD_ADAPTER_REMOVE = 3,
-    PD_ADAPTER_SET_TAKEN = 4,  /* the value that `take` had in the answer of the prefill server */
-    PD_ADAPTER_SET_ROOM = 5    /* a random number below 2^63: the same one on both legs, a fresh one
-                                  for each attempt */
-};
-
-enum {
-    PD_ADAPTER_EACH = 1u << 0  /* of pd_adapter_edit: a request with several sequences gets an array
-                                  with one value for each */
+    PD_ADAPTER_SET_TAKEN = 4   /* the value that `take` had in the answer of the prefill server */
 };
 
 struct pd_adapter_edit {
     uint32_t op;               /* PD_ADAPTER_SET ... */
-    uint32_t flags;            /* PD_ADAPTER_EACH */
+    uint32_t flags;            /* 0 */
     struct pd_str member;      /* at the top of the body; needs no escapes */
     struct pd_str text;        /* JSON of the value; empty where there is none */
 };
@@ -74,17 +67,11 @@ struct pd_adapter_edit {
 #define PD_ADAPTER_MAX_MEMBER 63u
 #define PD_ADAPTER_MAX_VALUE 1023u
 
-enum {
-    PD_ADAPTER_CONCURRENT = 1u << 0, /* both legs leave at once; else the decode leg leaves with
-                                        what the prefill server answered */
-    PD_ADAPTER_MANY = 1u << 1,       /* also requests with several sequences */
-    PD_ADAPTER_NEEDED = 1u << 2      /* a server that only decodes cannot compute prompts */
-};
-
-/* Strings are the adapter's, valid until destroy. */
+/* The decode leg leaves with what the prefill server answered.  Requests with several
+ * sequences are not shared.  Strings are the adapter's, valid until destroy. */
 struct pd_adapter_split {
     uint32_t size;
-    uint32_t flags;
+    uint32_t flags;            /* 0 */
     struct pd_str protocol;    /* servers with the same one understand each other: "vllm nixl" */
     struct pd_str take;        /* member at the top of the prefill answer that the decode leg needs;
                                   null or absent: that server kept nothing, and the decode server

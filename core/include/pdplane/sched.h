@@ -46,9 +46,8 @@ struct pd_endpoint_ref {
 enum {
     PD_ENDPOINT_WHOLE = 1u << 0,   /* takes a request as a whole: it computes the prompt of what it
                                       decodes, and no prompt of others */
-    PD_ENDPOINT_ESTIMATE = 1u << 1, /* decodes, but cannot count tokens first: PD_DECIDE_EXACT is
+    PD_ENDPOINT_ESTIMATE = 1u << 1 /* decodes, but cannot count tokens first: PD_DECIDE_EXACT is
                                       decided here, by an estimate */
-    PD_ENDPOINT_NEEDS_PREFILL = 1u << 2 /* cannot compute prompts: always remote */
 };
 
 /* What an endpoint is; strings are copied. */

@@ -312,7 +312,7 @@ static const char *obstacle(struct request *q, const struct pd_adapter_split *fr
     struct router *r = q->router;
     if (q->is_alone)
         return "an attempt with a prefill server has failed";
-    if ((from->flags & PD_ADAPTER_MANY) == 0 && q->api->n_legs > 1)
+    if (q->api->n_legs > 1)
         return "it asks for several sequences";
     for (uint32_t i = 0; i < from->n_whole && i < PD_ADAPTER_MAX_WHOLE; i++) {
         char key[PD_ADAPTER_MAX_MEMBER + 1];

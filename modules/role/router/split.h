@@ -23,7 +23,6 @@ struct split {
     struct pd_endpoint_ref decode; /* where the answer will come from */
     pd_time sent;                  /* the prefill leg */
     uint32_t at;                   /* of leg->prefills */
-    uint32_t flags;                /* PD_ADAPTER_CONCURRENT ... */
     uint32_t status;               /* of the prefill server's answer */
     uint32_t n_kept;
     bool is_handed;                /* the decode leg has what it needs of the prefill server */
@@ -37,7 +36,7 @@ struct split {
 };
 
 /* split_body.c */
-/* Copies what the adapter of a prefill server says of both legs, with fresh rooms.
+/* Copies what the adapter of a prefill server says of both legs.
  * PD_OK, PD_ENOMEM, PD_EINVAL: it says what it must not. */
 pd_status split_bodies(struct split *s, const struct pd_adapter_split *from);
 /* The body of a leg (0: prefill, 1: decode) in runs.  knows_salt: the server knows

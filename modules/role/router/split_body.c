@@ -11,65 +11,20 @@
 
 #include <pdplane/json.h>
 
-#define ROOM_TEXT 21u              /* of a number below 2^63, with a comma */
-
-/* Whether servers take the request for several: then there is one value for each. */
-static bool is_batch(const struct request *q)
-{
-    const struct pd_api_request *a = q->api;
-    if (a->n_legs > 1)
-        return true;
-    return q->kind == PD_API_COMPLETIONS && a->prompt_json.n > 0 && a->prompt_json.p[0] == '[' &&
-           a->prompts[0].json.p != a->prompt_json.p;
-}
-
 static bool edit_is_legal(const struct pd_adapter_edit *e)
 {
-    return e->op >= PD_ADAPTER_SET && e->op <= PD_ADAPTER_SET_ROOM && e->member.n > 0 &&
+    return e->op >= PD_ADAPTER_SET && e->op <= PD_ADAPTER_SET_TAKEN && e->member.n > 0 &&
            e->member.n <= PD_ADAPTER_MAX_MEMBER && e->text.n <= PD_ADAPTER_MAX_VALUE &&
            (e->text.n > 0 || (e->op != PD_ADAPTER_SET && e->op != PD_ADAPTER_SET_GIVEN));
 }
 
 /* Most bytes that an edit's key and value take. */
-static size_t room_of(const struct pd_adapter_edit *e, uint32_t n_values)
+static size_t room_of(const struct pd_adapter_edit *e)
 {
-    size_t value = e->text.n + 1 > ROOM_TEXT ? e->text.n + 1 : ROOM_TEXT;
-    return e->member.n + 1 + value * n_values + 2;
+    return e->member.n + 1 + e->text.n;
 }
 
-/* The value of an edit, as often as there are sequences. */
-static char *value_put(char *p, struct split *s, const struct pd_adapter_edit *e, struct pd_str *rooms)
-{
-    struct request *q = s->request;
-    bool is_array = (e->flags & PD_ADAPTER_EACH) != 0 && is_batch(q);
-    uint32_t n = is_array ? q->api->n_legs : 1;
-    if (e->op == PD_ADAPTER_SET_ROOM && rooms->n > 0) {
-        memcpy(p, rooms->p, rooms->n);
-        return p + rooms->n;
-    }
-    char *begin = p;
-    if (is_array)
-        *p++ = '[';
-    for (uint32_t i = 0; i < n; i++) {
-        if (i > 0)
-            *p++ = ',';
-        if (e->op == PD_ADAPTER_SET_ROOM) {
-            uint64_t room = pd_loop_random_u64(q->router->loop) >> 1;
-            p += snprintf(p, ROOM_TEXT, "%llu", (unsigned long long)room);
-        } else {
-            memcpy(p, e->text.p, e->text.n);
-            p += e->text.n;
-        }
-    }
-    if (is_array)
-        *p++ = ']';
-    if (e->op == PD_ADAPTER_SET_ROOM)
-        *rooms = (struct pd_str){ begin, (size_t)(p - begin) };
-    return p;
-}
-
-static char *body_put(char *p, struct split *s, uint32_t leg, const struct pd_adapter_edit *from, uint32_t n,
-                      struct pd_str *rooms)
+static char *body_put(char *p, struct split *s, uint32_t leg, const struct pd_adapter_edit *from, uint32_t n)
 {
     struct split_body *b = &s->bodies[leg];
     b->n = 0;
@@ -87,9 +42,9 @@ static char *body_put(char *p, struct split *s, uint32_t leg, const struct pd_ad
         if (from[i].op == PD_ADAPTER_SET_TAKEN) {
             b->taken = b->n;
         } else if (from[i].op != PD_ADAPTER_REMOVE) {
-            char *end = value_put(p, s, &from[i], rooms);
-            e->text = (struct pd_str){ p, (size_t)(end - p) };
-            p = end;
+            memcpy(p, from[i].text.p, from[i].text.n);
+            e->text = (struct pd_str){ p, from[i].text.n };
+            p += from[i].text.n;
         }
         b->n++;
     }
@@ -99,7 +54,6 @@ static char *body_put(char *p, struct split *s, uint32_t leg, const struct pd_ad
 pd_status split_bodies(struct split *s, const struct pd_adapter_split *from)
 {
     size_t room = 0;
-    struct pd_str rooms = { NULL, 0 };
     if (from->n_prefill > PD_ADAPTER_MAX_EDITS || from->n_decode > PD_ADAPTER_MAX_EDITS ||
         from->take.n > PD_ADAPTER_MAX_MEMBER)
         return PD_EINVAL;
@@ -108,15 +62,14 @@ pd_status split_bodies(struct split *s, const struct pd_adapter_split *from)
                                                               : &from->decode[i - from->n_prefill];
         if (!edit_is_legal(e) || (i < from->n_prefill && e->op == PD_ADAPTER_SET_TAKEN))
             return PD_EINVAL;
-        room += room_of(e, (e->flags & PD_ADAPTER_EACH) != 0 ? s->request->api->n_legs : 1);
+        room += room_of(e);
     }
     s->texts = malloc(room + 1);
     if (s->texts == NULL)
         return PD_ENOMEM;
-    s->flags = from->flags;
     snprintf(s->take, sizeof s->take, "%.*s", PD_STR_ARG(from->take));
-    char *p = body_put(s->texts, s, 0, from->prefill, from->n_prefill, &rooms);
-    body_put(p, s, 1, from->decode, from->n_decode, &rooms);
+    char *p = body_put(s->texts, s, 0, from->prefill, from->n_prefill);
+    body_put(p, s, 1, from->decode, from->n_decode);
     return PD_OK;
 }
 

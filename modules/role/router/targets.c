@@ -252,14 +252,10 @@ static void server_kind(struct target *t, struct pd_endpoint_info *put)
 {
     const struct pd_node_endpoint *e = t->endpoint;
     struct pd_adapter_split split = { .size = sizeof split };
-    bool has_both = (e->roles & PD_ROLE_PREFILL) != 0 && (e->roles & PD_ROLE_DECODE) != 0;
-    t->shares = e->ops->split != NULL && e->ops->split(e->adapter, &split) == PD_OK &&
-                ((split.flags & PD_ADAPTER_NEEDED) == 0 || !has_both);
+    t->shares = e->ops->split != NULL && e->ops->split(e->adapter, &split) == PD_OK;
     put->flags = t->shares ? PD_ENDPOINT_ESTIMATE : PD_ENDPOINT_WHOLE;
     if (!t->shares)
         return;
-    if ((split.flags & PD_ADAPTER_NEEDED) != 0)
-        put->flags |= PD_ENDPOINT_NEEDS_PREFILL;
     put->family = 14695981039346656037u;
     for (size_t i = 0; i < split.protocol.n; i++)
         put->family = (put->family ^ (unsigned char)split.protocol.p[i]) * 1099511628211u;
