@@ -88,13 +88,18 @@ for my $version (@versions) {
     is_deeply \@bad, [], "$version: no struct is smaller";
 
     # Modules of that version.
-    for my $source (sort glob "$src/contrib/skeleton/*.c") {
-        my ($kind) = $source =~ m{([^/]+)\.c$};
+    for my $kind (map { m{/([^/_]+)\.c$} } sort glob "$src/contrib/skeleton/*.c") {
         my $name = "old_$kind";
-        (my $text = slurp($source)) =~ s/\@NAME\@/$name/g;
         my $so = "$modules/$name.so";
+        # Some have more files than one: transport.h, transport_owner.c.
+        my @files;
+        for my $source (glob "$src/contrib/skeleton/{$kind,${kind}_*}.[ch]") {
+            my ($file) = $source =~ m{/\Q$kind\E([^/]*)$};
+            (my $text = slurp($source)) =~ s/\@NAME\@/$name/g;
+            push @files, spew("$name$file", $text);
+        }
         ($rc, $out, $err) = run_program(@cc, qw(-std=gnu11 -O1 -w -fPIC -fvisibility=hidden -shared), "-I$dir", '-o', $so,
-            spew("$name.c", $text));
+            grep { /\.c$/ } @files);
         is $rc, 0, "$version $kind: compiles" or diag $err;
         next if $rc ne 0;
         chmod 0755, $so;

@@ -28,7 +28,8 @@ my @kinds = grep { !defined $ENV{PD_FAULT_KIND} || $_ eq $ENV{PD_FAULT_KIND} } q
 # What counts branches asks for memory at the end, and does not live without.
 @kinds = grep { $_ ne 'alloc' } @kinds if glob "$build/core/base/*.gcno";
 
-my $forgiven = spew('forgiven', "leak:dl_open_worker\n");
+# What the dynamic linker keeps of libraries that stay is its own.
+my $forgiven = spew('forgiven', "leak:dl_open_worker\nleak:ld-linux\n");
 my %preload = (LD_PRELOAD => $ENV{PD_FAULT_LIBRARY},
     ASAN_OPTIONS => join(':', $ENV{ASAN_OPTIONS} // (), 'verify_asan_link_order=0'),
     LSAN_OPTIONS => join(':', $ENV{LSAN_OPTIONS} // (), "suppressions=$forgiven", 'print_suppressions=0'));
