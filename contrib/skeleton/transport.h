@@ -10,7 +10,7 @@
 #include <pdplane/transport.h>
 
 #define MAGIC 0x31545840u               /* another byte order reads another number */
-enum { CHUNK = 256 * 1024, QUEUE = 1024, WINDOWS = 1024, CONNS = 1024, SEGMENTS = 65536, ACKS = 64, PIECES = 32 };
+enum { CHUNK = 256 * 1024, TURN = 8 * CHUNK, QUEUE = 1024, WINDOWS = 1024, CONNS = 1024, SEGMENTS = 65536, ACKS = 64, PIECES = 32 };
 enum { HELLO = 1, DATA = 2, STOP = 3, ACK = 4 };
 
 /* What travels before bytes, and alone. */
@@ -78,6 +78,8 @@ struct pd_transport_peer {              /* the poster's side of a connection */
     void *arg;
     struct pd_stream *stream;
     struct pd_timer tick;
+    struct pd_task more;
+    uint64_t in_turn;                   /* bytes sent since `more` */
     pd_time last;                       /* progress */
     struct frame grant, in, out;
     size_t in_at, out_at;               /* bytes of in and out */

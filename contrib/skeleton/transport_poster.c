@@ -20,6 +20,7 @@ static void peer_close(struct pd_transport_peer *p)
         pd_stream_close(p->stream);
     p->is_closing = true;
     pd_timer_stop(&p->tick);
+    pd_task_cancel(p->tp->loop, &p->more);
 }
 
 /* The way is lost: what was sent may still lie in the owner's kernel. */
@@ -103,9 +104,11 @@ static void peer_sent(struct pd_transport_peer *p)
     TAILQ_INSERT_TAIL(&p->sent, t, link);
 }
 
+/* So much at a time, so that others have their turn; on_more goes on. */
 static void peer_send(struct pd_transport_peer *p)
 {
-    while (p->is_connected && !p->is_closing && (p->has_out || (p->is_up && peer_next(p)))) {
+    while (p->is_connected && !p->is_closing && p->in_turn < TURN &&
+           (p->has_out || (p->is_up && peer_next(p)))) {
         struct pd_transfer *t = TAILQ_FIRST(&p->waiting);
         struct pd_iov iov[PIECES];
         size_t n = 0, want = 0, sent = 0, head;
@@ -121,6 +124,9 @@ static void peer_send(struct pd_transport_peer *p)
             peer_fail(p, st);
         if (st != PD_OK)
             return;                     /* on_writable follows */
+        if (p->in_turn == 0)
+            pd_loop_defer(p->tp->loop, &p->more);
+        p->in_turn += sent;
         p->last = pd_loop_now(p->tp->loop);
         head = sizeof p->out - p->out_at < sent ? sizeof p->out - p->out_at : sent;
         p->out_at += head;
@@ -130,6 +136,15 @@ static void peer_send(struct pd_transport_peer *p)
         if (sent < want)
             return;
     }
+}
+
+static void on_more(struct pd_task *task, void *arg)
+{
+    struct pd_transport_peer *p = arg;
+
+    (void)task;
+    p->in_turn = 0;
+    peer_send(p);
 }
 
 static void on_connected(struct pd_stream *s, pd_status status, void *arg)
@@ -243,6 +258,7 @@ pd_status @NAME@_connect(struct pd_transport *tp, const struct pd_transport_peer
     TAILQ_INIT(&p->sent);
     TAILQ_INIT(&p->targets);
     pd_timer_init(&p->tick, tp->loop, "@NAME@ tick", on_tick, p);
+    pd_task_init(&p->more, "@NAME@ more", on_more, p);
     st = pd_stream_connect(tp->loop, &to, &stream_events, p, &p->stream);
     if (st != PD_OK) {
         free(p);

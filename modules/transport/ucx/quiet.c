@@ -21,6 +21,7 @@ void pd_ucx_log_to(struct pd_log *log)
     words = log;
 }
 
+PD_PRINTF(6, 0)
 static ucs_log_func_rc_t on_word(const char *file, unsigned line, const char *function,
                                  ucs_log_level_t level, const ucs_log_component_config_t *conf,
                                  const char *message, va_list ap)
