@@ -28,6 +28,7 @@ pd_status pd_node_role_make(struct pd_node *node, const struct pd_conf_unit *u, 
     pd_status status = out->ops->create(&ctx, u->conf, &out->role, err);
     if (status != PD_OK) {
         pd_log_child_free(out->log);
+        *out = (struct pd_node_role){ 0 };
         return pd_node_at_place(err, &u->place, status);
     }
     out->from = pd_conf_get(conf);
