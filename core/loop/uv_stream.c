@@ -280,8 +280,12 @@ static void stream_resume_read(struct pd_stream *base)
     if (!s->paused)
         return;
     s->paused = false;
-    if (s->state == OPEN)
-        arm_more(s);
+    if (s->state != OPEN)
+        return;
+    /* One that could not be watched tells it again to who was only told of a hangup. */
+    if (s->read_ended && s->failure != PD_OK)
+        pd_loop_uvl_defer(&loop_of(s)->base, &s->task);
+    arm_more(s);
 }
 
 static pd_status stream_shutdown_write(struct pd_stream *base)

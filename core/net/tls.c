@@ -110,8 +110,8 @@ static pd_status files_read(const struct pd_tls_conf *c, struct files *f, struct
         st = passphrase_read(c->passphrase, &f->passphrase, err);
     if (st == PD_OK && c->ca != NULL)
         st = pd_file_read(c->ca, FILE_MAX, &f->ca, err);
-    if (st == PD_OK)
-        st = digest_of(f);
+    if (st == PD_OK && (st = digest_of(f)) != PD_OK)
+        pd_err_set(err, st, "out of memory");
     return st;
 }
 

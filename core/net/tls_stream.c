@@ -185,9 +185,9 @@ static void inner_hangup(struct pd_stream *inner, void *arg)
     struct tls_stream *s = arg;
 
     (void)inner;
-    if (s->state == CLOSING) {
-        pd_tls_close_inner(s);
-    } else if (s->state == OPEN && s->paused && s->end == PD_OK && !s->told_hangup) {
+    /* Of a stream that its owner has closed, `out` is still on its way: the other side may
+     * have ended its own half only; if it is gone, the next write fails. */
+    if (s->state == OPEN && s->paused && s->end == PD_OK && !s->told_hangup) {
         s->told_hangup = true;
         if (s->ev != NULL && s->ev->on_hangup != NULL)
             s->ev->on_hangup(&s->base, s->arg);
