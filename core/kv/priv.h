@@ -171,8 +171,8 @@ struct pd_kv_dest {
 enum pd_kv_source_state {
     PD_SOURCE_CONNECTING,
     PD_SOURCE_MOVING,
-    PD_SOURCE_WAITING,          /* DONE said, no verdict yet */
-    PD_SOURCE_STOPPING,         /* transfers are being canceled */
+    PD_SOURCE_WAITING,          /* DONE said, no verdict yet; the last posts may still move */
+    PD_SOURCE_STOPPING,         /* transfers end, or are being canceled */
     PD_SOURCE_FENCING,          /* the way is being torn down */
     PD_SOURCE_ENDED
 };

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The source's end of a hand-over.
  *
- *   CONNECTING --> MOVING -- all posts OK, digests sent --> WAITING -- verdict --> ENDED
+ *   CONNECTING --> MOVING -- all posted, digests sent --> WAITING -- verdict --> STOPPING
  *        any of these -- abort, failure, timeout --> STOPPING --> (FENCING) --> ENDED
  *
- * on_end comes when no transfer can read the blocks any more: every post has
+ * DONE goes out with the last post and overtakes it: the destination counts what has
+ * landed by itself.  on_end comes when no transfer can read the blocks any more: every post has
  * had its terminal status, and after an unfenced one the way is gone. */
 #include "kv/priv.h"
 
@@ -153,8 +154,8 @@ void pd_kv_source_way_gone(struct pd_kv_source *source, pd_status status)
         try_candidates(source);
         return;
     }
-    if (source->state == PD_SOURCE_MOVING && (source->posted < source->e.bytes_expected ||
-                                              source->in_flight > 0))
+    if ((source->state == PD_SOURCE_MOVING && source->posted < source->e.bytes_expected) ||
+        (source->state <= PD_SOURCE_WAITING && source->in_flight > 0))
         give_up(source, PD_KV_FAILED, status, "the way to the destination is lost", true);
     kick(source);
 }
@@ -286,6 +287,12 @@ static void move(struct pd_kv_source *source)
     }
 }
 
+/* The destination closes, verifies and answers; much later it has gone. */
+static void wait_for_verdict(struct pd_kv_source *source)
+{
+    pd_timer_start(&source->timer, 3 * source->ttl);
+}
+
 void pd_kv_source_done(struct pd_kv_post *post, uint32_t terminal, uint64_t bytes)
 {
     struct pd_kv_source *source = post->source;
@@ -295,6 +302,8 @@ void pd_kv_source_done(struct pd_kv_post *post, uint32_t terminal, uint64_t byte
     if (terminal == PD_TRANSFER_OK) {
         source->e.bytes += post->bytes;
         pd_kv_end_moved(&source->e);
+        if (source->state == PD_SOURCE_WAITING && source->in_flight == 0)
+            wait_for_verdict(source);
     } else {
         if (terminal == PD_TRANSFER_FAILED_UNFENCED)
             source->needs_fence = true;
@@ -359,18 +368,18 @@ static void send_digests(struct pd_kv_source *source)
 static bool all_is_said(const struct pd_kv_source *source)
 {
     const struct pd_kv_end *e = &source->e;
-    return e->verdict == 0 && e->bytes == e->bytes_expected && source->in_flight == 0 &&
+    return e->verdict == 0 && source->posted == e->bytes_expected &&
            (e->keys == NULL || source->digests_sent == e->n_wire);
 }
 
 static void say_done(struct pd_kv_source *source)
 {
-    struct pd_kv_message m = { .type = PD_KV_M_DONE, .bytes = source->e.bytes,
+    struct pd_kv_message m = { .type = PD_KV_M_DONE, .bytes = source->posted,
                                .count = source->e.n_wire,
                                .way = source->candidates[source->at_candidate].way };
     source->state = PD_SOURCE_WAITING;
-    /* The destination closes, verifies and answers; much later it has gone. */
-    pd_timer_start(&source->timer, 3 * source->ttl);
+    if (source->in_flight == 0)
+        wait_for_verdict(source);
     send_message(source, &m, NULL);
 }
 
@@ -379,6 +388,9 @@ static void stop(struct pd_kv_source *source)
     source->state = PD_SOURCE_STOPPING;
     pd_timer_stop(&source->timer);
     pd_kv_job_stop(&source->e.job);
+    /* What the destination has seen land ends by itself. */
+    if (source->e.verdict == PD_KV_VALID)
+        return;
     PD_LIST_EACH(&source->posts, l) {
         struct pd_kv_post *post = PD_LIST_ENTRY(l, struct pd_kv_post, node);
         transport_of(source)->ops->cancel(post->transfer);
@@ -421,7 +433,7 @@ static void on_timer(struct pd_timer *timer, void *arg)
     struct pd_kv_source *source = (struct pd_kv_source *)arg;
     struct pd_kv_message m = { .type = PD_KV_M_RENEW };
     (void)timer;
-    if (source->state == PD_SOURCE_WAITING) {
+    if (source->state == PD_SOURCE_WAITING && source->in_flight == 0) {
         give_up(source, PD_KV_TIMEOUT, PD_ETIMEDOUT, "no verdict came", true);
         return;
     }

@@ -178,7 +178,8 @@ struct sim_loop {
     struct pd_loop_node turn;
     pd_time last_turn, busy_until, turn_cost;
     bool is_stopped, in_turn;
-    struct pd_task posted, deferred, running;   /* list heads */
+    struct pd_task posted, deferred, later, running;    /* list heads */
+    uint32_t turn_number;
     uint64_t tasks;
     struct pd_list streams, ready, listeners, dead_listeners, workqs, lookups;
     uint64_t closing;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One loop of the simulator: timers, tasks, turns, statistics, its end.
  *
- * Every event of a loop is a turn: its handler runs, then what was deferred up
- * to then.  Posted tasks and streams have a turn of their own, at once when
+ * Every event of a loop is a turn: its handler runs, then what was deferred, also
+ * by what was deferred.  Posted tasks and streams have a turn of their own, at once when
  * the loop is idle and at least TURN_NS after the turn before it, so that
  * virtual time moves on whatever handlers do. */
 #include "loop/sim_impl.h"
@@ -11,6 +11,7 @@
 
 #define TURN_NS PD_US
 #define SLOW_NS (50 * PD_MS)
+#define MAX_ROUNDS 64       /* of deferred tasks that defer others, in one turn */
 
 /* ---- tasks */
 
@@ -61,7 +62,9 @@ static bool loop_post(struct pd_loop *loop, struct pd_task *t)
 
 static void loop_defer(struct pd_loop *loop, struct pd_task *t)
 {
-    queue_task(sim_of(loop), &sim_of(loop)->deferred, t);
+    struct sim_loop *l = sim_of(loop);
+
+    queue_task(l, t->ran_in == l->turn_number ? &l->later : &l->deferred, t);
 }
 
 static void unlink_task(struct sim_loop *l, struct pd_task *t)
@@ -85,6 +88,7 @@ static void run_list(struct sim_loop *l, struct pd_task *from)
     while (!is_empty(&l->running)) {
         struct pd_task *t = l->running.next;
         unlink_task(l, t);
+        t->ran_in = l->turn_number;
         l->st.tasks_run++;
         t->cb(t, t->arg);
     }
@@ -111,7 +115,10 @@ void pd_loop_sim_turn_end(struct sim_loop *l)
 {
     uint32_t i = 0;
 
-    run_list(l, &l->deferred);
+    for (int round = 0; round < MAX_ROUNDS && !is_empty(&l->deferred); round++)
+        run_list(l, &l->deferred);
+    tasks_move(&l->deferred, &l->later);
+    l->turn_number++;
     l->in_turn = false;
     l->last_turn = l->sim->now;
     l->st.turns++;
@@ -307,6 +314,8 @@ static uint64_t name_all(struct sim_loop *l, char *buf, size_t size)
         pd_loop_names_add(buf, size, "task", t->name);
     for (const struct pd_task *t = l->deferred.next; t != &l->deferred; t = t->next)
         pd_loop_names_add(buf, size, "task", t->name);
+    for (const struct pd_task *t = l->later.next; t != &l->later; t = t->next)
+        pd_loop_names_add(buf, size, "task", t->name);
     return n;
 }
 
@@ -389,6 +398,8 @@ pd_status pd_loop_sim_loop_make(struct sim_host *h, struct pd_loop **out)
     pd_loop_sim_rng_seed(&l->rng, seed * 0x9e3779b97f4a7c15u);
     tasks_init(&l->posted);
     tasks_init(&l->deferred);
+    tasks_init(&l->later);
+    l->turn_number = 1;
     tasks_init(&l->running);
     pd_list_init(&l->streams);
     pd_list_init(&l->ready);

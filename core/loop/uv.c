@@ -2,12 +2,12 @@
 /* The real loop: turns, time, timers, tasks, chance, statistics.
  *
  * A turn waits once for events and runs their handlers, then the last callbacks
- * of closed streams, then posted tasks, then deferred ones.  `now` is read when the first handler of a
- * turn begins.  All timers stand in one queue in front of one timerfd, which is
+ * of closed streams, then posted tasks, then deferred ones and those that they
+ * defer.  `now` is read when the first handler of a turn begins.  All timers stand in one queue in front of one timerfd, which is
  * set once per turn and only when an earlier timer came; a timer that is
  * stopped leaves it set, and the early wake-up sets it anew.
  *
- * Tasks: a non-zero `state` means "in one of the three lists".  post changes it
+ * Tasks: a non-zero `state` means "in one of the four lists".  post changes it
  * under post_lock; a task leaves its list before its state becomes 0. */
 #include "loop/uv_impl.h"
 
@@ -18,7 +18,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TASK_QUEUED = 1 };
+enum {
+    TASK_QUEUED = 1,
+    MAX_ROUNDS = 64             /* of deferred tasks that defer others, in one turn */
+};
 
 /* ---- time and chance */
 
@@ -266,7 +269,7 @@ void pd_loop_uvl_defer(struct pd_loop *loop, struct pd_task *task)
 
     if (__atomic_fetch_or(&task->state, TASK_QUEUED, __ATOMIC_ACQ_REL) != 0)
         return;
-    list_append(&l->deferred, task);
+    list_append(task->ran_in == l->turn_number ? &l->later : &l->deferred, task);
 }
 
 void pd_loop_uvl_task_cancel(struct pd_loop *loop, struct pd_task *task)
@@ -288,6 +291,7 @@ static void run_list(struct uvl *l, struct pd_task *head)
         const char *name = t->name;
         pd_loop_uvl_enter(l);
         list_remove(t);
+        t->ran_in = l->turn_number;
         (void)__atomic_exchange_n(&t->state, 0, __ATOMIC_ACQ_REL);
         l->st.tasks_run++;
         t->cb(t, t->arg);
@@ -305,7 +309,8 @@ static void move_all(struct pd_task *to, struct pd_task *from)
     list_init(from);
 }
 
-/* Posted tasks first, then those deferred up to now. */
+/* Posted tasks first, then deferred ones and those that they defer: what a turn has
+ * caused is on its way before the loop asks for more.  None runs twice. */
 static void run_tasks(struct uvl *l)
 {
     if (__atomic_load_n(&l->any_posted, __ATOMIC_ACQUIRE) != 0) {
@@ -317,10 +322,13 @@ static void run_tasks(struct uvl *l)
         if (l->running.next != &l->running)
             run_list(l, &l->running);
     }
-    if (l->deferred.next != &l->deferred) {
+    for (int round = 0; round < MAX_ROUNDS && l->deferred.next != &l->deferred; round++) {
         move_all(&l->running, &l->deferred);
         run_list(l, &l->running);
     }
+    if (l->later.next != &l->later)
+        move_all(&l->deferred, &l->later);
+    l->turn_number++;
 }
 
 static bool has_tasks(struct uvl *l)
@@ -389,7 +397,7 @@ pd_status pd_loop_uv_turn(struct pd_loop *loop, pd_time max_wait_ns)
 
 static void count_tasks(struct uvl *l, char *names, size_t size, uint64_t *count)
 {
-    const struct pd_task *heads[3] = { &l->posted, &l->running, &l->deferred };
+    const struct pd_task *heads[4] = { &l->posted, &l->running, &l->deferred, &l->later };
 
     pthread_mutex_lock(&l->post_lock);
     for (size_t i = 0; i < PD_ARRAY_LEN(heads); i++) {
@@ -542,6 +550,8 @@ static void init_state(struct uvl *l, const struct pd_loop_uv_opts *opts)
     list_init(&l->posted);
     list_init(&l->running);
     list_init(&l->deferred);
+    list_init(&l->later);
+    l->turn_number = 1;
     pd_list_init(&l->handles);
     pthread_mutex_init(&l->post_lock, NULL);
 }

@@ -47,6 +47,8 @@ struct uvl {
     uint32_t any_posted;        /* atomic: 0 when nothing is in it */
     struct pd_task running;     /* list head: posted tasks of this turn */
     struct pd_task deferred;    /* list head */
+    struct pd_task later;       /* list head: deferred again in the turn that ran them */
+    uint32_t turn_number;
     uintptr_t thread;           /* atomic: who runs the loop now, 0: nobody */
     uint32_t stop;              /* atomic */
 

@@ -783,6 +783,58 @@ void case_deferred(struct env *e)
     assert_string_equal(s.text, "abc");
 }
 
+struct chain {
+    struct pd_loop *loop;
+    struct pd_task first, second;
+    uint64_t first_turn[2], second_turn;
+    int n;
+};
+
+static uint64_t turn_of(struct pd_loop *loop)
+{
+    struct pd_loop_stats st;
+
+    pd_loop_stats_get(loop, &st);
+    return st.turns;
+}
+
+static void chain_first(struct pd_task *t, void *arg)
+{
+    struct chain *c = arg;
+
+    c->first_turn[c->n++] = turn_of(c->loop);
+    if (c->n == 2)
+        return;
+    pd_loop_defer(c->loop, t);
+    pd_loop_defer(c->loop, &c->second);
+}
+
+static void chain_second(struct pd_task *t, void *arg)
+{
+    struct chain *c = arg;
+
+    (void)t;
+    c->second_turn = turn_of(c->loop);
+}
+
+static bool chain_done(void *arg)
+{
+    return ((struct chain *)arg)->n == 2;
+}
+
+/* What a deferred task defers runs in the same turn, but no task twice. */
+void case_deferred_chain(struct env *e)
+{
+    struct chain c = { .loop = e->client };
+
+    pd_task_init(&c.first, "first", chain_first, &c);
+    pd_task_init(&c.second, "second", chain_second, &c);
+    pd_loop_defer(e->client, &c.first);
+    assert_true(e->run(e, chain_done, &c));
+    assert_int_equal(c.second_turn, c.first_turn[0]);
+    assert_true(c.first_turn[1] > c.first_turn[0]);
+}
+
 void case_post_order(struct env *e)
 {
     struct steps s = { .loop = e->client };

@@ -22,7 +22,7 @@ struct env {
 
 #define LOOP_CASES(X)                                                          \
     X(echo) X(echo_other_family) X(half_close) X(reset) X(refused)             \
-    X(timers_order) X(timers_stop) X(timers_self) X(deferred) X(post_order)    \
+    X(timers_order) X(timers_stop) X(timers_self) X(deferred) X(deferred_chain) X(post_order) \
     X(work) X(work_cancel) X(close_in_callbacks) X(close_while_connecting)     \
     X(thousand) X(pause_resume) X(hangup) X(resolve) X(not_taken)              \
     X(listener_pause) X(random) X(addresses) X(busy_destroy) X(stats)     \

@@ -185,7 +185,7 @@ static void test_loop(void **state)
     OFFSET(pd_task, next, 24);
     OFFSET(pd_task, prev, 32);
     OFFSET(pd_task, state, 40);
-    OFFSET(pd_task, reserved, 44);
+    OFFSET(pd_task, ran_in, 44);
     SIZE(pd_work, 128);
     OFFSET(pd_work, run, 0);
     OFFSET(pd_work, done, 8);

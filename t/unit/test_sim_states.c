@@ -134,6 +134,7 @@ static const struct {
 } table[] = {
     { LINK, "connecting", "closed", MUST }, { LINK, "connecting", "gone", MUST },
     { LINK, "preamble", "hello", MUST }, { LINK, "preamble", "up", MAY },
+    { LINK, "preamble", "ready", MAY }, { LINK, "preamble", "closing", MAY },
     { LINK, "preamble", "closed", MUST }, { LINK, "preamble", "gone", MAY },
     { LINK, "hello", "ready", MUST }, { LINK, "hello", "up", MUST },
     { LINK, "hello", "closing", MUST }, { LINK, "hello", "closed", MUST },
@@ -160,13 +161,14 @@ static const struct {
     { SOURCE, "connecting", "moving", MUST }, { SOURCE, "connecting", "gone", MUST },
     { SOURCE, "moving", "waiting", MUST }, { SOURCE, "moving", "stopping", MUST },
     { SOURCE, "moving", "gone", MUST }, { SOURCE, "waiting", "gone", MUST },
-    { SOURCE, "stopping", "fencing", MUST }, { SOURCE, "stopping", "gone", MUST },
+    { SOURCE, "waiting", "stopping", MUST }, { SOURCE, "stopping", "fencing", MUST }, { SOURCE, "stopping", "gone", MUST },
     { SOURCE, "fencing", "gone", MUST }, { SOURCE, "new", "connecting", MUST },
     { DEST, "open", "verifying", MUST }, { DEST, "open", "gone", MUST },
     { DEST, "verifying", "gone", MUST }, { DEST, "new", "open", MUST },
     { WAY, "connecting", "up", MUST }, { WAY, "connecting", "gone", MUST },
     { WAY, "up", "closing", MUST }, { WAY, "up", "gone", MUST }, { WAY, "closing", "gone", MUST },
-    { WAY, "new", "connecting", MUST }, { LEASE, "active", "verifying", MUST },
+    { WAY, "new", "connecting", MUST }, { LEASE, "active", "settling", MUST },
+    { LEASE, "settling", "verifying", MUST }, { LEASE, "settling", "released", MUST },
     { LEASE, "active", "released", MUST }, { LEASE, "active", "gone", MUST },
     { LEASE, "verifying", "released", MUST }, { LEASE, "released", "gone", MUST },
     { LEASE, "new", "active", MUST }, { REQUEST, "accepted", "prefill_sent", MUST },
@@ -191,7 +193,10 @@ static const char *name_of(enum machine m, uint32_t state)
 
 static const char ask[] =
     "{\"model\":\"tiny\",\"temperature\":0,\"max_tokens\":8,\"messages\":[{\"role\":\"user\",\"content\":"
-    "\"%u. Repeat these words: lion, lamp, river, honey, silver, goat, train, moon, ball, red, kite, owl, fox.\"}]}";
+    "\"%u. Repeat these words:%s lion, lamp, river, honey, silver, goat, train, moon, ball, red, kite, owl, fox.\"}]}";
+/* More KV than a node compares in one turn. */
+enum { LONG = 620 };
+static char longer[LONG * 6 + 1];
 static char router_conf[1024], decode_conf[2048], prefill_conf[2048];
 /* For nodes that notice the silence of a lease before that of a link. */
 static char hasty_conf[2300];
@@ -292,7 +297,7 @@ static void once(enum fault what, uint32_t node, pd_time at, const char *decode)
 {
     static struct sim_answer a;
     struct sim_cluster c;
-    char body[1024];
+    char body[sizeof longer + 1024];
     static uint32_t number;
     sim_cluster_init(&c, 100 + number, NULL);
     c.is_quiet = number % 2;
@@ -307,7 +312,7 @@ static void once(enum fault what, uint32_t node, pd_time at, const char *decode)
     struct happening h = { &c, what, node };
     if (what != NONE && what != LEAVE)
         pd_sim_at(c.sim, pd_sim_now(c.sim) + at, happen, &h);
-    snprintf(body, sizeof body, ask, (unsigned)++number);
+    snprintf(body, sizeof body, ask, (unsigned)++number, longer);
     sim_post(&c, "10.0.0.1", 8000, "/v1/chat/completions", body, what == LEAVE ? at : 20 * PD_SEC, &a);
     assert_true(a.is_over);
     run_for(&c, 2 * PD_SEC);
@@ -348,6 +353,9 @@ static void test_transitions(void **state)
         once(STOP, 1, at, hasty_conf);
         once(CUT, 1, at, hasty_conf);
     }
+    for (size_t i = 0; i < LONG; i++)
+        memcpy(longer + 6 * i, " river", 6);
+    once(NONE, 0, 0, decode_conf);
     for (uint32_t m = 0; m < MACHINES; m++)
         for (uint32_t from = 0; from < STATES; from++)
             for (uint32_t to = 0; to < STATES; to++) {

@@ -94,7 +94,7 @@ struct pd_task {
     /* private */
     struct pd_task *next, *prev;
     uint32_t state;
-    uint32_t reserved;
+    uint32_t ran_in;        /* number of the turn, 0: none yet */
 };
 
 /* ------------------------------------------------------------------------
@@ -382,7 +382,7 @@ static inline void pd_task_init(struct pd_task *task, const char *name, pd_task_
     task->name = name;
     task->next = task->prev = NULL;
     task->state = 0;
-    task->reserved = 0;
+    task->ran_in = 0;
 }
 
 /* Runs the task once on the loop's thread, soon, in the order of posting.
@@ -393,8 +393,9 @@ static inline bool pd_loop_post(struct pd_loop *loop, struct pd_task *task)
     return loop->ops->post(loop, task);
 }
 
-/* Runs the task once at the end of this turn (next turn when called by a
- * deferred task).  Harmless when queued already. */
+/* Runs the task once at the end of this turn; in the next turn when it has run in
+ * this one, so that what goes on by itself lets others and new events have
+ * theirs.  Harmless when queued already. */
 static inline void pd_loop_defer(struct pd_loop *loop, struct pd_task *task)
 {
     loop->ops->defer(loop, task);
