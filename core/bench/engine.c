@@ -130,7 +130,8 @@ static pd_status event_make(struct pd_bench_engine *e, bool is_chat)
                                   : ",\"choices\":[{\"index\":0,\"text\":\" token\",\"logprobs\":null,"
                                     "\"finish_reason\":null}]");
     put_pad(b, e->opts.pad);
-    return pd_buf_append_cstr(b, "}\n\n");
+    pd_buf_append_cstr(b, "}\n\n");
+    return b->status;
 }
 
 static void put_usage(struct pd_buf *b, const struct job *j)
@@ -212,7 +213,8 @@ static void stream_end(struct job *j)
         put_usage(b, j);
         pd_buf_append_cstr(b, "}\n\n");
     }
-    if (pd_buf_append_cstr(b, "data: [DONE]\n\n") != PD_OK) {
+    pd_buf_append_cstr(b, "data: [DONE]\n\n");
+    if (b->status != PD_OK) {
         pd_http_abort(j->req);
         return;
     }
@@ -501,9 +503,9 @@ pd_status pd_bench_engine_create(struct pd_loop *loop, const struct pd_bench_eng
         status = event_make(e, true);
     pd_buf_append_cstr(&e->models, "{\"object\":\"list\",\"data\":[{\"id\":");
     pd_json_put_cstr(&e->models, e->opts.model);
-    if (pd_buf_append_cstr(&e->models, ",\"object\":\"model\",\"created\":1700000000,\"owned_by\":\"pdbench\"}]}") !=
-        PD_OK)
-        status = PD_ENOMEM;
+    pd_buf_append_cstr(&e->models, ",\"object\":\"model\",\"created\":1700000000,\"owned_by\":\"pdbench\"}]}");
+    if (status == PD_OK)
+        status = e->models.status;
     for (uint32_t i = 0; i < ports && status == PD_OK; i++)
         status = server_add(e, i);
     if (status != PD_OK) {

@@ -137,7 +137,8 @@ pd_status pd_bench_plot_svg(const struct pd_bench_plot *p, struct pd_buf *out)
         put_text(out, WIDTH - RIGHT - 6, TOP + 16 + 15 * (double)k, "end", l->name);
         pd_buf_append_cstr(out, "</g>\n");
     }
-    return pd_buf_append_cstr(out, "</svg>\n");
+    pd_buf_append_cstr(out, "</svg>\n");
+    return out->status;
 }
 
 pd_status pd_bench_bars_svg(const struct pd_bench_bars *b, struct pd_buf *out)
@@ -182,5 +183,6 @@ pd_status pd_bench_bars_svg(const struct pd_bench_bars *b, struct pd_buf *out)
         put_text(out, WIDTH - RIGHT - 70 * (double)(b->n_series - 1 - k), 16, "end", b->series[k]);
         pd_buf_append_cstr(out, "</g>\n");
     }
-    return pd_buf_append_cstr(out, "</svg>\n");
+    pd_buf_append_cstr(out, "</svg>\n");
+    return out->status;
 }

@@ -157,5 +157,6 @@ pd_status pd_bench_load_json(const struct pd_bench_load_result *r, pd_time cpu, 
     }
     put_slices(&w, r);
     pd_json_end(&w);
-    return pd_buf_append_char(out, '\n');
+    pd_buf_append_char(out, '\n');
+    return out->status;
 }

@@ -2,11 +2,14 @@
 /* pdbench: chooses the command, and reads values of options for all of them. */
 #include "main/pdbench.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/json.h"
+#include "base/status.h"
 #include "base/str.h"
 #include "base/units.h"
 #include "config.h"
@@ -94,6 +97,24 @@ void pdbench_conditions(struct pd_loop *loop, struct pd_json_writer *w)
     pd_json_add_double(w, "load_average", pd_proc_load_average());
 }
 
+bool pdbench_print(const char *command, const struct pd_buf *out)
+{
+    bool is_whole = out->status == PD_OK;
+    if (is_whole && fwrite(out->p, 1, out->n, stdout) == out->n && fflush(stdout) == 0)
+        return true;
+    fprintf(stderr, "pdbench %s: cannot write: %s\n", command, is_whole ? strerror(errno) : pd_status_text(out->status));
+    return false;
+}
+
+/* What a command has printed may still be refused. */
+static int finish(int rc)
+{
+    if (rc != PDBENCH_OK || (ferror(stdout) == 0 && fflush(stdout) == 0))
+        return rc;
+    fprintf(stderr, "pdbench: cannot write: %s\n", strerror(errno));
+    return PDBENCH_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -105,15 +126,15 @@ int main(int argc, char **argv)
         return pdbench_usage(NULL, "a command is missing", NULL);
     if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {
         help(stdout);
-        return PDBENCH_OK;
+        return finish(PDBENCH_OK);
     }
     if (strcmp(argv[1], "-V") == 0 || strcmp(argv[1], "--version") == 0) {
         puts("pdbench " PACKAGE_VERSION);
-        return PDBENCH_OK;
+        return finish(PDBENCH_OK);
     }
     pd_signal_ignore(SIGPIPE);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
+            return finish(commands[i].run(argc - 1, argv + 1));
     return pdbench_usage(NULL, "there is no command", argv[1]);
 }

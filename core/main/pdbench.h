@@ -16,10 +16,13 @@ int pdbench_codec(int argc, char **argv);
 int pdbench_sched(int argc, char **argv);
 int pdbench_report(int argc, char **argv);
 
+struct pd_buf;
 struct pd_json_writer;
 /* Adds members that tell where and when a figure was taken: version, processor,
  * kernel, load of the machine. */
 void pdbench_conditions(struct pd_loop *loop, struct pd_json_writer *w);
+/* Writes a document to standard output; false after a message when it is not whole. */
+bool pdbench_print(const char *command, const struct pd_buf *out);
 
 /* Says what is wrong with the command line; PDBENCH_USAGE. */
 int pdbench_usage(const char *command, const char *text, const char *what);

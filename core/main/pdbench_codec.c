@@ -187,7 +187,8 @@ static bool put_json(const struct codec_main *m, const struct codec_case *c, uin
     }
     pd_json_end(&w);
     pd_json_end(&w);
-    bool is_good = pd_buf_append_char(&out, '\n') == PD_OK && fwrite(out.p, 1, out.n, stdout) == out.n;
+    pd_buf_append_char(&out, '\n');
+    bool is_good = pdbench_print("codec", &out);
     pd_buf_fini(&out);
     return is_good;
 }

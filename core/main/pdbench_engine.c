@@ -222,6 +222,7 @@ static int serve(struct engine_main *m)
         (void)pd_loop_run(m->loop);
         tell(e);
     } else {
+        fputs("pdbench engine: cannot watch signals\n", stderr);
         status = PD_EIO;
     }
     for (int i = 0; i < 2; i++)

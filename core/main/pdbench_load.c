@@ -198,7 +198,8 @@ static bool url_read(struct load_main *m)
     pd_buf_append_str(&m->target, rest);
     pd_buf_append_cstr(&m->target, m->bodies.is_completions ? "/v1/completions" : "/v1/chat/completions");
     m->opts.target = pd_buf_str(&m->target);
-    return m->target.status == PD_OK;
+    return m->target.status == PD_OK ||
+           pdbench_usage("load", m->target.status == PD_ENOMEM ? "out of memory" : "--url is too long", NULL) == PDBENCH_OK;
 }
 
 /* ---- running ------------------------------------------------------------------------------ */
@@ -269,7 +270,9 @@ static void on_done(void *arg)
         fputs("\r\033[K", stderr);
     pd_buf_init(&out, 1u << 20);
     pd_status status = m->is_json ? put_json(m, &out) : pd_bench_load_table(r, pd_proc_cpu_time(), &out);
-    if (status == PD_OK && fwrite(out.p, 1, out.n, stdout) == out.n && fflush(stdout) == 0)
+    if (status != PD_OK)
+        fprintf(stderr, "pdbench load: cannot tell the result: %s\n", pd_status_text(status));
+    else if (pdbench_print("load", &out))
         m->rc = r->ok > 0 ? PDBENCH_OK : PDBENCH_FAILED;
     for (int i = 0; i < PD_BENCH_ERRORS; i++)
         if (r->errors[i] > 0)

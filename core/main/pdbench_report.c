@@ -2,6 +2,7 @@
 /* pdbench report: saved runs as one HTML file that needs nothing else. */
 #include "main/pdbench_report.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -136,7 +137,8 @@ static bool put_page(struct pd_buf *out, const struct pdbench_run *runs, size_t 
             return false;
     }
     put_conditions(out, runs, n);
-    return pd_buf_append_cstr(out, "</body></html>\n") == PD_OK;
+    pd_buf_append_cstr(out, "</body></html>\n");
+    return out->status == PD_OK;
 }
 
 /* ---- the command line */
@@ -202,6 +204,24 @@ static bool are_too_many(const struct pdbench_run *runs, size_t n)
     return false;
 }
 
+static bool say_memory(void)
+{
+    fputs("pdbench report: out of memory\n", stderr);
+    return false;
+}
+
+static bool page_write(const char *path, const struct pd_buf *page)
+{
+    if (path == NULL)
+        return pdbench_print("report", page);
+    FILE *f = fopen(path, "w");
+    bool is_good = f != NULL && fwrite(page->p, 1, page->n, f) == page->n;
+    is_good = (f == NULL || fclose(f) == 0) && is_good;
+    if (!is_good)
+        fprintf(stderr, "pdbench report: cannot write %s: %s\n", path, strerror(errno));
+    return is_good;
+}
+
 int pdbench_report(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -229,14 +249,11 @@ int pdbench_report(int argc, char **argv)
     for (size_t i = 0; i < n && is_good; i++)
         is_good = run_read(&runs[i], argv[optind + (int)i]);
     pd_buf_init(&out, FILE_MAX);
-    is_good = is_good && !are_too_many(runs, n) && put_page(&out, runs, n);
-    FILE *f = !is_good || path == NULL ? stdout : fopen(path, "w");
-    if (f == NULL) {
-        fprintf(stderr, "pdbench report: cannot write %s\n", path);
+    if (is_good && are_too_many(runs, n))
         is_good = false;
-    } else if (is_good) {
-        is_good = fwrite(out.p, 1, out.n, f) == out.n && (f == stdout ? fflush(f) : fclose(f)) == 0;
-    }
+    else if (is_good && !put_page(&out, runs, n))
+        is_good = say_memory();
+    is_good = is_good && page_write(path, &out);
     pd_buf_fini(&out);
     for (size_t i = 0; i < n; i++)
         pd_buf_fini(&runs[i].text);

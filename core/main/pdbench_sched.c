@@ -267,7 +267,8 @@ static bool tell(struct sched_main *m)
     pd_json_add_u64(&w, "no_endpoint", m->none);
     pd_json_add_double(&w, "hash_gb_per_second", hash_rate);
     pd_json_end(&w);
-    bool is_good = pd_buf_append_char(&out, '\n') == PD_OK && fwrite(out.p, 1, out.n, stdout) == out.n;
+    pd_buf_append_char(&out, '\n');
+    bool is_good = pdbench_print("sched", &out);
     pd_buf_fini(&out);
     return is_good;
 }

@@ -71,7 +71,8 @@ bool pdbench_source_json(struct pdbench_source *s, const struct pdbench_result *
     }
     pd_json_end(&w);
     pd_json_end(&w);
-    bool is_good = pd_buf_append_char(&out, '\n') == PD_OK && fwrite(out.p, 1, out.n, stdout) == out.n;
+    pd_buf_append_char(&out, '\n');
+    bool is_good = pdbench_print("transport", &out);
     pd_buf_fini(&out);
     return is_good;
 }

@@ -369,7 +369,7 @@ int pdbench_transport(int argc, char **argv)
         return pdbench_usage("transport", optind < argc ? "one module, not also" : "a module is missing",
                              optind < argc ? argv[optind + 1] : NULL);
     s.side.module.file = argv[optind];
-    for (uint32_t i = 0; i < s.n_sizes; i++)
+    for (uint32_t i = 0; owner == NULL && i < s.n_sizes; i++)
         if (s.side.bytes % s.sizes[i] != 0)
             return pdbench_usage("transport", "--bytes must be a multiple of each size of --segments", NULL);
     if (owner == NULL)

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/str.h"
@@ -39,11 +40,21 @@ struct pdctl {
 
 /* ---- help ---------------------------------------------------------------------------- */
 
-static void help(FILE *out)
+static int out_of_memory(void)
+{
+    fputs("pdctl: out of memory\n", stderr);
+    return EXIT_FAILED;
+}
+
+static int help(FILE *out)
 {
     struct pd_buf list;
     pd_buf_init(&list, 1u << 16);
     pd_ctl_words_list(&list);
+    if (list.status != PD_OK) {
+        pd_buf_fini(&list);
+        return out_of_memory();
+    }
     fputs("usage: pdctl [-s SOCKET] [-w SECONDS] [--json] COMMAND [ARGUMENT...]\n"
           "\n"
           "Asks a running pdplane what it does, or tells it what to do.\n"
@@ -72,6 +83,7 @@ static void help(FILE *out)
           "  pdctl log debug router                 log more of one part, without a restart\n",
           out);
     pd_buf_fini(&list);
+    return EXIT_OK;
 }
 
 static int usage(const char *text, const char *what)
@@ -281,6 +293,8 @@ static int line_make(struct pdctl *p, int argc, char **argv)
     if (p->is_json)
         pd_buf_append_cstr(&p->line, " --json");
     pd_buf_append_char(&p->line, '\n');
+    if (p->line.status == PD_ENOMEM)
+        return out_of_memory();
     if (p->line.status != PD_OK || p->line.n > PD_CTL_LINE_MAX)
         return usage("the command is too long", NULL);
     return EXIT_OK;
@@ -291,10 +305,8 @@ static int local_help(int argc, char **argv)
 {
     struct pd_err err = { 0 };
     struct pd_buf text;
-    if (argc == 1) {
-        help(stdout);
-        return EXIT_OK;
-    }
+    if (argc == 1)
+        return help(stdout);
     if (strcmp(argv[1], "module") == 0) {
         pdctl_module_help(stdout);
         return EXIT_OK;
@@ -304,9 +316,11 @@ static int local_help(int argc, char **argv)
         return usage(err.text, NULL);
     pd_buf_init(&text, 1u << 16);
     pd_ctl_word_help(index, &text);
-    fwrite(text.p, 1, text.n, stdout);
+    int rc = text.status == PD_OK ? EXIT_OK : out_of_memory();
+    if (rc == EXIT_OK)
+        fwrite(text.p, 1, text.n, stdout);
     pd_buf_fini(&text);
-    return EXIT_OK;
+    return rc;
 }
 
 static int every_parse(struct pdctl *p, const char *text)
@@ -339,8 +353,7 @@ static int options_parse(struct pdctl *p, int argc, char **argv)
             p->is_json = true;
             break;
         case 'h':
-            help(stdout);
-            return -1;
+            return help(stdout) == EXIT_OK ? -1 : EXIT_FAILED;
         case 'V':
             puts("pdctl " PACKAGE_VERSION);
             return -1;
@@ -352,6 +365,15 @@ static int options_parse(struct pdctl *p, int argc, char **argv)
     return EXIT_OK;
 }
 
+/* What was printed may still be refused. */
+static int finished(int rc)
+{
+    if (rc != EXIT_OK || (ferror(stdout) == 0 && fflush(stdout) == 0))
+        return rc;
+    fprintf(stderr, "pdctl: cannot write: %s\n", strerror(errno));
+    return EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     struct pdctl p = { .rc = EXIT_FAILED };
@@ -359,10 +381,10 @@ int main(int argc, char **argv)
     p.path = path != NULL && path[0] != '\0' ? path : PD_RUNDIR "/pdplane.sock";
     pd_signal_ignore(SIGPIPE);
     if (argc > 1 && strcmp(argv[1], "module") == 0)
-        return pdctl_module(argc - 1, argv + 1);
+        return finished(pdctl_module(argc - 1, argv + 1));
     int rc = options_parse(&p, argc, argv);
     if (rc != EXIT_OK)
-        return rc < 0 ? EXIT_OK : rc;
+        return rc < 0 ? finished(EXIT_OK) : rc;
     argc -= optind;
     argv += optind;
     pd_buf_init(&p.line, 4096);
@@ -376,5 +398,5 @@ int main(int argc, char **argv)
     pd_buf_fini(&p.line);
     pd_buf_fini(&p.out);
     pd_buf_fini(&p.in);
-    return rc;
+    return finished(rc);
 }

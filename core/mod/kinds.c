@@ -157,8 +157,10 @@ const char *pd_kinds_text(uint64_t set, char *out, size_t size)
         if ((set & PD_KIND_BIT(kind)) == 0)
             continue;
         int w = snprintf(out + n, size - n, "%s%s", n == 0 ? "" : " or ", pd_kind_name(kind));
-        if (w < 0 || (size_t)w >= size - n)
+        if ((size_t)w >= size - n) {
+            out[n] = '\0';
             break;
+        }
         n += (size_t)w;
     }
     return out;
