@@ -12,6 +12,12 @@
 
 #include <openssl/ssl.h>
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STEP 5u
+#else
+#define STEP 1u
+#endif
+
 #define BYTES 30000u
 
 struct end {
@@ -250,7 +256,7 @@ static void sweep(enum kind kind)
         uint64_t n = 1;
         (void)play(&variants[i], NOTHING, 0);
         while (play(&variants[i], kind, n))
-            n++;
+            n += STEP;
         fprintf(stderr, "# %llu faults\n", (unsigned long long)n - 1);
         assert_true(n > 10);
     }
