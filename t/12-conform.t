@@ -214,6 +214,10 @@ my @broken = (
     [ broken_transport => broken_transport => wrap => 'large', qr/a post of 4194304 bytes ends with 1 after 0/ ],
     [ broken_transport => broken_transport => fds => 'descriptors', qr/descriptors are lost when they are short/ ],
     [ broken_transport => broken_transport => busy => 'sleeps', qr/wakes the loop \d+ times/ ],
+    [ broken_transport => broken_transport => wrap => 'huge', qr/a post of 1073741824 bytes ends with 1 after 0/ ],
+    [ broken_transport => broken_transport => outside => 'pieces', qr/is wrong|behind piece/ ],
+    [ broken_transport => broken_transport => growth => 'connects', qr/bytes are kept in 9000 ways/ ],
+    [ broken_transport => broken_transport => shift => 'soak', qr/which ended well, is wrong in part/ ],
 );
 # In a build with a sanitizer no allocation fails.
 my $sanitized = (pdplane('-V'))[1] !~ /^sanitizers\s+no$/m;
@@ -228,6 +232,7 @@ sub kind_of {
 sub options_of {
     my ($unit, $fault) = @_;
     my $more = $unit =~ /transport/ ? $tcp : '';
+    return ("$unit = { $more fault = \"$fault\"; };", '-L', 1) if $unit =~ /transport/;
     return "$unit = { $more fault = \"$fault\"; };" unless $unit =~ /discovery|claim/;
     my $path = folder() . "/source-$unit-$fault";
     return ("$unit = { path = \"$path\"; fault = \"$fault\"; };", '-x', "$change lines $path");

@@ -58,10 +58,14 @@ extern const struct cf_case cf_engine_load_cases[];
 extern const struct cf_case cf_transport_cases[];
 extern const struct cf_case cf_transport_load_cases[];
 extern const struct cf_case cf_transport_limit_cases[];
+extern const struct cf_case cf_transport_long_cases[];
 extern const struct cf_case cf_adapter_cases[];
 extern const struct cf_case cf_discovery_cases[];
 extern const struct cf_case cf_codec_cases[];
 extern const struct cf_case cf_exporter_cases[];
+
+/* For how many seconds the long cases run (option -L); 0: not at all. */
+extern uint32_t cf_long;
 
 /* Changes the world of a source (option -x); NULL: nobody does. */
 extern const char *cf_command;

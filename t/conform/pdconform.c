@@ -14,7 +14,7 @@
 #include "config.h"
 #include "mod/check.h"
 
-enum { UNITS_MAX = PD_MOD_UNITS_MAX, CASE_SECONDS = 120, EXIT_USAGE = 2 };
+enum { UNITS_MAX = PD_MOD_UNITS_MAX, CASE_SECONDS = 120, EXIT_USAGE = 2, LONG_MOST = 7 * 86400 };
 
 struct options {
     const char *conf_file, *module;
@@ -28,7 +28,7 @@ struct run {
     uint32_t passed, failed, skipped;
 };
 
-enum { TABLES = 6 };
+enum { TABLES = 7 };
 
 struct tables {
     const struct cf_case *t[TABLES];    /* the rest is NULL */
@@ -53,6 +53,7 @@ static struct tables tables_of(uint32_t kind)
         all.t[3] = cf_transport_cases;
         all.t[4] = cf_transport_load_cases;
         all.t[5] = cf_transport_limit_cases;
+        all.t[6] = cf_transport_long_cases;
         break;
     case PD_KIND_EXPORTER:
         all.t[3] = cf_exporter_cases;
@@ -73,7 +74,7 @@ static struct tables tables_of(uint32_t kind)
 }
 
 static const char usage_text[] =
-    "usage: pdconform [-c FILE] [-k KIND] [-x COMMAND] MODULE.so\n"
+    "usage: pdconform [-c FILE] [-k KIND] [-x COMMAND] [-L SECONDS] MODULE.so\n"
     "       pdconform -l [-k KIND]\n"
     "\n"
     "Checks that a module keeps the contract of what it provides.  Prints TAP; the\n"
@@ -82,6 +83,8 @@ static const char usage_text[] =
     "  -c, --config FILE   options of the units, one group for each: ref = { model = \"m.gguf\"; };\n"
     "  -k, --kind KIND     only units of this kind\n"
     "  -x, --change COMMAND  changes the world of a source: COMMAND set 1 2 3\n"
+    "  -L, --long SECONDS  also what takes long or 1 GiB of memory: transports, random\n"
+    "                      posts for so many seconds\n"
     "  -l, --list          lists the cases instead of running them\n"
     "  -h, --help          this text\n"
     "  -V, --version       the version\n"
@@ -91,18 +94,27 @@ static const char usage_text[] =
     "  pdconform spare_blocks.so\n"
     "  pdconform -c ref.conf ./ref.so\n";
 
+static bool seconds_parse(const char *text, uint32_t *out)
+{
+    char *end = NULL;
+    unsigned long n = strtoul(text, &end, 10);
+
+    *out = (uint32_t)n;
+    return *text >= '0' && *text <= '9' && *end == '\0' && n > 0 && n <= LONG_MOST;
+}
+
 static int options_parse(struct options *o, int argc, char **argv)
 {
     static const struct option names[] = {
         { "config", required_argument, NULL, 'c' }, { "kind", required_argument, NULL, 'k' },
-        { "change", required_argument, NULL, 'x' },
+        { "change", required_argument, NULL, 'x' }, { "long", required_argument, NULL, 'L' },
         { "list", no_argument, NULL, 'l' },         { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'V' },      { NULL, 0, NULL, 0 },
     };
     int c;
 
     memset(o, 0, sizeof(*o));
-    while ((c = getopt_long(argc, argv, "c:k:x:lhV", names, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, "c:k:x:L:lhV", names, NULL)) != -1) {
         switch (c) {
         case 'c':
             o->conf_file = optarg;
@@ -118,6 +130,12 @@ static int options_parse(struct options *o, int argc, char **argv)
             break;
         case 'x':
             cf_command = optarg;
+            break;
+        case 'L':
+            if (!seconds_parse(optarg, &cf_long)) {
+                fprintf(stderr, "pdconform: --long takes 1 to %u seconds, not \"%s\"\n", LONG_MOST, optarg);
+                return EXIT_USAGE;
+            }
             break;
         case 'l':
             o->list = true;
@@ -164,6 +182,11 @@ static void comment(FILE *from)
     }
 }
 
+static uint32_t case_seconds(void)
+{
+    return CASE_SECONDS + 2 * cf_long;
+}
+
 static void result(struct run *r, const struct cf_unit *u, const struct cf_case *c, int status, FILE *out)
 {
     uint32_t number = ++r->passed + r->failed + r->skipped;
@@ -183,7 +206,7 @@ static void result(struct run *r, const struct cf_unit *u, const struct cf_case 
     } else {
         printf("not ok %u - %s\n", number, label);
         if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
-            printf("# takes longer than %d s\n", CASE_SECONDS);
+            printf("# takes longer than %u s\n", case_seconds());
         else if (WIFSIGNALED(status))
             printf("# ends with signal %d (%s)\n", WTERMSIG(status), strsignal(WTERMSIG(status)));
         r->passed--;
@@ -210,7 +233,7 @@ static void run_case(struct run *r, const struct cf_unit *u, const struct cf_cas
         setpgid(0, 0);
         if (dup2(fileno(out), STDOUT_FILENO) < 0 || dup2(STDOUT_FILENO, STDERR_FILENO) < 0)
             _exit(CF_EXIT_FAILED);
-        alarm(CASE_SECONDS);
+        alarm(case_seconds());
         c->run(u);
         fflush(NULL);
         _exit(0);
@@ -235,7 +258,7 @@ static void run_unit(struct run *r, const struct cf_unit *u)
 
     for (int t = 0; t < TABLES; t++)
         for (const struct cf_case *c = all.t[t]; c != NULL && c->name != NULL; c++)
-            if (is_wanted(c))
+            if (is_wanted(c) && (cf_long > 0 || all.t[t] != cf_transport_long_cases))
                 run_case(r, u, c);
 }
 

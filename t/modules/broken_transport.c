@@ -19,7 +19,9 @@ enum {
     FAULT_CLAIM,                /* NEEDS_FD for nothing */
     FAULT_WRAP,                 /* counts bytes in 29 bits */
     FAULT_FDS,                  /* a descriptor is lost with a connection that fails */
-    FAULT_BUSY                  /* wakes up each millisecond */
+    FAULT_BUSY,                 /* wakes up each millisecond */
+    FAULT_GROWTH,               /* keeps a little of each connection */
+    FAULT_SHIFT                 /* now and then the wrong bytes */
 };
 
 struct broken_conf {
@@ -33,7 +35,8 @@ static const struct pd_option_name faults[] = {
     { "asleep", FAULT_ASLEEP },   { "chain", FAULT_CHAIN },       { "early", FAULT_EARLY },
     { "cross", FAULT_CROSS },     { "self", FAULT_SELF },         { "segments", FAULT_SEGMENTS },
     { "endless", FAULT_ENDLESS }, { "claim", FAULT_CLAIM },       { "wrap", FAULT_WRAP },
-    { "fds", FAULT_FDS },         { "busy", FAULT_BUSY },         { NULL, 0 },
+    { "fds", FAULT_FDS },         { "busy", FAULT_BUSY },
+    { "growth", FAULT_GROWTH },   { "shift", FAULT_SHIFT },       { NULL, 0 },
 };
 
 /* The instances of a process are all configured alike, and the tests look at
@@ -45,7 +48,7 @@ static struct pd_node_id self;
 static struct pd_timer ticks;
 static bool is_inside;
 static void *forgotten;         /* the post whose end nobody hears */
-static uint32_t dones, pending;
+static uint32_t dones, pending, posted;
 static uint64_t moved;
 
 static void on_tick(struct pd_timer *timer, void *arg)
@@ -115,6 +118,10 @@ static pd_status connect_(struct pd_transport *tp, const struct pd_transport_pee
     int fd = fault == FAULT_FDS ? dup(STDIN_FILENO) : -1;
     pd_status st;
 
+    if (fault == FAULT_GROWTH) {
+        void *volatile lost = malloc(40);
+        (void)lost;
+    }
     if ((fault == FAULT_CROSS && pending > 0) || (fault == FAULT_SELF && is_self(&desc->node)))
         return PD_EBUSY;
     peer_events = *events;
@@ -176,6 +183,18 @@ static pd_status post(struct pd_transport_target *target, const struct pd_post *
 
     if (fault == FAULT_READ && p->op == PD_TRANSPORT_READ)
         return PD_ENOSYS;
+    if (fault == FAULT_SHIFT && ++posted % 50 == 0 && p->segments[0].offset > 0) {
+        struct pd_segment *moved_by_one = calloc(p->n_segments, sizeof *moved_by_one);
+        struct pd_post other = *p;
+        if (moved_by_one == NULL)
+            return PD_ENOMEM;
+        memcpy(moved_by_one, p->segments, p->n_segments * sizeof *moved_by_one);
+        moved_by_one[0].offset--;
+        other.segments = moved_by_one;
+        st = pd_xp_post(target, &other, out);
+        free(moved_by_one);
+        return st;
+    }
     st = pd_xp_post(target, p, out);
     if (st == PD_OK && fault == FAULT_INSIDE)
         peer_events.on_done(NULL, *out, PD_TRANSFER_OK, 0, p->arg);
