@@ -1130,6 +1130,208 @@ static void test_no_memory(void **state)
     assert_true(valid > 0 && refused > 10);
 }
 
+/* ---- edges: what may not be asked, and messages that break one rule each ------------ */
+
+static void test_params(void **state)
+{
+    struct world w;
+    struct pd_err err = { 0 };
+    struct pd_kv_region *region;
+    char name[80];
+    (void)state;
+    world_up(&w, PD_KV_DIGESTS_FULL, 8, 8);
+    const struct pd_kv_dest_params good = { .size = sizeof good, .n_blocks = 8, .peer = 7, .region = w.d.region,
+                                            .blocks = w.d.index, .tokens = w.tokens, .from = 3, .to = 58 };
+    for (int how = 0; how < 8; how++) {
+        struct pd_kv_dest_params p = good;
+        pd_status want = PD_EINVAL;
+        switch (how) {
+        case 0: p.region = NULL; break;
+        case 1: p.blocks = NULL; break;
+        case 2: p.tokens = NULL; break;
+        case 3: p.from = p.to; break;
+        case 4: p.to = PD_KV_MAX_TOKENS + 1; break;
+        case 5: p.n_blocks = 7; break;
+        case 6: p.peer = 8; want = PD_ESTALE; break;
+        default: w.p.desc.n_transports = 0; want = PD_ENOENT; break;
+        }
+        assert_int_equal(pd_kv_dest_open(w.d.kv, &p, &dest_events, &w, &w.dest), want);
+        assert_int_equal(w.d.kv->n_dests, 0);
+    }
+    w.p.desc.n_transports = 2;
+    /* No way of the two can open a window, or tell of it. */
+    w.d.t[0].fault = w.d.t[1].fault = F_NO_WINDOW;
+    assert_int_equal(open_dest(&w), PD_ENOENT);
+    w.d.t[0].fault = w.d.t[1].fault = F_NONE;
+    /* One more than there may be. */
+    w.d.kv->conf.max_handovers = 1;
+    assert_int_equal(open_dest(&w), PD_OK);
+    struct pd_kv_dest *other;
+    assert_int_equal(pd_kv_dest_open(w.d.kv, &good, &dest_events, &w, &other), PD_ELIMIT);
+    struct pd_str grant = pd_kv_dest_grant(w.dest);
+    struct pd_kv_source_params s = { .size = sizeof s, .n_tokens = TOKENS, .peer = 7, .region = w.p.region,
+                                     .grant = grant.p, .grant_len = grant.n, .tokens = w.tokens };
+    w.p.kv->conf.max_handovers = 0;
+    assert_int_equal(pd_kv_source_open(w.p.kv, &s, &source_events, &w, &w.source, &err), PD_ELIMIT);
+    w.source = NULL;
+    pd_kv_dest_abort(w.dest, true);
+    run(&w, 20 * PD_MS);
+    /* transports and regions */
+    memset(name, 'n', sizeof name);
+    name[sizeof name - 1] = '\0';
+    assert_int_equal(pd_kv_transport_add(w.d.kv, "net", &mt_ops, &w.d.t[0]), PD_EEXIST);
+    assert_int_equal(pd_kv_transport_add(w.d.kv, name, &mt_ops, &w.d.t[0]), PD_ELIMIT);
+    assert_int_equal(pd_kv_region_add(w.d.kv, name, &w.d.info, &region, &err), PD_ELIMIT);
+    for (int how = 0; how < 4; how++) {
+        struct pd_engine_info info = w.d.info;
+        switch (how) {
+        case 0: info.region = NULL; break;
+        case 1: info.blocks = 0; break;
+        case 2: info.region_bytes /= 2; break;
+        default: info.layout.kv_heads = 0; break;
+        }
+        memset(&err, 0, sizeof err);
+        assert_int_equal(pd_kv_region_add(w.d.kv, "more", &info, &region, &err), PD_EINVAL);
+        assert_true(err.text[0] != '\0');
+    }
+    pd_mem_fault_set(1);
+    assert_int_equal(pd_kv_region_add(w.d.kv, "more", &w.d.info, &region, &err), PD_ENOMEM);
+    pd_mem_fault_set(0);
+    world_down(&w);
+}
+
+static void say(struct world *w, bool to_dest, struct pd_kv_message *m, const uint64_t *digests, pd_status want)
+{
+    struct pd_buf b;
+    m->xid += to_dest ? w->dest->e.xid : w->source->e.xid;
+    m->generation += to_dest ? w->dest->e.generation : w->source->e.generation;
+    pd_buf_init(&b, 100000);
+    assert_int_equal(pd_kv_message_write(m, digests, &b), PD_OK);
+    assert_int_equal(to_dest ? pd_kv_dest_message(w->dest, pd_buf_str(&b)) : pd_kv_source_message(w->source, pd_buf_str(&b)),
+                     want);
+    pd_buf_fini(&b);
+}
+
+static void test_messages_to_dest(void **state)
+{
+    static const struct {
+        struct pd_kv_message m;
+        pd_status status;
+        uint32_t verdict;       /* 0: it goes on */
+    } rows[] = {
+        { { .type = PD_KV_M_RENEW }, PD_OK, 0 },
+        { { .type = PD_KV_M_DIGESTS, .first = 0, .count = 1 }, PD_OK, 0 },
+        { { .type = PD_KV_M_DIGESTS, .first = 1000, .count = 1 }, PD_EPROTO, PD_KV_FAILED },
+        { { .type = PD_KV_M_DIGESTS, .first = 7, .count = 2 }, PD_EPROTO, PD_KV_FAILED },
+        { { .type = PD_KV_M_DONE, .way = 9, .count = 8, .bytes = 55 * 64 }, PD_OK, PD_KV_FAILED },
+        { { .type = PD_KV_M_DONE, .way = 0, .count = 8, .bytes = 1 }, PD_OK, PD_KV_FAILED },
+        { { .type = PD_KV_M_DONE, .way = 0, .count = 9, .bytes = 55 * 64 }, PD_OK, PD_KV_FAILED },
+        { { .type = PD_KV_M_DONE, .way = 0, .count = 8, .bytes = 55 * 64 }, PD_OK, PD_KV_FAILED },  /* no digests */
+        { { .type = PD_KV_M_VERDICT, .verdict = PD_KV_VALID }, PD_EPROTO, PD_KV_FAILED },
+        { { .type = PD_KV_M_ABORT, .verdict = PD_KV_REFUSED }, PD_OK, PD_KV_REFUSED },
+        { { .type = PD_KV_M_ABORT, .verdict = PD_KV_FAILED }, PD_OK, PD_KV_FAILED },
+        { { .type = PD_KV_M_ABORT, .verdict = PD_KV_TIMEOUT }, PD_OK, PD_KV_PEER_ABORTED },
+        { { .type = PD_KV_M_RENEW, .xid = 1 }, PD_OK, PD_KV_STALE },
+        { { .type = PD_KV_M_RENEW, .generation = 1 }, PD_OK, PD_KV_STALE },
+    };
+    static const uint64_t digests[4];
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct world w;
+        struct pd_kv_message m = rows[i].m;
+        world_up(&w, PD_KV_DIGESTS_FULL, 8, 8);
+        w.mute = true;
+        assert_int_equal(open_dest(&w), PD_OK);
+        say(&w, true, &m, digests, rows[i].status);
+        if (rows[i].verdict != 0) {
+            if (w.dest != NULL) {
+                /* What comes after it changes nothing. */
+                struct pd_kv_message late = { .type = PD_KV_M_RENEW };
+                say(&w, true, &late, NULL, PD_OK);
+                pd_kv_dest_renew(w.dest);
+                pd_kv_dest_abort(w.dest, false);
+            }
+            run(&w, 20 * PD_MS);
+            assert_int_equal(w.d_ends, 1);
+            assert_int_equal(w.dr.verdict, rows[i].verdict);
+        } else {
+            pd_kv_dest_renew(w.dest);
+            run(&w, 20 * PD_MS);
+            assert_int_equal(w.d_ends, 0);
+            pd_kv_dest_abort(w.dest, true);
+            run(&w, 20 * PD_MS);
+            assert_int_equal(w.dr.verdict, PD_KV_ABORTED);
+        }
+        world_down(&w);
+    }
+}
+
+static void test_messages_to_source(void **state)
+{
+    static const struct {
+        struct pd_kv_message m;
+        pd_status status;
+    } rows[] = {
+        { { .type = PD_KV_M_VERDICT, .verdict = PD_KV_VALID }, PD_EPROTO },  /* before it is done */
+        { { .type = PD_KV_M_VERDICT, .verdict = PD_KV_CORRUPT }, PD_OK },
+        { { .type = PD_KV_M_ABORT, .verdict = PD_KV_TIMEOUT }, PD_OK },
+        { { .type = PD_KV_M_RENEW }, PD_EPROTO },
+        { { .type = PD_KV_M_DONE }, PD_EPROTO },
+        { { .type = PD_KV_M_VERDICT, .verdict = PD_KV_VALID, .xid = 1 }, PD_OK },
+        { { .type = PD_KV_M_VERDICT, .verdict = PD_KV_VALID, .generation = 1 }, PD_OK },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct world w;
+        struct pd_kv_message m = rows[i].m;
+        struct pd_buf b;
+        world_up(&w, PD_KV_DIGESTS_FULL, 8, 8);
+        open_both(&w);
+        push(&w, 20);
+        run(&w, 2 * PD_MS);
+        w.mute = true;
+        pd_buf_init(&b, 1000);
+        m.xid += w.source->e.xid;
+        m.generation += w.source->e.generation;
+        assert_int_equal(pd_kv_message_write(&m, NULL, &b), PD_OK);
+        pd_status st = pd_kv_source_message(w.source, pd_buf_str(&b));
+        assert_int_equal(st, rows[i].status);
+        pd_buf_fini(&b);
+        push(&w, TOKENS);
+        run(&w, 400 * PD_MS);
+        assert_true(w.d_ends == 1 && w.s_ends == 1);
+        assert_true(w.sr.verdict != PD_KV_VALID && w.dr.verdict != PD_KV_VALID);
+        world_down(&w);
+    }
+}
+
+/* Lists that are asked for with little room say how many there are. */
+static void test_lists(void **state)
+{
+    struct world w;
+    struct pd_kv_lease_row leases[4];
+    struct pd_kv_transfer_row rows[4];
+    (void)state;
+    world_up(&w, PD_KV_DIGESTS_FULL, 8, 8);
+    open_both(&w);
+    push(&w, 30);
+    run(&w, 2 * PD_MS);
+    assert_int_equal(pd_kv_table()->leases(w.d.kv, leases, 4), 1);
+    assert_int_equal(pd_kv_table()->leases(w.d.kv, leases, 0), 1);
+    assert_int_equal(pd_kv_table()->transfers(w.d.kv, rows, 4), 1);
+    assert_int_equal(pd_kv_table()->transfers(w.d.kv, rows, 0), 1);
+    assert_int_equal(pd_kv_table()->transfers(w.p.kv, rows, 4), 1);
+    assert_int_equal(pd_kv_table()->transfers(w.p.kv, rows, 0), 1);
+    push_all(&w);
+    run(&w, 30 * PD_MS);
+    assert_int_equal(w.dr.verdict, PD_KV_VALID);
+    assert_true(pd_kv_table()->transfers(w.d.kv, rows, 4) >= 1);
+    assert_true(pd_kv_table()->transfers(w.d.kv, rows, 0) >= 1);
+    assert_true(pd_kv_table()->leases(w.d.kv, leases, 4) >= 1);
+    assert_true(pd_kv_table()->leases(w.d.kv, leases, 0) >= 1);
+    world_down(&w);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_good),
     cmocka_unit_test(test_faults),
@@ -1141,5 +1343,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_ways),
     cmocka_unit_test(test_random),
     cmocka_unit_test(test_no_memory),
+    cmocka_unit_test(test_params),
+    cmocka_unit_test(test_messages_to_dest),
+    cmocka_unit_test(test_messages_to_source),
+    cmocka_unit_test(test_lists),
 };
 PD_UNIT_MAIN(tests)
