@@ -6,6 +6,8 @@
 #include "base/compiler.h"
 
 #include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static unsigned char fold(char c)
@@ -117,6 +119,18 @@ pd_status pd_str_copy(struct pd_str s, char *dst, size_t size)
         memcpy(dst, s.p, n);
     dst[n] = '\0';
     return n == s.n ? PD_OK : PD_ELIMIT;
+}
+
+size_t pd_str_addf(char *dst, size_t size, size_t at, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(dst + at, size - at, fmt, ap);
+    va_end(ap);
+    if ((size_t)n < size - at)
+        return at + (size_t)n;
+    dst[at] = '\0';
+    return at;
 }
 
 pd_status pd_str_parse_u64(struct pd_str s, uint64_t *out)

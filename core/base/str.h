@@ -52,6 +52,9 @@ bool pd_str_split(struct pd_str *rest, char sep, struct pd_str *part);
 /* Copies into dst with a zero byte at the end; PD_ELIMIT when it does not fit
  * (dst then holds the part that does). */
 pd_status pd_str_copy(struct pd_str s, char *dst, size_t size);
+/* Writes behind the first `at` bytes of the string in dst; returns how many it has then.
+ * What does not fit as a whole is left out. */
+size_t pd_str_addf(char *dst, size_t size, size_t at, const char *fmt, ...) PD_PRINTF(4, 5);
 
 /* The whole string is one number, no blanks, no plus sign: PD_OK, PD_EINVAL
  * when it is none, PD_ELIMIT when it is out of range. */

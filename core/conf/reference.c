@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "base/str.h"
+
 #define PATH_SIZE 256u
 
 static const char *type_word(const struct pd_option *row)
@@ -45,29 +47,22 @@ static const char *type_word(const struct pd_option *row)
 static void facts(const struct pd_option *row, char *out, size_t size)
 {
     char range[96] = "";
-    size_t n = 0;
-    int w = snprintf(out, size, "%s%s", type_word(row),
-                     (row->flags & PD_OPT_REQUIRED) != 0 ? ", required" : "");
-    n += w > 0 && (size_t)w < size ? (size_t)w : 0;
+    size_t n = pd_str_addf(out, size, 0, "%s%s", type_word(row),
+                           (row->flags & PD_OPT_REQUIRED) != 0 ? ", required" : "");
     bool limited = row->type == PD_OPT_T_NUMBER ? row->lo != 0 || row->hi != 0 : row->min != 0 || row->max != 0;
     if (limited)
         conf_range_text(row, range, sizeof range);
-    if (range[0] != '\0') {
-        w = snprintf(out + n, size - n, ", %s", range);
-        n += w > 0 && (size_t)w < size - n ? (size_t)w : 0;
-    } else if (row->unit != NULL) {
-        w = snprintf(out + n, size - n, ", %s", row->unit);
-        n += w > 0 && (size_t)w < size - n ? (size_t)w : 0;
-    }
-    for (const struct pd_option_name *e = row->names; e != NULL && e->name != NULL; e++) {
-        w = snprintf(out + n, size - n, "%s\"%s\"", e == row->names ? ": " : ", ", e->name);
-        n += w > 0 && (size_t)w < size - n ? (size_t)w : 0;
-    }
+    if (range[0] != '\0')
+        n = pd_str_addf(out, size, n, ", %s", range);
+    else if (row->unit != NULL)
+        n = pd_str_addf(out, size, n, ", %s", row->unit);
+    for (const struct pd_option_name *e = row->names; e != NULL && e->name != NULL; e++)
+        n = pd_str_addf(out, size, n, "%s\"%s\"", e == row->names ? ": " : ", ", e->name);
     if (row->def != NULL) {
         bool text = row->type == PD_OPT_T_STRING || row->type == PD_OPT_T_SIZE ||
                     row->type == PD_OPT_T_DURATION || row->type == PD_OPT_T_ENUM || row->type == PD_OPT_T_UNIT;
         bool list = row->type == PD_OPT_T_FLAGS || row->type == PD_OPT_T_STRING_LIST;
-        snprintf(out + n, size - n, text ? ", default \"%s\"" : list ? ", default [ %s ]" : ", default %s",
+        (void)pd_str_addf(out, size, n, text ? ", default \"%s\"" : list ? ", default [ %s ]" : ", default %s",
                  row->def);
     }
 }

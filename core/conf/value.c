@@ -366,8 +366,7 @@ static pd_status find_name(struct conf_ctx *ctx, const struct pd_option *row, co
             return PD_OK;
         }
         pd_near_try(&near, e->name);
-        int w = snprintf(known + n, sizeof known - n, "%s\"%s\"", n == 0 ? "" : ", ", e->name);
-        n += w > 0 && (size_t)w < sizeof known - n ? (size_t)w : 0;
+        n = pd_str_addf(known, sizeof known, n, "%s\"%s\"", n == 0 ? "" : ", ", e->name);
     }
     const char *best = pd_near_best(&near);
     if (best != NULL)

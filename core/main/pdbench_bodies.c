@@ -50,7 +50,7 @@ static bool say(const char *what, const char *name)
 static bool list_make(struct pdbench_bodies *b, const size_t *ends, size_t n)
 {
     if (b->all.status != PD_OK)
-        return say("the prompts are too large", NULL);
+        return say(b->all.status == PD_ENOMEM ? "out of memory" : "the prompts are too large", NULL);
     b->list = pd_calloc(n, sizeof *b->list);
     if (b->list == NULL)
         return say("out of memory", NULL);
@@ -129,9 +129,11 @@ static bool made(struct pdbench_bodies *b)
     for (size_t i = 0; i < b->distinct && b->all.status == PD_OK; i++) {
         prompt_make(&prompt, i, b->prompt_bytes);
         put_body(b, pd_buf_str(&prompt), b->max_tokens);
+        if (prompt.status != PD_OK)
+            b->all.status = prompt.status;
         ends[i] = b->all.n;
     }
-    bool is_good = prompt.status == PD_OK && list_make(b, ends, b->distinct);
+    bool is_good = list_make(b, ends, b->distinct);
     pd_buf_fini(&prompt);
     pd_free(ends);
     return is_good;

@@ -15,6 +15,7 @@
 #include <pdplane/transport.h>
 
 #include "base/compiler.h"
+#include "base/str.h"
 #include "mod/mod.h"
 
 #define NEED(type, member) { #member, (uint32_t)offsetof(struct type, member) }
@@ -154,14 +155,8 @@ const char *pd_kinds_text(uint64_t set, char *out, size_t size)
     size_t n = 0;
     out[0] = '\0';
     for (uint32_t kind = 1; kind < PD_KIND_LIMIT; kind++) {
-        if ((set & PD_KIND_BIT(kind)) == 0)
-            continue;
-        int w = snprintf(out + n, size - n, "%s%s", n == 0 ? "" : " or ", pd_kind_name(kind));
-        if ((size_t)w >= size - n) {
-            out[n] = '\0';
-            break;
-        }
-        n += (size_t)w;
+        if ((set & PD_KIND_BIT(kind)) != 0)
+            n = pd_str_addf(out, size, n, "%s%s", n == 0 ? "" : " or ", pd_kind_name(kind));
     }
     return out;
 }

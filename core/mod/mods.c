@@ -179,10 +179,8 @@ static pd_status not_found(struct pd_mods *mods, const char *name, struct pd_err
         pd_err_set(err, PD_ENOENT, "cannot load module \"%s\": no such file", name);
         return pd_err_hint(err, "pdplane -M lists the modules that there are");
     }
-    for (size_t i = 0; i < mods->n_dirs; i++) {
-        int w = snprintf(path + n, sizeof path - n, "%s%s", i == 0 ? "" : ", ", mods->dirs[i]);
-        n += w > 0 && (size_t)w < sizeof path - n ? (size_t)w : 0;
-    }
+    for (size_t i = 0; i < mods->n_dirs; i++)
+        n = pd_str_addf(path, sizeof path, n, "%s%s", i == 0 ? "" : ", ", mods->dirs[i]);
     pd_near_init(&near, name);
     for (size_t i = 0; i < FILES_MAX && pd_mods_file_at(mods, i, file, sizeof file) == PD_OK; i++) {
         uint32_t before = near.distance;

@@ -397,7 +397,7 @@ static void test_environment(void **state)
 
 static void test_process_read(void **state)
 {
-    static char here[100][8], there[100][8];
+    static char here[100][16], there[100][16];
     uint64_t from[100];
     void *to[100];
     (void)state;
@@ -407,18 +407,18 @@ static void test_process_read(void **state)
         to[i] = here[i];
     }
     refuse("process_vm_readv", 1, EPERM);
-    pd_status st = pd_process_read(getpid(), from, to, 100, 8);
+    pd_status st = pd_process_read(getpid(), from, to, 100, 16);
     refuse_end();
     assert_int_equal(st, PD_EPERM);
-    REFUSED("process_vm_readv", 1, ENOSYS, pd_process_read(getpid(), from, to, 100, 8), PD_ENOSYS);
-    REFUSED("process_vm_readv", 2, EFAULT, pd_process_read(getpid(), from, to, 100, 8), PD_EIO);
-    st = pd_process_read(getpid(), from, to, 100, 8);
+    REFUSED("process_vm_readv", 1, ENOSYS, pd_process_read(getpid(), from, to, 100, 16), PD_ENOSYS);
+    REFUSED("process_vm_readv", 2, EFAULT, pd_process_read(getpid(), from, to, 100, 16), PD_EIO);
+    st = pd_process_read(getpid(), from, to, 100, 16);
     if (st == PD_EPERM || st == PD_ENOSYS)
         return;                     /* this machine does not allow it */
     assert_int_equal(st, PD_OK);
     assert_memory_equal(here, there, sizeof here);
     from[40] = 16;                  /* nothing is there: a part is read */
-    assert_int_equal(pd_process_read(getpid(), from, to, 64, 8), PD_EIO);
+    assert_int_equal(pd_process_read(getpid(), from, to, 64, 16), PD_EIO);
 }
 
 static void test_priv(void **state)
