@@ -398,6 +398,30 @@ void pd_link_send_heartbeat(struct pd_link *link)
     (void)pd_link_send_simple(link, PD_FRAME_HEARTBEAT, peers->scratch, n);
 }
 
+/* When an idle link speaks again: all of a node at the same moment, so that it wakes
+ * once for them; another moment on each node. */
+static pd_time next_idle_heartbeat(const struct pd_peers *peers, pd_time now)
+{
+    pd_time every = peers->conf.heartbeat;
+    pd_time moment = now + every + peers->self->id.uuid.b[0] * every / 256;
+    return now + every - moment % every;
+}
+
+/* Who is spoken to on an idle link answers when it would soon have spoken itself, and
+ * then lets the other one begin: both wake once for the two. */
+static void answer_heartbeat(struct pd_link *link)
+{
+    pd_time now = pd_loop_now(link->peers->loop), every = link->peers->conf.heartbeat;
+    if (link->state != PD_LINK_UP || pd_calls_n(link) > 0 || link->peer->state != PD_PEER_UP ||
+        link->next_heartbeat > now + every / 2)
+        return;
+    pd_link_send_heartbeat(link);
+    if (link->state != PD_LINK_UP)
+        return;
+    link->next_heartbeat = now + every + every / 16;
+    set_timer(link, link->next_heartbeat);
+}
+
 static void got_heartbeat(struct pd_link *link, const uint8_t *p, size_t n)
 {
     struct pd_peer *peer = link->peer;
@@ -417,6 +441,7 @@ static void got_heartbeat(struct pd_link *link, const uint8_t *p, size_t n)
         memcpy(peer->loads, h.loads, sizeof peer->loads);
         peer->load_at = pd_loop_now(link->peers->loop);
     }
+    answer_heartbeat(link);
     pd_peers_emit(link->peers, peer, PD_PEER_ON_CHANGED);
 }
 
@@ -497,7 +522,7 @@ static void tick_up(struct pd_link *link)
     }
     if (now >= link->next_heartbeat) {
         pd_link_send_heartbeat(link);
-        link->next_heartbeat = now + p.heartbeat;
+        link->next_heartbeat = pd_calls_n(link) > 0 ? now + p.heartbeat : next_idle_heartbeat(peers, now);
     }
     pd_time next = PD_MIN(link->next_heartbeat, p.dead_at);
     if (now < p.suspect_at)
@@ -536,8 +561,8 @@ void pd_link_set_up(struct pd_link *link)
     pd_time now = pd_loop_now(peers->loop);
     link->state = PD_LINK_UP;
     link->last_rx = now;
-    link->next_heartbeat = now + peers->conf.heartbeat;
-    set_timer(link, now + peers->conf.heartbeat);
+    link->next_heartbeat = next_idle_heartbeat(peers, now);
+    set_timer(link, link->next_heartbeat);
     if (link->stream == NULL)
         return;
     size_t n = 0;

@@ -271,6 +271,64 @@ static void test_up(void **state)
     world_down(&w);
 }
 
+static struct pd_link *link_between(struct world *w, int from, int to)
+{
+    PD_LIST_EACH(&w->n[from].peers->links, l) {
+        struct pd_link *link = PD_LIST_ENTRY(l, struct pd_link, node);
+        if (link->stream != NULL && link->peer != NULL &&
+            memcmp(&link->peer->desc->id, &w->n[to].desc.id, sizeof(struct pd_node_id)) == 0)
+            return link;
+    }
+    return NULL;
+}
+
+/* On an idle link one end speaks once a second, and the other answers before its own
+ * timer would wake it; a node speaks on all links at the same moment. */
+static void test_idle(void **state)
+{
+    enum { STEP = 10, STEPS = 1000 };
+    pd_time least[NODES][NODES], moment[NODES] = { 0 };
+    struct pd_peer_info info;
+    uint32_t leads = 0, answers = 0;
+    struct world w;
+    (void)state;
+    world_up(&w, 9);
+    run(&w, 3 * PD_SEC);
+    memset(least, 0xff, sizeof least);
+    assert_int_equal(api->info(w.n[0].peers, api->find(w.n[0].peers, &w.n[1].desc.id), &info), PD_OK);
+    uint64_t bytes = info.bytes_in;
+    for (int i = 0; i < STEPS; i++) {
+        run(&w, STEP * PD_MS);
+        for (int a = 0; a < NODES; a++)
+            for (int b = 0; b < NODES; b++) {
+                struct pd_link *link = a != b ? link_between(&w, a, b) : NULL;
+                if (link != NULL && link->due > pd_sim_now(w.sim))
+                    least[a][b] = PD_MIN(least[a][b], link->due - pd_sim_now(w.sim));
+            }
+    }
+    for (int a = 0; a < NODES; a++)
+        for (int b = 0; b < NODES; b++) {
+            struct pd_link *link = a != b ? link_between(&w, a, b) : NULL;
+            if (a == b)
+                continue;
+            assert_non_null(link);
+            if (least[a][b] > 4 * STEP * PD_MS) {
+                answers++;
+                continue;
+            }
+            assert_true(least[a][b] <= STEP * PD_MS);
+            leads++;
+            assert_true(moment[a] == 0 || moment[a] == link->due);
+            moment[a] = link->due;
+        }
+    assert_int_equal(leads, NODES * (NODES - 1) / 2);
+    assert_int_equal(answers, NODES * (NODES - 1) / 2);
+    assert_int_equal(api->info(w.n[0].peers, api->find(w.n[0].peers, &w.n[1].desc.id), &info), PD_OK);
+    assert_true(info.bytes_in - bytes > 200);
+    assert_all_up(&w);
+    world_down(&w);
+}
+
 /* A node that is stopped is suspect after 1.5 s and out after 2.5 s while somebody waits
  * for it, after 2.5 s and 3.5 s else; it comes back. */
 static void test_hung(void **state)
@@ -531,7 +589,7 @@ static void test_random(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_up),
+    cmocka_unit_test(test_up), cmocka_unit_test(test_idle),
     cmocka_unit_test(test_hung),
     cmocka_unit_test(test_hung_before),
     cmocka_unit_test(test_nap),
