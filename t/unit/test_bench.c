@@ -3,10 +3,14 @@
  * simulator, where every delay is known exactly. */
 #include "net_world.h"
 
+#include <math.h>
+
 #include "base/buf.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "bench/engine.h"
 #include "bench/load.h"
+#include "bench/plot.h"
 #include "bench/trace.h"
 
 static void test_hist(void **state)
@@ -392,9 +396,186 @@ static void test_limit(void **state)
     bench_end(&b);
 }
 
+static void test_bad_options(void **state)
+{
+    struct bench b;
+    (void)state;
+    bench_begin(&b, true, "{}");
+    struct pd_bench_engine_opts good = b.engine_opts, o = good;
+    o.ports = PD_BENCH_MAX_PORTS + 1;
+    assert_int_equal(pd_bench_engine_create(b.w.loop, &o, &b.engine), PD_EINVAL);
+    o = good, o.addr.port = 65535, o.ports = 2;
+    assert_int_equal(pd_bench_engine_create(b.w.loop, &o, &b.engine), PD_EINVAL);
+    o = good, o.tokens = PD_BENCH_MAX_TOKENS + 1;
+    assert_int_equal(pd_bench_engine_create(b.w.loop, &o, &b.engine), PD_EINVAL);
+    o = good, o.pad = 1u << 30;
+    assert_int_equal(pd_bench_engine_create(b.w.loop, &o, &b.engine), PD_EINVAL);
+    struct pd_bench_load_opts l = b.opts;
+    l.concurrency = 0;
+    assert_int_equal(pd_bench_load_start(b.w.loop, &l, on_done, &b, &b.load), PD_EINVAL);
+    l.concurrency = 1u << 20;
+    assert_int_equal(pd_bench_load_start(b.w.loop, &l, on_done, &b, &b.load), PD_EINVAL);
+    l = b.opts, l.n_bodies = 0;
+    assert_int_equal(pd_bench_load_start(b.w.loop, &l, on_done, &b, &b.load), PD_EINVAL);
+    assert_null(pd_bench_fault_name(PD_BENCH_FAULTS));
+    assert_string_equal(pd_bench_error_name(PD_BENCH_ERRORS), "?");
+    world_end(&b.w);
+}
+
+/* One request with this body, of these options; how it ended. */
+static uint64_t tokens_of(const char *target, const char *body, const struct pd_bench_engine_opts *more,
+                          enum pd_bench_error error)
+{
+    struct bench b;
+    bench_begin(&b, true, body);
+    struct pd_addr addr = b.engine_opts.addr;
+    if (more != NULL)
+        b.engine_opts = *more, b.engine_opts.addr = addr;
+    b.opts.target = pd_str_from(target);
+    b.opts.requests = 1;
+    const struct pd_bench_load_result *r = bench_run(&b);
+    assert_int_equal(r->ok, error == PD_BENCH_ERRORS);
+    if (error != PD_BENCH_ERRORS)
+        assert_int_equal(r->errors[error], 1);
+    uint64_t tokens = r->tokens;
+    bench_end(&b);
+    return tokens;
+}
+
+static void test_odd_requests(void **state)
+{
+    static const char chat[] = "/v1/chat/completions", text[] = "/v1/completions";
+    struct pd_bench_engine_opts pad = { .size = sizeof pad, .pad = 40, .tokens = 3 };
+    struct pd_bench_engine_opts broken = { .size = sizeof broken, .need_kv = 1, .faults = { [PD_BENCH_FAULT_MALFORMED] = 1 } };
+    struct pd_bench_engine_opts kv = { .size = sizeof kv, .need_kv = 1 };
+    (void)state;
+    assert_int_equal(tokens_of(chat, "{\"stream\":true,\"max_tokens\":0}", NULL, PD_BENCH_ERRORS), 1);
+    assert_int_equal(tokens_of(text, "{\"stream\":true,\"max_completion_tokens\":4}", NULL, PD_BENCH_ERRORS), 4);
+    assert_int_equal(tokens_of(text, STREAM_BODY, &pad, PD_BENCH_ERRORS), 10);
+    assert_int_equal(tokens_of(text, "{\"stream\":true}", &pad, PD_BENCH_ERRORS), 3);
+    assert_int_equal(tokens_of(chat, "{}", &pad, PD_BENCH_ERRORS), 0);
+    assert_int_equal(tokens_of(text, "{\"max_tokens\":99999999}", NULL, PD_BENCH_ERRORS), 0);
+    assert_int_equal(tokens_of(chat, STREAM_BODY, &broken, PD_BENCH_ERRORS), 10);    /* one of the events means nothing */
+    assert_int_equal(tokens_of(text, "{}", &broken, PD_BENCH_ERRORS), 0);
+    /* A decode needs what a prefill of this engine gave. */
+    tokens_of(chat, "{\"kv_transfer_params\":{\"do_remote_prefill\":true,\"remote_engine_id\":\"x\",\"remote_block_ids\":[1]}}", &kv,
+              PD_BENCH_ERROR_4XX);
+    tokens_of(chat, "{\"kv_transfer_params\":{\"do_remote_prefill\":true,\"remote_engine_id\":\"pdbench\",\"remote_block_ids\":1}}", &kv,
+              PD_BENCH_ERROR_4XX);
+    tokens_of(chat, "{\"kv_transfer_params\":{\"do_remote_prefill\":true,\"remote_engine_id\":\"pdbench\",\"remote_block_ids\":[1]}}", &kv,
+              PD_BENCH_ERRORS);
+    static char prompt[40000];
+    memset(prompt, 'x', sizeof prompt - 1);
+    static const char head[] = "{\"kv_transfer_params\":{\"do_remote_decode\":true},\"prompt\":\"";
+    memcpy(prompt, head, sizeof head - 1);
+    strcpy(prompt + sizeof prompt - 3, "\"}");
+    tokens_of(text, prompt, &kv, PD_BENCH_ERRORS);
+    tokens_of("/v1/nothing", "{}", NULL, PD_BENCH_ERROR_4XX);
+}
+
+/* Endpoints that do not listen; the first always does. */
+static void test_refuse(void **state)
+{
+    struct bench b;
+    struct pd_bench_engine_stats s;
+    (void)state;
+    bench_begin(&b, true, "{}");
+    b.engine_opts.ports = 5;
+    b.engine_opts.faults[PD_BENCH_FAULT_REFUSE] = 1;
+    b.opts.requests = 3;
+    assert_int_equal(bench_run(&b)->ok, 3);
+    pd_bench_engine_stats(b.engine, &s);
+    assert_int_equal(s.faults[PD_BENCH_FAULT_REFUSE], 4);
+    bench_end(&b);
+}
+
+/* Whichever allocation fails, of engine or load: it does not begin, or every request has an end. */
+static void test_no_memory(void **state)
+{
+    bool failed = true;
+    (void)state;
+    for (uint64_t n = 1; failed; n++) {
+        struct bench b;
+        bench_begin(&b, true, n % 2 ? STREAM_BODY : "{\"kv_transfer_params\":{\"do_remote_decode\":true}}");
+        b.opts.requests = 3;
+        b.opts.api_key = PD_STR("key");
+        b.opts.timeout = PD_SEC;
+        uint64_t before = pd_mem_count();
+        pd_mem_fault_set(n);
+        pd_status st = pd_bench_engine_create(b.w.loop, &b.engine_opts, &b.engine);
+        if (st == PD_OK) {
+            assert_int_equal(pd_bench_engine_addr(b.engine, 0, &b.opts.addr), PD_OK);
+            st = pd_bench_load_start(b.w.loop, &b.opts, on_done, &b, &b.load);
+            if (st == PD_OK) {
+                assert_true(world_run(&b.w, is_done, &b, 600 * PD_SEC));
+                const struct pd_bench_load_result *r = pd_bench_load_result(b.load);
+                uint64_t ends = r->ok;
+                for (int i = 0; i < PD_BENCH_ERRORS; i++)
+                    ends += r->errors[i];
+                assert_int_equal(ends, 3);
+                pd_bench_load_destroy(b.load);
+            }
+            pd_bench_engine_close(b.engine, on_closed, &b);
+            assert_true(world_run(&b.w, is_closed, &b, 10 * PD_SEC));
+        } else {
+            world_run(&b.w, is_closed, &b, PD_SEC);
+        }
+        pd_mem_fault_set(0);
+        failed = pd_mem_count() - before >= n;
+        assert_true(st == PD_OK || failed);
+        world_end(&b.w);
+    }
+}
+
+static bool has(const struct pd_buf *out, const char *text)
+{
+    return pd_str_find(pd_buf_str(out), pd_str_from(text)) != PD_STR_NPOS;
+}
+
+/* Points that are none are left out, and what is outside of the frame stays on its edge. */
+static void test_plots(void **state)
+{
+    static const double x[] = { 5, 1, 0, -3, NAN, 20000, 7 }, y[] = { 1, 9, 1, 1, 1, 2e9, INFINITY };
+    static const double many_x[40], many_y[40];
+    struct pd_bench_line lines[9] = { { x, y, 7, "a<b>&\"c" }, { many_x, many_y, 40, "dense" } };
+    struct pd_bench_plot plot = { .title = "t", .x_label = "x", .y_label = "y", .lines = lines, .n_lines = 1 };
+    struct pd_buf out;
+    (void)state;
+    pd_buf_init(&out, 1 << 20);
+    assert_int_equal(pd_bench_plot_svg(&plot, &out), PD_OK);
+    assert_true(has(&out, "a&lt;b&gt;&amp;&quot;c") && has(&out, ">2G<") && has(&out, ">20k<"));
+    assert_false(has(&out, "nan") || has(&out, "inf"));
+    pd_buf_clear(&out);
+    plot.is_x_log = true, plot.y_max = 1.5, plot.n_lines = 2;
+    assert_int_equal(pd_bench_plot_svg(&plot, &out), PD_OK);
+    assert_true(has(&out, ",28.0 "));           /* at the upper edge */
+    assert_false(has(&out, "nan") || has(&out, "inf"));
+    pd_buf_clear(&out);
+    lines[0].n = 0;
+    assert_int_equal(pd_bench_plot_svg(&plot, &out), PD_OK);
+    assert_int_equal(out.n, 0);                 /* nothing to show on a logarithm */
+    static const double low[] = { -1, -2 };
+    lines[0] = (struct pd_bench_line){ x, low, 2, "low" };
+    plot.is_x_log = false, plot.y_max = 0, plot.n_lines = 1;
+    assert_int_equal(pd_bench_plot_svg(&plot, &out), PD_OK);
+    assert_false(has(&out, "nan"));
+    pd_buf_clear(&out);
+    const char *const series[] = { "s", "t" }, *const groups[] = { "g" };
+    double values[] = { NAN, 0 };
+    struct pd_bench_bars bars = { .title = "b", .y_label = "y", .series = series, .n_series = 2, .groups = groups,
+                                  .n_groups = 1, .values = values };
+    assert_int_equal(pd_bench_bars_svg(&bars, &out), PD_OK);
+    assert_false(has(&out, "nan"));
+    bars.n_groups = 0;
+    assert_int_equal(pd_bench_bars_svg(&bars, &out), PD_OK);
+    pd_buf_fini(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bad_options), cmocka_unit_test(test_odd_requests), cmocka_unit_test(test_refuse),
+        cmocka_unit_test(test_no_memory),   cmocka_unit_test(test_plots),
         cmocka_unit_test(test_hist),      cmocka_unit_test(test_stream), cmocka_unit_test(test_whole),
         cmocka_unit_test(test_open_loop), cmocka_unit_test(test_poisson), cmocka_unit_test(test_faults),
         cmocka_unit_test(test_fault_rates), cmocka_unit_test(test_spreads), cmocka_unit_test(test_trace),

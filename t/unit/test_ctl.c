@@ -212,6 +212,100 @@ static void test_crowd(void **state)
     sim_cluster_fini(&f.cluster);
 }
 
+static struct pd_err reload_says;
+
+static pd_status on_reload(void *arg, struct pd_err *err)
+{
+    (void)arg;
+    *err = reload_says;
+    return reload_says.status;
+}
+
+/* The command ends like this, and says that. */
+static void says(struct fixture *f, const char *command, bool is_good, const char *text)
+{
+    struct pd_buf body;
+    struct pd_err err = { 0 };
+    pd_buf_init(&body, PD_CTL_BODY_MAX);
+    pd_status st = pd_ctl_run(f->ctl, pd_str_from(command), &body, &err);
+    struct pd_str got = is_good ? pd_buf_str(&body) : pd_str_from(err.text);
+    if ((st == PD_OK) != is_good || pd_str_find(got, pd_str_from(text)) == PD_STR_NPOS)
+        fprintf(stderr, "# %s: %.*s %s\n", command, PD_STR_ARG(pd_buf_str(&body)), err.text);
+    assert_int_equal(st == PD_OK, is_good);
+    assert_true(pd_str_find(got, pd_str_from(text)) != PD_STR_NPOS);
+    pd_buf_fini(&body);
+}
+
+/* What commands with words say, for people and for programs. */
+static void test_words(void **state)
+{
+    static char longest[PD_CTL_LINE_MAX];
+    struct fixture f;
+    struct pd_err err = { 0 };
+    (void)state;
+    begin(&f);
+    says(&f, "reload", false, "this node cannot reload");
+    says(&f, "requests 0", false, "COUNT");
+    says(&f, "requests x", false, "COUNT");
+    says(&f, "requests 99999999", false, "COUNT");
+    says(&f, "requests newest", true, "");
+    says(&f, "requests 5 newest --json", true, "\"requests\"");
+    says(&f, "requests slowest", true, "");
+    says(&f, "discovery", true, "");
+    says(&f, "discovery refresh", true, "");
+    says(&f, "discovery destroy", false, "");
+    says(&f, "help nothing", false, "unknown command \"nothing\"");
+    says(&f, "help --json", true, "{");
+    says(&f, "help status --json", true, "{");
+    says(&f, "explain", false, "explain");
+    says(&f, "explain 1 2", false, "explain");
+    says(&f, "log", false, "log");
+    says(&f, "log warn --json", true, "\"level\":\"warn\"");
+    says(&f, "log info peer --json", true, "\"peer\"");
+    memset(longest, 'n', sizeof longest - 1);
+    memcpy(longest, "log info ", 9);
+    says(&f, longest, false, "");
+    says(&f, "generations --json", true, "{");
+    pd_ctl_destroy(f.ctl, on_ctl_closed, &f);
+    run(&f, PD_SEC);
+    assert_true(f.is_closed);
+    f.is_closed = false;
+    struct pd_ctl_params params = { .loop = f.n->loop, .log = f.n->log, .node = f.n->node, .path = "/ctl2",
+                                    .on_reload = on_reload, .on_drain = on_drain, .on_stop = on_stop, .arg = &f };
+    assert_int_equal(pd_ctl_create(&params, &f.ctl, &err), PD_OK);
+    reload_says = (struct pd_err){ .status = PD_OK };
+    says(&f, "reload", true, "generation 1 is in use");
+    says(&f, "reload --json", true, "\"generation\":1");
+    reload_says = (struct pd_err){ .status = PD_EINVAL, .text = "wrong" };
+    says(&f, "reload", false, "wrong");
+    strcpy(reload_says.file, "pd.conf");
+    says(&f, "reload", false, "pd.conf: wrong");
+    reload_says.line = 7;
+    strcpy(reload_says.hint, "mend it");
+    says(&f, "reload", false, "pd.conf:7: wrong; mend it");
+    /* A path that is none. */
+    struct pd_ctl *none = NULL;
+    params.path = longest;
+    assert_true(pd_ctl_create(&params, &none, &err) < 0);
+    params.path = "/ctl2";
+    assert_true(pd_ctl_create(&params, &none, &err) < 0);       /* it is in use */
+    assert_true(err.text[0] != '\0');
+    for (uint64_t n = 1; n < 4; n++) {
+        params.path = "/ctl3";
+        pd_mem_fault_set(n);
+        pd_status st = pd_ctl_create(&params, &none, &err);
+        pd_mem_fault_set(0);
+        if (st == PD_OK) {
+            f.is_closed = false;
+            pd_ctl_destroy(none, on_ctl_closed, &f);
+            run(&f, PD_SEC);
+            f.is_closed = false;
+        }
+        assert_true(st == PD_OK || err.text[0] != '\0');
+    }
+    end(&f);
+}
+
 /* Whichever allocation fails, a command has a whole answer or an error. */
 static void test_memory(void **state)
 {
@@ -243,6 +337,7 @@ static void test_memory(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_commands), cmocka_unit_test(test_silence), cmocka_unit_test(test_greedy),
     cmocka_unit_test(test_crowd),    cmocka_unit_test(test_memory),
+    cmocka_unit_test(test_words),
 };
 
 PD_UNIT_MAIN(tests)

@@ -5,6 +5,7 @@
 
 #include <pdplane/scheduler.h>
 
+#include "base/mem.h"
 #include "base/str.h"
 #include "base/url.h"
 #include "discovery/sources.h"
@@ -92,6 +93,9 @@ struct world {
     bool is_closed;
 };
 
+/* Of the log of each world. */
+static int32_t log_level = PD_LOG_NOTICE;
+
 static void note(struct world *w, char what, const char *name)
 {
     size_t n = strlen(w->events);
@@ -149,7 +153,7 @@ static void on_line(void *arg, int32_t level, struct pd_str line)
 static void world_open(struct world *w)
 {
     struct pd_log_config log = { .sink = PD_LOG_CALLBACK, .on_line = on_line, .on_line_arg = w,
-                                 .level = PD_LOG_NOTICE };
+                                 .level = log_level };
     struct pd_err err = { 0 };
     memset(w, 0, sizeof *w);
     n_instances = 0;
@@ -570,6 +574,87 @@ static void test_invalid(void **state)
     e.labels = labels, e.n_labels = 1, lies(&e, "role label", "names no role");
     labels[0].value = PD_STR("encode");
     e.labels = labels, e.n_labels = 1, lies(&e, "role label", "names no role");
+    e.type = pd_str_of(big, 64), lies(&e, "long type", "type");
+    e.labels = NULL, e.n_labels = 1, lies(&e, "labels", "labels");
+    many[0] = PD_STR("");
+    e.models = many, e.n_models = 1, lies(&e, "empty model", "model");
+    static const struct pd_str odd[] = { PD_STR(""), PD_STR("a\177"), PD_STR("a\"b"), PD_STR("a\\b") };
+    for (size_t i = 0; i < 4; i++) {
+        labels[0] = (struct pd_discovery_label){ odd[i], PD_STR("v") };
+        e.labels = labels, e.n_labels = 1, lies(&e, "key of a label", "label");
+    }
+    labels[0] = (struct pd_discovery_label){ pd_str_of(big, PD_DISCOVERY_KEY_MAX + 1), PD_STR("v") };
+    e.labels = labels, e.n_labels = 1, lies(&e, "long key", "label");
+    labels[0] = (struct pd_discovery_label){ PD_STR("k"), PD_STR("a\nb") };
+    e.labels = labels, e.n_labels = 1, lies(&e, "value of a label", "label");
+    e.address = PD_STR("http://[fe80::1%eth0]:80"), lies(&e, "scope", "address");
+    e.address = PD_STR("http://[1:2:3:4:5:6:7:8:9:10:11:12:13:14:15:16:17:18:19:20:21:22:23:24:25:26:27]:80");
+    lies(&e, "long IPv6", "address");
+    static const char *const names[] = { "a`", "a{", "a@", "a[b", "a;", "a,", "\x80" };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        e.name = pd_str_from(names[i]);
+        if (names[i][1] != '[')
+            lies(&e, names[i], "name");
+    }
+}
+
+static struct pd_entry *made(const struct pd_discovery_entry *from)
+{
+    static const struct pd_entry_rules rules = { .model_label = "model" };
+    struct pd_entry *out = NULL;
+    char why[160];
+    assert_int_equal(pd_entry_make(from, &rules, &out, why, sizeof why), PD_OK);
+    return out;
+}
+
+/* Each member makes another entry of it. */
+static void test_equal(void **state)
+{
+    struct pd_str models[] = { PD_STR("m"), PD_STR("n") }, other_models[] = { PD_STR("m"), PD_STR("o") };
+    struct pd_discovery_label labels[] = { { PD_STR("k"), PD_STR("v") }, { PD_STR("l"), PD_STR("w") } };
+    struct pd_discovery_label key[] = { { PD_STR("k"), PD_STR("v") }, { PD_STR("x"), PD_STR("w") } };
+    struct pd_discovery_label value[] = { { PD_STR("k"), PD_STR("v") }, { PD_STR("l"), PD_STR("x") } };
+    struct pd_discovery_entry base = entry("a"), e;
+    (void)state;
+    base.models = models, base.n_models = 2, base.labels = labels, base.n_labels = 2;
+    base.type = PD_STR("vllm"), base.weight = 3, base.epoch = 5, base.roles = PD_ROLE_DECODE;
+    struct pd_entry *first = made(&base);
+    struct pd_discovery_entry all[11];
+    for (size_t i = 0; i < 11; i++)
+        all[i] = base;
+    all[1].what = PD_DISCOVERY_PEER, all[1].address = PD_STR("a.example:8000");
+    all[2].epoch = 6, all[3].roles = PD_ROLE_PREFILL, all[4].weight = 4, all[5].name = PD_STR("b");
+    all[6].address = PD_STR("http://other:1"), all[7].type = PD_STR("openai"), all[8].models = other_models;
+    all[9].labels = key, all[10].labels = value;
+    for (size_t i = 0; i < 11; i++) {
+        struct pd_entry *second = made(&all[i]);
+        assert_int_equal(pd_entry_equal(first, second), i == 0);
+        pd_entry_put(second);
+    }
+    e = base, e.n_models = 1;
+    struct pd_entry *second = made(&e);
+    assert_false(pd_entry_equal(first, second));
+    pd_entry_put(second);
+    e = base, e.n_labels = 1;
+    second = made(&e);
+    assert_false(pd_entry_equal(first, second));
+    pd_entry_put(second);
+    pd_entry_put(first);
+    /* The label of a model counts where no model is named, and must be one. */
+    static char big[PD_DISCOVERY_VALUE_MAX + 1];
+    memset(big, 'x', sizeof big);
+    labels[0] = (struct pd_discovery_label){ PD_STR("model"), PD_STR("") };
+    e = base, e.n_models = 0;
+    second = made(&e);
+    assert_int_equal(second->n_models, 0);
+    pd_entry_put(second);
+    pd_entry_put(NULL);
+    pd_mem_fault_set(1);
+    struct pd_entry *none = NULL;
+    struct pd_entry_rules rules = { 0 };
+    char why[160];
+    assert_int_equal(pd_entry_make(&base, &rules, &none, why, sizeof why), PD_ENOMEM);
+    pd_mem_fault_set(0);
 }
 
 static uint32_t role_of(const char *value)
@@ -810,7 +895,115 @@ static void test_misuse(void **state)
     world_close(&w);
 }
 
+/* A whole life of a source: entries, changes, refusals, a loss, an end, a return. */
+static void life(struct world *w)
+{
+    struct pd_discovery_entry e = entry("a");
+    set(0, "a b c");
+    run(w, PD_SEC);
+    e.weight = 7;
+    pd_discovery_put(instances[0]->sink, &e);
+    e = entry("a\nb");
+    pd_discovery_put(instances[0]->sink, &e);
+    pd_discovery_remove(instances[0]->sink, PD_STR("c"));
+    run(w, PD_SEC);
+    set(0, "b d e f");
+    run(w, 20 * PD_SEC);
+    pd_discovery_lost(instances[0]->sink, "no route");
+    run(w, 10 * PD_SEC);
+    set(0, "b");
+    run(w, PD_SEC);
+    set(0, "");
+    run(w, 20 * PD_SEC);
+    set(0, "b");
+    run(w, PD_SEC);
+    pd_discovery_end(instances[0]->sink);
+    pd_discovery_begin(instances[0]->sink);
+    pd_discovery_remove(instances[0]->sink, PD_STR("b"));
+    pd_discovery_broken(instances[0]->sink, "line 3 is no JSON");
+    run(w, PD_SEC);
+    pd_discovery_lost(instances[0]->sink, "no route");
+    run(w, 100 * PD_SEC);
+}
+
+/* A log that is shut says nothing, and all goes as with one. */
+static void test_quiet(void **state)
+{
+    struct world loud, quiet;
+    char want[sizeof loud.events];
+    (void)state;
+    world_one(&loud);
+    life(&loud);
+    memcpy(want, loud.events, sizeof want);
+    assert_true(loud.lines > 3);
+    world_close(&loud);
+    log_level = -1;
+    world_one(&quiet);
+    life(&quiet);
+    assert_int_equal(quiet.lines, 0);
+    assert_string_equal(quiet.events, want);
+    log_level = PD_LOG_NOTICE;
+    world_close(&quiet);
+}
+
+/* Whichever allocation of its life fails: what the source says afterwards is in use, and
+ * nothing is left at the end. */
+static void test_no_memory(void **state)
+{
+    bool failed = true;
+    (void)state;
+    for (uint64_t n = 1; failed; n++) {
+        struct world w;
+        world_one(&w);
+        uint64_t before = pd_mem_count();
+        pd_mem_fault_set(n);
+        life(&w);
+        pd_mem_fault_set(0);
+        failed = pd_mem_count() - before >= n;
+        set(0, "a b c");
+        run(&w, 30 * PD_SEC);
+        assert_int_equal(info(&w, 0).used, 3);
+        assert_int_equal(entries(&w, PD_SOURCE_ENTRY_REFUSED), 0);
+        world_close(&w);
+    }
+}
+
+/* A node that ends hears nothing any more of a source that goes on talking. */
+static void test_late(void **state)
+{
+    struct world w;
+    struct pd_source_info none;
+    (void)state;
+    world_one(&w);
+    set(0, "a b");
+    run(&w, PD_SEC);
+    since(&w);
+    assert_false(pd_sources_info(w.sources, 1, &none));
+    struct pd_discovery_sink *sink = instances[0]->sink;
+    pd_sources_destroy(w.sources, on_closed, &w);
+    struct pd_discovery_entry late = entry("late");
+    pd_discovery_begin(sink);
+    pd_discovery_put(sink, &late);
+    pd_discovery_remove(sink, PD_STR("a"));
+    pd_discovery_end(sink);
+    pd_discovery_synced(sink);
+    pd_discovery_lost(sink, "late");
+    pd_discovery_broken(sink, "late");
+    pd_sources_settle(w.sources);
+    pd_sources_refresh(w.sources);
+    run(&w, PD_SEC);
+    assert_true(w.is_closed);
+    assert_null(strstr(since(&w), "late"));
+    pd_metrics_destroy(w.metrics);
+    pd_log_destroy(w.log);
+    assert_int_equal(pd_loop_destroy(w.loop, NULL, 0), PD_OK);
+    assert_int_equal(pd_sim_destroy(w.sim), PD_OK);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_quiet),
+    cmocka_unit_test(test_no_memory),
+    cmocka_unit_test(test_late),
     cmocka_unit_test(test_sets),
     cmocka_unit_test(test_changes),
     cmocka_unit_test(test_storm),
@@ -818,6 +1011,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_broken),
     cmocka_unit_test(test_empty),
     cmocka_unit_test(test_invalid),
+    cmocka_unit_test(test_equal),
     cmocka_unit_test(test_labels),
     cmocka_unit_test(test_networks),
     cmocka_unit_test(test_urls),

@@ -238,6 +238,100 @@ static void test_sinks(void **state)
     assert_non_null(strstr(err.text, "/nonexistent/x/log"));
 }
 
+/* What cannot be written is counted, and never more than that. */
+static void test_lost(void **state)
+{
+    struct pd_log *log;
+    struct pd_err err;
+    char name[400];
+    (void)state;
+    struct pd_log_config config = { .sink = PD_LOG_FILE, .level = PD_LOG_INFO };
+    assert_int_equal(pd_log_create(&config, &err, &log), PD_EINVAL);
+    config.sink = 99;
+    assert_int_equal(pd_log_create(&config, &err, &log), PD_EINVAL);
+    config.sink = PD_LOG_FILE;
+    config.path = "/dev/full";
+    for (uint64_t n = 1; n <= 2; n++) {
+        pd_mem_fault_set(n);
+        assert_int_equal(pd_log_create(&config, &err, &log), PD_ENOMEM);
+        pd_mem_fault_set(0);
+    }
+    if (access(config.path, W_OK) == 0) {
+        assert_int_equal(pd_log_create(&config, &err, &log), PD_OK);
+        pd_mem_fault_set(1);
+        pd_log_info(log, "no memory for a line");
+        pd_mem_fault_set(0);
+        assert_int_equal(pd_log_lost(log), 1);
+        pd_log_info(log, "no room for a line");
+        assert_int_equal(pd_log_lost(log), 2);
+        pd_log_memory_clear(log);
+        assert_int_equal(pd_log_reopen(log, &err), PD_OK);
+        pd_log_destroy(log);
+    }
+    /* In memory: the oldest goes; a line larger than all of it is all there is. */
+    log = make((struct pd_log_config){ .level = PD_LOG_INFO, .memory_bytes = 64, .hide_time = true });
+    assert_int_equal(pd_log_reopen(log, &err), PD_OK);
+    pd_mem_fault_set(1);
+    assert_null(pd_log_child(log, "none"));
+    pd_mem_fault_set(0);
+    pd_mem_fault_set(2);
+    pd_log_info(log, "the first");
+    pd_mem_fault_set(0);
+    assert_int_equal(pd_log_lost(log), 1);
+    for (int i = 0; i < 5; i++)
+        pd_log_info(log, "a line of some length");
+    pd_log_info(log, "%0200d", 1);
+    pd_log_info(log, "last");
+    char *text = pd_log_memory(log);
+    assert_string_equal(text, "info: last\n");
+    pd_free(text);
+    /* Levels and names that there are not. */
+    assert_int_equal(pd_log_set_level(log, "", PD_LOG_ERROR - 1), PD_EINVAL);
+    assert_int_equal(pd_log_set_level(log, "", PD_LOG_TRACE + 1), PD_EINVAL);
+    assert_int_equal(pd_log_set_level(log, NULL, PD_LOG_DEBUG), PD_OK);
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    assert_int_equal(pd_log_set_level(log, name, PD_LOG_DEBUG), PD_EINVAL);
+    struct pd_log *child = pd_log_child(log, name), *below = pd_log_child(child, "below");
+    pd_log_info(below, "x");
+    pd_log_child_free(below);
+    pd_log_child_free(child);
+    for (int i = 0; i < 70; i++) {
+        snprintf(name, sizeof name, "n%d", i);
+        assert_int_equal(pd_log_set_level(log, name, PD_LOG_INFO), i < 64 ? PD_OK : PD_ELIMIT);
+    }
+    assert_int_equal(pd_log_set_level(log, "n3", PD_LOG_ERROR), PD_OK);
+    assert_string_equal(pd_log_level_name(-1), "?");
+    assert_string_equal(pd_log_level_name(99), "?");
+    pd_log_destroy(log);
+    pd_log_destroy(NULL);
+}
+
+/* A clock that is set back begins a new window; each site has its own. */
+static void test_rate_clock(void **state)
+{
+    (void)state;
+    struct pd_log *log = make((struct pd_log_config){ .level = PD_LOG_INFO, .rate_lines = 2, .hide_time = true,
+                                                      .memory_bytes = 100000 });
+    uint64_t then = clock_now;
+    for (int i = 0; i < 12; i++) {
+        if (i == 6)
+            clock_now -= 1000 * PD_SEC;
+        pd_log_info(log, "site one %d", i);
+    }
+    clock_now += 2 * PD_SEC;
+    for (int i = 12; i < 14; i++)
+        pd_log_info(log, "site one %d", i);
+    char *text = pd_log_memory(log);
+    struct pd_str all = pd_str_from(text);
+    assert_true(pd_str_find(all, PD_STR("one 1\n")) != PD_STR_NPOS && pd_str_find(all, PD_STR("one 2\n")) == PD_STR_NPOS);
+    assert_true(pd_str_find(all, PD_STR("4 similar suppressed (test_log.c:")) != PD_STR_NPOS);
+    clock_now = then;
+    assert_true(pd_str_find(all, PD_STR("one 7\n")) != PD_STR_NPOS && pd_str_find(all, PD_STR("one 8\n")) == PD_STR_NPOS);
+    pd_free(text);
+    pd_log_destroy(log);
+}
+
 static void *write_many(void *arg)
 {
     struct pd_log *child = pd_log_child((struct pd_log *)arg, "t");
@@ -273,7 +367,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_text),  cmocka_unit_test(test_levels),
     cmocka_unit_test(test_json),  cmocka_unit_test(test_rate),
     cmocka_unit_test(test_memory_limit), cmocka_unit_test(test_sinks),
-    cmocka_unit_test(test_threads),
+    cmocka_unit_test(test_threads), cmocka_unit_test(test_lost), cmocka_unit_test(test_rate_clock),
 };
 
 PD_UNIT_MAIN(tests)
