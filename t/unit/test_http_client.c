@@ -457,6 +457,62 @@ static void refused_opts(bool is_sim)
     opts.n_headers = 0;
     opts.method = PD_HTTP_OTHER;
     assert_int_equal(pd_http_call_start(b.client, &opts, &call_events, NULL, &call), PD_EINVAL);
+    opts.method = PD_HTTP_GET;
+    /* One rule broken at a time; nothing is counted as a call that runs. */
+    static char text[9000];
+    static struct pd_iov iov[100];
+    memset(text, 'a', sizeof text);
+    text[0] = '/';
+    for (int how = 0; how < 9; how++) {
+        struct pd_http_call_opts o = opts;
+        struct pd_http_call_events ev = call_events;
+        struct pd_http_header h = { PD_STR("x"), PD_STR("y") };
+        o.headers = &h;
+        o.n_headers = 1;
+        switch (how) {
+        case 0: o.target = pd_str_of(text, 0); break;
+        case 1: o.target = pd_str_of(text, sizeof text); break;
+        case 2: o.host = pd_str_of(text + 1, 0); break;
+        case 3: o.host = pd_str_of(text + 1, 256); break;
+        case 4: h.name = pd_str_of(text + 1, sizeof text - 1); break;
+        case 5: h.name = PD_STR("a b"); break;
+        case 6: o.method = PD_HTTP_METHODS; break;
+        case 7: o.body = iov; o.n_body = 100; break;
+        default: o.size = 1; break;
+        }
+        assert_int_equal(pd_http_call_start(b.client, &o, &ev, NULL, &call), PD_EINVAL);
+        if (how < 2) {
+            ev = call_events;
+            if (how == 0)
+                ev.on_end = NULL;
+            else
+                ev.on_error = NULL;
+            assert_int_equal(pd_http_call_start(b.client, &opts, &ev, NULL, &call), PD_EINVAL);
+        }
+    }
+    assert_int_equal(pd_http_client_stats(b.client)->conns_busy + pd_http_client_stats(b.client)->conns_connecting, 0);
+    /* Headers that are ours are left out, others that look like them are not. */
+    struct pd_http_header mine[] = {
+        { PD_STR("Host"), PD_STR("evil") }, { PD_STR("te"), PD_STR("x") }, { PD_STR("Connection"), PD_STR("close") },
+        { PD_STR("transfer-encoding"), PD_STR("chunked") }, { PD_STR("ab"), PD_STR("kept") },
+        { PD_STR("proxy-authorization"), PD_STR("no") }, { PD_STR("x-long-name-of-twenty"), PD_STR("kept") },
+    };
+    set_script(&b, true, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", NULL);
+    opts.addr = b.script_addr;
+    opts.headers = mine;
+    opts.n_headers = sizeof mine / sizeof mine[0];
+    memset(&o1, 0, sizeof o1);
+    o1.bench = &b;
+    assert_int_equal(pd_http_call_start(b.client, &opts, &call_events, &o1, &o1.call), PD_OK);
+    wait_for(&b, &o1);
+    assert_true(o1.is_ended);
+    assert_null(strstr(b.script.in, "evil"));
+    assert_null(strstr(b.script.in, "chunked"));
+    assert_null(strstr(b.script.in, "authorization"));
+    assert_non_null(strstr(b.script.in, "ab: kept"));
+    assert_non_null(strstr(b.script.in, "twenty: kept"));
+    for (int fail = 0; fail <= PD_HTTP_FAIL_BODY + 1; fail++)
+        assert_non_null(pd_http_fail_name((enum pd_http_fail)fail));
     bench_end(&b);
 }
 

@@ -7,8 +7,10 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "loop/sim.h"
+#include "metric/metric.h"
 #include "net/client.h"
 #include "net/keys.h"
+#include "net/net_metric.h"
 #include "net/server.h"
 #include "os/file.h"
 
@@ -483,6 +485,33 @@ static void test_create(void **state)
         assert_int_equal(pd_http_server_create(loop, NULL, &server), PD_ENOMEM);
         pd_mem_fault_set(0);
     }
+    /* Their counters as metrics: all of them, or a status. */
+    struct pd_metrics *m;
+    struct pd_net_metrics *nm;
+    bool is_closed = false, is_made = false;
+    double value = -1;
+    assert_int_equal(pd_http_client_create(loop, NULL, &client), PD_OK);
+    assert_int_equal(pd_http_server_create(loop, NULL, &server), PD_OK);
+    assert_int_equal(pd_metrics_create(0, &m), PD_OK);
+    for (uint64_t n = 1; !is_made; n++) {
+        pd_mem_fault_set(n);
+        pd_status st = pd_net_metrics_create(m, "l", server, client, &nm);
+        pd_mem_fault_set(0);
+        assert_true(n < 2000 && (st == PD_OK || st == PD_ENOMEM));
+        is_made = st == PD_OK;
+    }
+    pd_net_metrics_update(nm);
+    pd_metrics_read(m, "pdplane_http_client_waiting", NULL, &value);
+    assert_true(value == 0.0);
+    pd_net_metrics_destroy(nm);
+    assert_int_equal(pd_net_metrics_create(m, "l", NULL, NULL, &nm), PD_OK);
+    pd_net_metrics_update(nm);
+    pd_net_metrics_destroy(nm);
+    pd_metrics_destroy(m);
+    pd_http_client_close(client, NULL, NULL);
+    pd_http_server_close(server, closed, &is_closed);
+    pd_sim_run_until(sim, pd_sim_now(sim) + PD_SEC);
+    assert_true(is_closed);
     assert_int_equal(pd_loop_destroy(loop, NULL, 0), PD_OK);
     assert_int_equal(pd_sim_destroy(sim), PD_OK);
 }

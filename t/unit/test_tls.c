@@ -266,6 +266,11 @@ static bool connected(void *arg)
     return x->a.is_connected && x->b.s != NULL && pd_tls_stats(x->server)->ok == 1;
 }
 
+static bool c_closed(void *arg)
+{
+    return ((struct end *)arg)->is_closed;
+}
+
 /* ---- what goes well ---- */
 
 static void echo(bool is_sim)
@@ -462,6 +467,135 @@ static void bad_files(void **state)
     finish(&x);
 }
 
+/* What a configuration may not say, and a passphrase that is none. */
+static void bad_confs(void **state)
+{
+    struct site x;
+    struct pd_tls *tls;
+    static char longest[64];
+    (void)state;
+    begin(&x, true);
+    shell("openssl pkey -in server.key -aes256 -passout pass:open -out locked.key 2>err; chmod 600 locked.key; "
+          "umask 077; printf open >pass; printf other >wrong; : >none; printf 'a\\0b' >zero; "
+          "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do cat server.pem; done >many.pem; cat server.pem err ca.pem >mixed.pem; "
+          "printf -- '-----BEGIN CERTIFICATE-----\\nx\\n-----END CERTIFICATE-----\\n' >broken.pem; cat server.pem broken.pem >half.pem");
+    memset(longest, 'a', sizeof longest - 1);
+    for (int how = 0; how < 13; how++) {
+        struct pd_tls_conf conf = { .is_server = true, .certificate = at("server.pem"), .key = at("server.key") };
+        struct pd_err err = { 0 };
+        pd_status want = PD_EINVAL;
+        switch (how) {
+        case 0: conf.certificate = NULL; break;
+        case 1: conf.certificate = conf.key = NULL; break;
+        case 2: conf.certificate = conf.key = NULL; conf.passphrase = at("pass"); break;
+        case 3: conf.is_server = false; break;
+        case 4: conf.alpn = ""; break;
+        case 5: conf.alpn = longest; break;
+        case 6: conf.key = at("locked.key"); break;
+        case 7: conf.key = at("locked.key"); conf.passphrase = at("wrong"); break;
+        case 8: conf.key = at("locked.key"); conf.passphrase = at("none"); break;
+        case 9: conf.key = at("locked.key"); conf.passphrase = at("zero"); break;
+        case 10: conf.certificate = at("half.pem"); break;
+        case 11: conf.ca = at("half.pem"); break;
+        default: conf.passphrase = at("missing"); want = PD_ENOENT; break;
+        }
+        assert_int_equal(pd_tls_create(x.w.loop, NULL, &conf, &tls, &err), want);
+        assert_true(err.text[0] != '\0');
+    }
+    for (int how = 0; how < 3; how++) {
+        struct pd_tls_conf conf = { .is_server = true, .certificate = at("server.pem"), .key = at("server.key") };
+        struct pd_err err = { 0 };
+        if (how == 0) {
+            conf.key = at("locked.key");
+            conf.passphrase = at("pass");
+        } else {
+            conf.certificate = how == 1 ? at("many.pem") : at("mixed.pem");
+        }
+        assert_int_equal(pd_tls_create(x.w.loop, NULL, &conf, &tls, &err), PD_OK);
+        pd_tls_hold(tls);
+        pd_tls_destroy(tls);
+        pd_tls_look(tls);
+        pd_tls_release(tls);
+    }
+    pd_tls_destroy(NULL);
+    pd_tls_hold(NULL);
+    pd_tls_release(NULL);
+    pd_tls_look(NULL);
+    finish(&x);
+}
+
+/* Streams before the handshake is through, and after the end; handshakes above the limit. */
+static void not_open(bool is_sim)
+{
+    struct site x;
+    struct pd_addr addr;
+    char buf[8];
+    struct pd_iov none[2] = { { buf, 0 }, { buf, 0 } };
+    size_t n, n_fds;
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+
+    begin(&x, is_sim);
+    x.server = context(&x, true, "server", NULL, NULL);
+    x.client = context(&x, false, NULL, "ca.pem", "localhost");
+    dial(&x);
+    assert_int_equal(pd_stream_read(x.a.s, buf, 1, &n), PD_EAGAIN);
+    assert_int_equal(pd_stream_write(x.a.s, buf, 1, &n), PD_EAGAIN);
+    assert_int_equal(pd_stream_shutdown_write(x.a.s), PD_EPEER);
+    assert_true(world_run(&x.w, connected, &x, 5 * PD_SEC));
+    assert_int_equal(pd_stream_readv(x.a.s, none, 2, &n), PD_EINVAL);
+    assert_int_equal(pd_stream_writev(x.a.s, none, 2, &n), PD_OK);
+    assert_int_equal(pd_stream_local_addr(x.a.s, &addr), PD_OK);
+    assert_int_equal(pd_stream_peer_addr(x.a.s, &addr), PD_OK);
+    assert_int_equal(pd_stream_peer_cred(x.a.s, &pid, &uid, &gid), PD_ENOSYS);
+    assert_int_equal(pd_stream_send_fds(x.a.s, none, 1, (int[]){ 0 }, 1, &n), PD_ENOSYS);
+    assert_int_equal(pd_stream_recv_fds(x.a.s, none, 1, &n, (int[]){ 0 }, 1, &n_fds), PD_ENOSYS);
+    assert_int_equal(pd_stream_set_option(x.a.s, PD_STREAM_NODELAY, 1), PD_OK);
+    pd_stream_set_events(x.a.s, NULL, NULL);
+    pd_stream_set_events(x.a.s, &end_events, &x.a);
+    pd_stream_resume_read(x.a.s);
+    assert_false(pd_tls_stream_node(NULL, &(struct pd_uuid){ { 0 } }));
+    assert_int_equal(pd_stream_shutdown_write(x.a.s), PD_OK);
+    assert_int_equal(pd_stream_shutdown_write(x.a.s), PD_OK);
+    assert_int_equal(pd_stream_set_option(x.a.s, PD_STREAM_LINGER_RESET, 1), PD_OK);
+    pd_stream_close(x.a.s);
+    pd_stream_close(x.a.s);
+    x.a.is_open = false;
+    assert_int_equal(pd_stream_read(x.a.s, buf, 1, &n), PD_EPEER);
+    assert_int_equal(pd_stream_write(x.a.s, buf, 1, &n), PD_EPEER);
+    assert_int_equal(pd_stream_set_option(x.a.s, PD_STREAM_NODELAY, 1), PD_EPEER);
+    assert_int_equal(pd_stream_local_addr(x.a.s, &addr), PD_EPEER);
+    assert_int_equal(pd_stream_peer_addr(x.a.s, &addr), PD_EPEER);
+    assert_int_equal(pd_stream_peer_cred(x.a.s, &pid, &uid, &gid), PD_EPEER);
+    assert_int_equal(pd_stream_fd(x.a.s), -1);
+    finish(&x);
+}
+
+static void handshakes(bool is_sim)
+{
+    struct pd_tls_conf conf = { .is_server = true, .certificate = at("server.pem"), .key = at("server.key"),
+                                .handshake_ns = 500 * PD_MS, .max_handshakes = 1 };
+    struct site x;
+    struct end more[3];
+    struct pd_err err = { 0 };
+
+    memset(more, 0, sizeof more);
+    begin(&x, is_sim);
+    assert_int_equal(pd_tls_create(x.w.loop, NULL, &conf, &x.server, &err), PD_OK);
+    x.b.close_at_end = true;
+    /* They say nothing, so the first is not through when the others come. */
+    for (int i = 0; i < 3; i++) {
+        more[i].close_at_end = true;
+        assert_int_equal(pd_stream_connect(x.w.loop, &x.addr, &end_events, &more[i], &more[i].s), PD_OK);
+    }
+    for (int i = 0; i < 3; i++)
+        assert_true(world_run(&x.w, c_closed, &more[i], 5 * PD_SEC));
+    assert_int_equal(pd_tls_stats(x.server)->failed[PD_TLS_FAIL_LIMIT], 2);
+    assert_int_equal(pd_tls_stats(x.server)->handshaking, 0);
+    finish(&x);
+}
+
 static void changed_files(bool is_sim)
 {
     struct site x;
@@ -488,11 +622,6 @@ static void changed_files(bool is_sim)
     assert_int_equal(x.a.connected, PD_EPERM);
     assert_int_equal(pd_tls_stats(x.server)->reloads, 1);
     finish(&x);
-}
-
-static bool c_closed(void *arg)
-{
-    return ((struct end *)arg)->is_closed;
 }
 
 static bool b_has_all(void *arg)
@@ -725,6 +854,8 @@ BOTH(mutual)
 BOTH(changed_files)
 BOTH(open_while_changed)
 BOTH(rubbish)
+BOTH(not_open)
+BOTH(handshakes)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(echo_uv), cmocka_unit_test(echo_sim),
@@ -737,6 +868,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(changed_files_uv), cmocka_unit_test(changed_files_sim),
     cmocka_unit_test(open_while_changed_uv), cmocka_unit_test(open_while_changed_sim),
     cmocka_unit_test(rubbish_uv), cmocka_unit_test(rubbish_sim),
+    cmocka_unit_test(bad_confs), cmocka_unit_test(not_open_uv), cmocka_unit_test(not_open_sim),
+    cmocka_unit_test(handshakes_uv), cmocka_unit_test(handshakes_sim),
     cmocka_unit_test(flips),
 };
 
