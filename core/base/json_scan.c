@@ -17,7 +17,6 @@
 #include <stdio.h>
 
 #define SEGMENT_BYTES 128       /* longest key on a path */
-#define CLEAR_STEP 16u
 
 struct segment {
     const char *p;
@@ -55,6 +54,7 @@ struct pd_json_paths {
     struct keys keys[PD_JSON_MAX_SEGMENTS];
     uint64_t elements[PD_JSON_MAX_SEGMENTS];        /* paths whose segment there is an element */
     uint64_t families;                              /* paths that are a family of keys */
+    uint32_t family_letters;                        /* bits of letter_of their keys */
     uint64_t many;                                  /* these, and those with an element on them */
     struct path paths[PD_JSON_MAX_PATHS];
 };
@@ -158,6 +158,7 @@ static pd_status compile_paths(struct pd_json_paths *out, const char *const *pat
         return PD_EINVAL;
     out->n = n;
     out->families = out->many = 0;
+    out->family_letters = 0;
     memset(out->of_length, 0, sizeof out->of_length);
     memset(out->keys, 0, sizeof out->keys);
     memset(out->elements, 0, sizeof out->elements);
@@ -167,8 +168,10 @@ static pd_status compile_paths(struct pd_json_paths *out, const char *const *pat
         if (compile_path(path, paths[i]) != PD_OK)
             return PD_EINVAL;
         out->of_length[path->n] |= bit;
-        if (path->n > 0 && path->segments[0].is_family)
+        if (path->n > 0 && path->segments[0].is_family) {
             out->families |= bit;
+            out->family_letters |= 1u << letter_of(path->segments[0].p, 1);
+        }
         for (uint32_t k = 0; k < path->n; k++)
             index_segment(out, &path->segments[k], k, bit);
     }
@@ -315,25 +318,55 @@ static const char *scan_word(struct scan *s, const char *p, struct pd_str word)
 static void record(struct scan *s, uint64_t mask, const char *start, const char *end,
                    const char *member, bool is_plain)
 {
-    struct pd_json_value v;
-    v.text = pd_str_of(start, (size_t)(end - start));
-    v.type = pd_json_type_of(v.text);
-    v.is_plain = is_plain;
-    v.member = member == NULL ? pd_str_of(start, 0) : pd_str_of(member, (size_t)(end - member));
-    for (uint64_t left = mask & ~s->found; left != 0; left &= left - 1)
-        s->values[__builtin_ctzll(left)] = v;
+    struct pd_json_value other, *v = &other;
+    uint64_t left = mask & ~s->found;
+    if (left != 0)
+        v = &s->values[__builtin_ctzll(left)];
+    v->text = pd_str_of(start, (size_t)(end - start));
+    v->type = pd_json_type_of(v->text);
+    v->is_plain = is_plain;
+    v->member = member == NULL ? pd_str_of(start, 0) : pd_str_of(member, (size_t)(end - member));
+    /* Mostly it is the value of one path. */
+    for (left &= left - 1; left != 0; left &= left - 1)
+        s->values[__builtin_ctzll(left)] = *v;
     s->found |= mask;
     if (s->each == NULL)
         return;
-    for (uint64_t left = mask & s->paths->many; left != 0; left &= left - 1)
-        s->each(s->each_arg, (size_t)__builtin_ctzll(left), &v);
+    for (left = mask & s->paths->many; left != 0; left &= left - 1)
+        s->each(s->each_arg, (size_t)__builtin_ctzll(left), v);
+}
+
+/* memcmp(a, b, n) == 0 for n above 0, without a call where n is small; the words at
+ * both ends of longer ones overlap. */
+static inline bool same_bytes(const char *a, const char *b, size_t n)
+{
+    uint64_t a0, a1, b0, b1;
+    uint32_t c0, c1, d0, d1;
+    if (n > 16)
+        return memcmp(a, b, n) == 0;
+    if (n >= 8) {
+        memcpy(&a0, a, 8);
+        memcpy(&b0, b, 8);
+        memcpy(&a1, a + n - 8, 8);
+        memcpy(&b1, b + n - 8, 8);
+        return ((a0 ^ b0) | (a1 ^ b1)) == 0;
+    }
+    if (n >= 4) {
+        memcpy(&c0, a, 4);
+        memcpy(&d0, b, 4);
+        memcpy(&c1, a + n - 4, 4);
+        memcpy(&d1, b + n - 4, 4);
+        return ((c0 ^ d0) | (c1 ^ d1)) == 0;
+    }
+    return a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1];
 }
 
 /* Of the paths in `live`, those whose next segment (number `at`) is this key. */
 static uint64_t match_key(const struct scan *s, uint64_t live, uint32_t at, struct pd_str key)
 {
     uint64_t matched = 0;
-    if (at == 0) {
+    uint32_t letter = letter_of(key.p, key.n);
+    if (at == 0 && (s->paths->family_letters >> letter & 1) != 0) {
         for (uint64_t left = live & s->paths->families; left != 0; left &= left - 1) {
             int i = __builtin_ctzll(left);
             const struct segment *segment = &s->paths->paths[i].segments[0];
@@ -343,11 +376,11 @@ static uint64_t match_key(const struct scan *s, uint64_t live, uint32_t at, stru
         }
     }
     live &= s->paths->keys[at].of_length[PD_MIN(key.n, KEY_KINDS - 1)] &
-            s->paths->keys[at].of_letter[letter_of(key.p, key.n)];
+            s->paths->keys[at].of_letter[letter];
     for (uint64_t left = live; left != 0; left &= left - 1) {
         int i = __builtin_ctzll(left);
         const struct segment *segment = &s->paths->paths[i].segments[at];
-        if (segment->n == key.n && (key.n == 0 || memcmp(segment->p, key.p, key.n) == 0))
+        if (segment->n == key.n && (key.n == 0 || same_bytes(segment->p, key.p, key.n)))
             matched |= (uint64_t)1 << i;
     }
     return matched;
@@ -499,6 +532,16 @@ static const char *scan_value(struct scan *s, const char *p)
     }
 }
 
+/* Absent values have a type and nothing else. */
+static void clear(struct pd_json_value *values, size_t n)
+{
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        values[i].type = values[i + 1].type = values[i + 2].type = values[i + 3].type = PD_JSON_NONE;
+    for (; i < n; i++)
+        values[i].type = PD_JSON_NONE;
+}
+
 pd_status pd_json_scan_paths(struct pd_str doc, const struct pd_json_limits *limits,
                              const struct pd_json_paths *paths, struct pd_json_value *values,
                              pd_json_each_cb each, void *arg, struct pd_json_error *error)
@@ -517,10 +560,7 @@ pd_status pd_json_scan_paths(struct pd_str doc, const struct pd_json_limits *lim
     s.each_arg = arg;
     s.error = error;
     s.status = PD_OK;
-    _Static_assert(PD_JSON_NONE == 0, "values begin as zeros");
-    /* In pieces, because for many bytes memset takes an instruction that begins slowly. */
-    for (size_t i = 0; i < paths->n; i += CLEAR_STEP)
-        memset(values + i, 0, PD_MIN(paths->n - i, (size_t)CLEAR_STEP) * sizeof values[0]);
+    clear(values, paths->n);
     const char *p = scan_value(&s, skip_space(s.start, s.end));
     if (p == NULL)
         return s.status;

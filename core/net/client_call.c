@@ -73,24 +73,24 @@ static void put_call(struct pd_http_call *call)
 
 /* ---- the request ---- */
 
+/* Whether every byte is of the class. */
+static inline bool all_are(struct pd_str s, unsigned char class)
+{
+    unsigned char all = class;
+
+    for (size_t i = 0; i < s.n; i++)
+        all &= pd_http1_classes[(unsigned char)s.p[i]];
+    return all != 0;
+}
+
 static bool is_target(struct pd_str s)
 {
-    if (s.n == 0 || s.n > PD_HTTP1_LINE - 64 || s.p[0] != '/')
-        return false;
-    for (size_t i = 0; i < s.n; i++)
-        if (!pd_http1_is((unsigned char)s.p[i], PD_HTTP1_TARGET))
-            return false;
-    return true;
+    return s.n > 0 && s.n <= PD_HTTP1_LINE - 64 && s.p[0] == '/' && all_are(s, PD_HTTP1_TARGET);
 }
 
 static bool is_host(struct pd_str s)
 {
-    if (s.n == 0 || s.n > 255)
-        return false;
-    for (size_t i = 0; i < s.n; i++)
-        if (!pd_http1_is((unsigned char)s.p[i], PD_HTTP1_AUTHORITY))
-            return false;
-    return true;
+    return s.n > 0 && s.n <= 255 && all_are(s, PD_HTTP1_AUTHORITY);
 }
 
 static bool is_ours(struct pd_str name)

@@ -10,6 +10,9 @@
 #include "base/utf8.h"
 
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 static struct pd_str resolve(const struct pd_http1 *p, struct pd_str s)
 {
@@ -34,17 +37,38 @@ static bool split_absolute(struct pd_str target, struct pd_str *authority, struc
     return true;
 }
 
+/* Whether a byte behind the first one is a dot, a backslash or a slash behind a slash. */
+static bool has_odd_bytes(struct pd_str path)
+{
+    bool is_odd = false;
+#if defined(__SSE2__)
+    const __m128i dot = _mm_set1_epi8('.'), back = _mm_set1_epi8('\\'), slash = _mm_set1_epi8('/');
+
+    for (size_t i = 1; path.n > 16 && i < path.n; i += 16) {
+        __m128i v, before;
+        i = i <= path.n - 16 ? i : path.n - 16;     /* the last ones overlap */
+        memcpy(&v, path.p + i, sizeof v);
+        memcpy(&before, path.p + i - 1, sizeof before);
+        __m128i two = _mm_and_si128(_mm_cmpeq_epi8(v, slash), _mm_cmpeq_epi8(before, slash));
+        __m128i one = _mm_or_si128(_mm_cmpeq_epi8(v, dot), _mm_cmpeq_epi8(v, back));
+        is_odd |= _mm_movemask_epi8(_mm_or_si128(one, two)) != 0;
+    }
+    if (path.n > 16)
+        return is_odd;
+#endif
+    for (size_t i = 1; i < path.n; i++)
+        is_odd |= path.p[i] == '.' || path.p[i] == '\\' ||
+                  (path.p[i] == '/' && path.p[i - 1] == '/');
+    return is_odd;
+}
+
 /* No empty segment but the last one, no "." or ".." segment, no backslash. */
 static bool path_is_plain(struct pd_str path)
 {
     size_t from = 1;
-    bool is_odd = false;
 
     /* Most paths have nothing to look at closely. */
-    for (size_t i = 1; i < path.n; i++)
-        is_odd |= path.p[i] == '.' || path.p[i] == '\\' ||
-                  (path.p[i] == '/' && path.p[i - 1] == '/');
-    if (!is_odd)
+    if (!has_odd_bytes(path))
         return true;
     for (size_t i = 1; i <= path.n; i++) {
         size_t n = i - from;

@@ -204,9 +204,11 @@ enum pd_http_reject pd_http1_request_line(struct pd_http1 *p, size_t off, size_t
         m++;
     if (m == 0 || m > PD_HTTP1_METHOD || m == n || line[m] != ' ')
         return PD_HTTP_REJECT_REQUEST_LINE;
-    for (t = m + 1; t < n && line[t] != ' '; t++)
-        if (!pd_http1_is((unsigned char)line[t], PD_HTTP1_TARGET))
-            return PD_HTTP_REJECT_TARGET;
+    /* A blank is no byte of a target. */
+    for (t = m + 1; t < n && pd_http1_is((unsigned char)line[t], PD_HTTP1_TARGET); t++)
+        ;
+    if (t < n && line[t] != ' ')
+        return PD_HTTP_REJECT_TARGET;
     if (t == m + 1 || t == n)
         return PD_HTTP_REJECT_REQUEST_LINE;
     v = t + 1;

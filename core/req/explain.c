@@ -114,7 +114,8 @@ void pd_explain_add(struct pd_explain *e, const struct pd_explain_line *line)
 
 static uint8_t *put_number(uint8_t *at, double v)
 {
-    return put(at, &v, sizeof v);
+    memcpy(at, &v, sizeof v);
+    return at + sizeof v;
 }
 
 static uint8_t *put_text(uint8_t *at, struct pd_str s)
@@ -157,9 +158,11 @@ void pd_explain_add_table(struct pd_explain *e, const struct pd_explain_table *t
     uint8_t *at = put(e->bytes + e->used, &head, HEAD);
     for (uint32_t k = 0; k < t->columns; k++)
         at = put_text(put_number(at, t->column[k].weight), t->column[k].plugin);
+    const double *score = t->score;
     for (uint32_t i = 0; i < rows; i++) {
         at = put_number(put_number(at, t->row[i].total), t->row[i].match);
-        at = put(at, t->score + (size_t)i * t->columns, 8u * t->columns);
+        for (uint32_t k = 0; k < t->columns; k++)
+            at = put_number(at, *score++);
         at = put_text(at, t->row[i].subject);
     }
     e->used += need;

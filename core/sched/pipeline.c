@@ -67,22 +67,6 @@ pd_status pd_profile_add_scorer(struct pd_profile *p, const char *name,
     return PD_OK;
 }
 
-void pd_explain_emit(const struct pd_explain_sink *sink, uint32_t kind, const char *subject,
-                     const char *plugin, const char *text, double value, double extra)
-{
-    if (sink->line == NULL)
-        return;
-    struct pd_explain_line line = {
-        .kind = kind,
-        .subject = pd_str_from(subject),
-        .plugin = pd_str_from(plugin),
-        .text = pd_str_from(text),
-        .value = value,
-        .extra = extra,
-    };
-    sink->line(sink->arg, &line);
-}
-
 /* Removes candidates that are not marked, keeps the order of the others. */
 static uint32_t compact(struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run,
                         uint32_t n, const char *plugin, uint32_t *explained)
@@ -140,11 +124,12 @@ static bool all_open_and_fresh(const struct pd_pipeline_scratch *s, const struct
 {
     uint32_t others = 0;
 
+    /* Without a report the age is the greatest there is, and one more makes it 0. */
+    _Static_assert(PD_TIME_NEVER == UINT64_MAX, "adding 1 gives 0");
     for (uint32_t i = 0; i < n; i++) {
         const struct pd_endpoint_view *v = &s->views[i];
-        others |= (uint32_t)(v->state == PD_ENDPOINT_DOWN) | (uint32_t)(v->state == PD_ENDPOINT_DRAINING) |
-                  ((uint32_t)(v->report_age_ns > run->stale_ns) &
-                   (uint32_t)(v->report_age_ns != PD_TIME_NEVER));
+        others |= (uint32_t)(v->state >= PD_ENDPOINT_DOWN) |
+                  (uint32_t)(v->report_age_ns + 1 > run->stale_ns + (run->stale_ns != PD_TIME_NEVER));
     }
     return others == 0;
 }
@@ -166,9 +151,11 @@ static uint32_t filter(struct pd_pipeline_scratch *s, struct pd_pipeline_run *ru
     return drop_stale(s, run, n, &explained);
 }
 
-static double clamp(double score)
+/* Written so that it becomes two instructions without a jump. */
+static inline double clamp(double score)
 {
-    return !(score > 0) ? 0 : score > 1 ? 1 : score;
+    double low = score > 0 ? score : 0;     /* NaN is 0 too */
+    return low < 1 ? low : 1;
 }
 
 static void score(struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run)
@@ -181,9 +168,11 @@ static void score(struct pd_pipeline_scratch *s, const struct pd_pipeline_run *r
         double *row = s->scores + (size_t)k * s->cap;
         memset(row, 0, n * sizeof *row);
         p->scorers[k].ops->score(p->scorers[k].instance, run->request, s->views, n, row);
+        double weight = p->scorers[k].weight;
+        double *total = s->total;
         for (uint32_t i = 0; i < n; i++) {
             row[i] = clamp(row[i]);
-            s->total[i] += p->scorers[k].weight * row[i];
+            total[i] += weight * row[i];
         }
     }
 }
@@ -246,15 +235,17 @@ static void rows_flush(struct rows *r)
     r->table.rows = 0;
 }
 
-static void rows_add(struct rows *r, uint32_t candidate)
+static inline void rows_add(struct rows *r, uint32_t candidate)
 {
-    uint32_t at = r->table.rows++;
+    uint32_t at = r->table.rows++, columns = r->table.columns, cap = r->s->cap;
     const struct pd_endpoint_view *view = &r->s->views[candidate];
+    const double *from = &r->s->scores[candidate];
+    double *to = &r->score[at * columns];
 
     r->row[at] = (struct pd_explain_row){ pd_str_from(view->name), r->s->total[candidate],
                                           view->match_blocks };
-    for (uint32_t k = 0; k < r->table.columns; k++)
-        r->score[at * r->table.columns + k] = r->s->scores[(size_t)k * r->s->cap + candidate];
+    for (uint32_t k = 0; k < columns; k++, from += cap)
+        to[k] = *from;
     if (r->table.rows == PD_EXPLAIN_ROWS)
         rows_flush(r);
 }

@@ -4,6 +4,8 @@
 #ifndef PD_SCHED_PIPELINE_H
 #define PD_SCHED_PIPELINE_H
 
+#include "base/str.h"
+
 #include <pdplane/req.h>
 #include <pdplane/scheduler.h>
 
@@ -73,7 +75,21 @@ pd_status pd_profile_add_scorer(struct pd_profile *p, const char *name,
 void pd_pipeline_run(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run);
 
 /* Helpers for lines of explanation; nothing happens without a sink. */
-void pd_explain_emit(const struct pd_explain_sink *sink, uint32_t kind, const char *subject,
-                     const char *plugin, const char *text, double value, double extra);
+static inline void pd_explain_emit(const struct pd_explain_sink *sink, uint32_t kind,
+                                   const char *subject, const char *plugin, const char *text,
+                                   double value, double extra)
+{
+    if (sink->line == NULL)
+        return;
+    struct pd_explain_line line = {
+        .kind = kind,
+        .subject = pd_str_from(subject),
+        .plugin = pd_str_from(plugin),
+        .text = pd_str_from(text),
+        .value = value,
+        .extra = extra,
+    };
+    sink->line(sink->arg, &line);
+}
 
 #endif

@@ -120,13 +120,14 @@ void pd_prefix_prompt(const struct pd_prefix *index, struct pd_prompt *prompt, s
 
 /* ---- entries ---- */
 
-static uint32_t *bucket_of(const struct pd_prefix *index, uint64_t hash, uint32_t slot)
+/* Hashes are mixed already; the multiple keeps the slots of one of them apart. */
+static inline uint32_t *bucket_of(const struct pd_prefix *index, uint64_t hash, uint32_t slot)
 {
-    uint64_t mixed = (hash ^ slot * 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
-    return &index->buckets[(mixed >> 32) & index->mask];
+    uint64_t both = hash ^ slot * 0x9e3779b97f4a7c15u;
+    return &index->buckets[(both ^ both >> 32) & index->mask];
 }
 
-static uint32_t find(struct pd_prefix *index, uint64_t hash, uint32_t slot)
+static inline uint32_t find(struct pd_prefix *index, uint64_t hash, uint32_t slot)
 {
     uint32_t at = *bucket_of(index, hash, slot);
 
@@ -242,12 +243,10 @@ void pd_prefix_slot_limit(struct pd_prefix *index, uint32_t slot_no, uint32_t li
         evict(index, slot->lru.tail);
 }
 
-uint32_t pd_prefix_match(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n)
+/* Leading blocks of n that the slot has, when it has the first one. */
+static uint32_t match_rest(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n)
 {
-    if (n > index->slots[slot].n)
-        n = index->slots[slot].n;
-    if (n == 0 || find(index, hashes[0], slot) == NIL)
-        return 0;
+    n = PD_MIN(n, index->slots[slot].n);
     /* The whole prompt, as when it is sent again. */
     if (n > 1 && find(index, hashes[n - 1], slot) != NIL)
         return n;
@@ -263,17 +262,22 @@ uint32_t pd_prefix_match(struct pd_prefix *index, uint32_t slot, const uint64_t 
     return have;
 }
 
+uint32_t pd_prefix_match(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n)
+{
+    if (n == 0 || index->slots[slot].n == 0 || find(index, hashes[0], slot) == NIL)
+        return 0;
+    return match_rest(index, slot, hashes, n);
+}
+
 void pd_prefix_match_all(struct pd_prefix *index, struct pd_endpoint_view *views, uint32_t views_n,
                          const uint64_t *hashes, uint32_t n)
 {
     /* The first lookups wait for memory together. */
+    for (uint32_t i = 0; i < views_n; i++)
+        __builtin_prefetch(bucket_of(index, hashes[0], views[i].slot));
     for (uint32_t i = 0; i < views_n; i++) {
-        if (index->slots[views[i].slot].n > 0)
-            __builtin_prefetch(bucket_of(index, hashes[0], views[i].slot));
-    }
-    for (uint32_t i = 0; i < views_n; i++) {
-        if (index->slots[views[i].slot].n > 0)
-            views[i].match_blocks = pd_prefix_match(index, views[i].slot, hashes, n);
+        if (index->slots[views[i].slot].n > 0 && find(index, hashes[0], views[i].slot) != NIL)
+            views[i].match_blocks = match_rest(index, views[i].slot, hashes, n);
     }
 }
 

@@ -8,28 +8,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool name_is(struct pd_str name, const char *s)
+static inline bool name_is(struct pd_str name, const char *s)
 {
-    return name.n == strlen(s) && memcmp(name.p, s, name.n) == 0;
+    return name.n == strlen(s) && memcmp(name.p, s, strlen(s)) == 0;
 }
 
 /* Headers of an answer that belong to the connection or to us. */
 static bool is_hop(struct pd_str name)
 {
-    static const struct pd_str names[] = {
-        { "connection", 10 }, { "keep-alive", 10 }, { "transfer-encoding", 17 }, { "content-length", 14 },
-        { "te", 2 }, { "trailer", 7 }, { "upgrade", 7 }, { "proxy-authenticate", 18 }, { "date", 4 },
-        { "server", 6 }, { "x-request-id", 12 },
-    };
-    static const uint32_t lengths = 1u << 2 | 1u << 4 | 1u << 6 | 1u << 7 | 1u << 10 | 1u << 12 |
-                                    1u << 14 | 1u << 17 | 1u << 18;
-    if (name.n > 18 || (lengths >> name.n & 1) == 0)
+    switch (name.n) {
+    case 2:
+        return name_is(name, "te");
+    case 4:
+        return name_is(name, "date");
+    case 6:
+        return name_is(name, "server");
+    case 7:
+        return name_is(name, "trailer") || name_is(name, "upgrade");
+    case 10:
+        return name_is(name, "connection") || name_is(name, "keep-alive");
+    case 12:
+        return name_is(name, "x-request-id");
+    case 14:
+        return name_is(name, "content-length");
+    case 17:
+        return name_is(name, "transfer-encoding");
+    case 18:
+        return name_is(name, "proxy-authenticate");
+    default:
         return false;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (name.n == names[i].n && memcmp(name.p, names[i].p, name.n) == 0)
-            return true;
     }
-    return false;
 }
 
 static void dispatch_end(struct request *q, uint32_t result)
