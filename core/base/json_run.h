@@ -23,22 +23,45 @@ static inline int pd_json_is_plain(unsigned char c)
  * before the first byte that is not plain. */
 const char *pd_json_plain_long(const char *p, const char *end);
 
+#if defined(__SSE2__)
+/* The bytes of v that are not plain, as a mask. */
+static inline unsigned pd_json_odd_bytes(__m128i v)
+{
+    /* Bytes from 0x80 are negative, so one signed test finds them and the control
+     * characters. */
+    __m128i odd = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
+                                            _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))),
+                               _mm_cmplt_epi8(v, _mm_set1_epi8(0x20)));
+    return (unsigned)_mm_movemask_epi8(odd);
+}
+#endif
+
+/* The first byte that is not plain, if it is one of the first few; else NULL. */
+static inline const char *pd_json_plain_short(const char *p, const char *end)
+{
+#if defined(__SSE2__)
+    if (end - p >= 16) {
+        __m128i v;
+        memcpy(&v, p, sizeof v);
+        unsigned odd = pd_json_odd_bytes(v);
+        return odd != 0 ? p + __builtin_ctz(odd) : NULL;
+    }
+#else
+    (void)p;
+    (void)end;
+#endif
+    return NULL;
+}
+
 /* The first byte from p that is not plain, or end. */
 static inline const char *pd_json_plain_run(const char *p, const char *end)
 {
 #if defined(__SSE2__)
     const char *far = end - p >= PD_JSON_LONG ? p + 64 : NULL;
-    const __m128i quote = _mm_set1_epi8('"');
-    const __m128i slash = _mm_set1_epi8('\\');
-    const __m128i space = _mm_set1_epi8(0x20);
     while (end - p >= 16) {
         __m128i v;
         memcpy(&v, p, sizeof v);
-        /* Bytes from 0x80 are negative, so one signed test finds them and the
-         * control characters. */
-        __m128i odd = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)),
-                                   _mm_cmplt_epi8(v, space));
-        unsigned mask = (unsigned)_mm_movemask_epi8(odd);
+        unsigned mask = pd_json_odd_bytes(v);
         if (mask != 0)
             return p + __builtin_ctz(mask);
         p += 16;

@@ -198,8 +198,11 @@ void pd_json_paths_destroy(struct pd_json_paths *paths)
     pd_free(paths);
 }
 
-static const char *skip_space(const char *p, const char *end)
+static inline const char *skip_space(const char *p, const char *end)
 {
+    /* Mostly there is none. */
+    if (p < end && (unsigned char)*p > ' ')
+        return p;
     while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
         p++;
     return p;
@@ -274,6 +277,13 @@ static const char *scan_string(struct scan *s, const char *p, bool *has_escape)
             } while (p < end && (unsigned char)*p >= 0x80);
         }
     }
+}
+
+/* The same; a short one without escapes, as most are, costs no call. */
+static inline const char *scan_text(struct scan *s, const char *p, bool *has_escape)
+{
+    const char *after = pd_json_plain_short(p + 1, s->end);
+    return after != NULL && *after == '"' ? after + 1 : scan_string(s, p, has_escape);
 }
 
 static const char *skip_digits(struct scan *s, const char *p, const char *what)
@@ -407,7 +417,7 @@ static const char *scan_key(struct scan *s, const char *p, uint64_t *matched)
         return fail(s, PD_EPROTO, p, level->keys == 0 ? "a key or '}'" : "a key");
     if (++level->keys > s->max_keys)
         return fail(s, PD_ELIMIT, p, "an object has too many members");
-    const char *after = scan_string(s, p, &has_escape);
+    const char *after = scan_text(s, p, &has_escape);
     if (after == NULL)
         return NULL;
     if (level->live != 0) {
@@ -456,7 +466,7 @@ static const char *scan_scalar(struct scan *s, const char *p, bool *has_escape)
 {
     switch (*p) {
     case '"':
-        return scan_string(s, p, has_escape);
+        return scan_text(s, p, has_escape);
     case 't':
         return scan_word(s, p, PD_STR("true"));
     case 'f':

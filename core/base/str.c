@@ -223,6 +223,15 @@ static bool is_decimal(struct pd_str s)
 pd_status pd_str_parse_double(struct pd_str s, double *out)
 {
     char text[512];
+    uint64_t whole = 0;
+    size_t n = 0;
+    /* Numbers of up to 15 digits are exact. */
+    for (; n < s.n && n < 16 && s.p[n] >= '0' && s.p[n] <= '9'; n++)
+        whole = whole * 10 + (uint64_t)(s.p[n] - '0');
+    if (n > 0 && n == s.n && n < 16) {
+        *out = (double)whole;
+        return PD_OK;
+    }
     if (!is_decimal(s))
         return PD_EINVAL;
     if (pd_str_copy(s, text, sizeof text) != PD_OK)

@@ -155,8 +155,13 @@ enum pd_http_reject pd_http1_header_line(struct pd_http1 *p, size_t off, size_t 
     }
     if (colon == n || line[colon] != ':' || colon == 0 || colon > PD_HTTP1_NAME)
         return PD_HTTP_REJECT_HEADER_NAME;
-    for (from = colon + 1; from < n && (line[from] == ' ' || line[from] == '\t'); from++)
-        ;
+    from = colon + 1;
+    /* Mostly one blank and then the value; behind the line is its CRLF. */
+    if (line[from] == ' ' && line[from + 1] > ' ')
+        from++;
+    else
+        while (from < n && (line[from] == ' ' || line[from] == '\t'))
+            from++;
     if (!pd_http1_is_value(line + from, n - from, PD_HTTP1_SLACK))
         return PD_HTTP_REJECT_HEADER_VALUE;
     to = n;

@@ -192,11 +192,14 @@ static void copy_id(struct pd_req *req, struct pd_str id)
         return;
     }
     memcpy(req->id, id.p, n);
-    for (size_t i = 0; i < n; i++) {
+    req->id[n] = '\0';
+    bool is_good = true;
+    for (size_t i = 0; i < n; i++)
+        is_good &= is_visible[(unsigned char)id.p[i]];
+    for (size_t i = 0; i < n && !is_good; i++) {
         if (!is_visible[(unsigned char)id.p[i]])
             req->id[i] = '_';
     }
-    req->id[n] = '\0';
 }
 
 void pd_reqs_watch(struct pd_reqs *reqs, void (*on_step)(const struct pd_req *req, void *arg), void *arg)

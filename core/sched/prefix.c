@@ -169,12 +169,43 @@ static void list_push(struct pd_prefix *index, struct ends *ends, uint32_t which
     ends->head = at;
 }
 
-static void list_to_front(struct pd_prefix *index, struct ends *ends, uint32_t which, uint32_t at)
+/* Neighbours in a list, which move together. */
+struct run {
+    uint32_t first;             /* NIL: none */
+    uint32_t last;
+};
+
+static void list_to_front(struct pd_prefix *index, struct ends *ends, uint32_t which, struct run run)
 {
-    if (ends->head == at)
+    struct entry *entries = index->entries;
+
+    if (ends->head == run.first)
         return;
-    list_remove(index, ends, which, at);
-    list_push(index, ends, which, at);
+    uint32_t prev = entries[run.first].lru[which].prev, next = entries[run.last].lru[which].next;
+    entries[prev].lru[which].next = next;
+    if (next != NIL)
+        entries[next].lru[which].prev = prev;
+    else
+        ends->tail = prev;
+    entries[run.first].lru[which].prev = NIL;
+    entries[run.last].lru[which].next = ends->head;
+    entries[ends->head].lru[which].prev = run.last;
+    ends->head = run.first;
+}
+
+static void run_to_front(struct pd_prefix *index, struct slot *slot, struct run *run)
+{
+    if (run->first != NIL) {
+        list_to_front(index, &slot->lru, OF_SLOT, *run);
+        list_to_front(index, &index->all, OF_ALL, *run);
+    }
+    run->first = run->last = NIL;
+}
+
+/* Whether the entry stands right before the run, in both lists. */
+static inline bool is_before(const struct entry *e, struct run run)
+{
+    return run.first != NIL && e->lru[OF_SLOT].next == run.first && e->lru[OF_ALL].next == run.first;
 }
 
 static void drop(struct pd_prefix *index, uint32_t at)
@@ -281,11 +312,14 @@ void pd_prefix_match_all(struct pd_prefix *index, struct pd_endpoint_view *views
     }
 }
 
+/* Block by block every entry would go to the front.  Blocks that were inserted
+ * together are neighbours, so they go as a run: that costs a look at each of them. */
 void pd_prefix_insert(struct pd_prefix *index, uint32_t slot_no, const uint64_t *hashes, uint32_t n,
                       uint32_t ticket)
 {
     struct slot *slot = &index->slots[slot_no];
     uint32_t room = PD_MIN(slot->limit, index->conf.entries);
+    struct run run = { NIL, NIL };
 
     for (uint32_t i = PD_MIN(n, room); i > 0; i--) {
         /* Each step waits for memory of its own. */
@@ -293,14 +327,20 @@ void pd_prefix_insert(struct pd_prefix *index, uint32_t slot_no, const uint64_t 
             __builtin_prefetch(bucket_of(index, hashes[i - 1 - AHEAD], slot_no));
         uint32_t at = find(index, hashes[i - 1], slot_no);
         if (at == NIL) {
+            run_to_front(index, slot, &run);
             add(index, slot_no, hashes[i - 1], ticket);
             continue;
         }
-        if (index->entries[at].ticket != ticket)
-            index->entries[at].ticket = 0;
-        list_to_front(index, &slot->lru, OF_SLOT, at);
-        list_to_front(index, &index->all, OF_ALL, at);
+        struct entry *e = &index->entries[at];
+        if (e->ticket != ticket)
+            e->ticket = 0;
+        if (!is_before(e, run)) {
+            run_to_front(index, slot, &run);
+            run.last = at;
+        }
+        run.first = at;
     }
+    run_to_front(index, slot, &run);
 }
 
 void pd_prefix_rollback(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n,

@@ -25,12 +25,30 @@ static void line_look(struct relay *s, const char *p, size_t n, size_t length)
         s->n_data++;
 }
 
+/* Events that came as a whole, with lines that end with LF: the usual case. */
+static bool look_at_whole(struct relay *s, struct pd_str piece, const char *cr)
+{
+    const char *p = piece.p, *end = p + piece.n;
+    if (cr != NULL || s->was_cr || s->line_n > 0 || piece.n < 2 || end[-1] != '\n' || end[-2] != '\n')
+        return false;
+    while (p < end) {
+        const char *stop = memchr(p, '\n', (size_t)(end - p));
+        line_look(s, p, (size_t)(stop - p), (size_t)(stop - p));
+        /* Mostly an empty line follows. */
+        p = stop + 1 < end && stop[1] == '\n' ? stop + 2 : stop + 1;
+    }
+    s->was_boundary = true;
+    return true;
+}
+
 /* Bytes of piece up to the end of its last whole event.  A line ends with LF,
  * CR or CR LF; an empty line ends an event. */
 static size_t whole_events(struct relay *s, struct pd_str piece)
 {
     const char *p = piece.p, *end = p + piece.n, *whole = p;
     const char *cr = memchr(p, '\r', piece.n);     /* the next one; mostly there is none */
+    if (look_at_whole(s, piece, cr))
+        return piece.n;
     while (p < end) {
         const char *line = p, *stop = p;
         if (*p == '\n' && s->was_cr) {

@@ -55,6 +55,10 @@ static void pc_score(struct pd_scorer *scorer, const struct pd_sched_request *re
     for (uint32_t i = 0; i < n; i++) {
         double matched = candidates[i].match_blocks < request->prompt_blocks
                              ? candidates[i].match_blocks : request->prompt_blocks;
+        if (!(w > 0)) {
+            score[i] = matched / request->prompt_blocks;
+            continue;
+        }
         double length = matched * request->block_tokens / (double)scorer->conf.length_scale;
         length = length > 1 ? 1 : length;
         score[i] = w * length * length + (1 - w) * matched / request->prompt_blocks;
