@@ -28,7 +28,8 @@ pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
                        const char *const *paths, size_t n_paths, struct pd_json_value *values,
                        struct pd_json_error *error);
 
-/* The same with paths that are compiled once, for documents that come often.
+/* The same with paths that are compiled once, for documents that come often; of an
+ * absent value only the type is set.
  * each (may be NULL) is called for every value of a path with "[]" or "*" on it, in the
  * order in which values end, so elements come after what is in them; after an
  * error it may have been called for values before it. */

@@ -592,5 +592,8 @@ pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
         }
         return PD_EINVAL;
     }
+    _Static_assert(PD_JSON_NONE == 0, "values begin as zeros");
+    if (n_paths > 0)
+        memset(values, 0, n_paths * sizeof values[0]);
     return pd_json_scan_paths(doc, limits, &compiled, values, NULL, NULL, error);
 }
