@@ -103,14 +103,15 @@ static size_t decode_escape(struct pd_str *s, char out[4])
     }
     if (s->n < 6 || pd_str_parse_hex(pd_str_sub(*s, 2, 4), &unit) != PD_OK)
         return 0;
-    *s = pd_str_sub(*s, 6, SIZE_MAX);
+    struct pd_str rest = pd_str_sub(*s, 6, SIZE_MAX);
     if (unit >= 0xd800 && unit <= 0xdbff) {
-        if (s->n < 6 || pd_str_parse_hex(pd_str_sub(*s, 2, 4), &low) != PD_OK || low < 0xdc00 ||
+        if (rest.n < 6 || pd_str_parse_hex(pd_str_sub(rest, 2, 4), &low) != PD_OK || low < 0xdc00 ||
             low > 0xdfff)
             return 0;
-        *s = pd_str_sub(*s, 6, SIZE_MAX);
+        rest = pd_str_sub(rest, 6, SIZE_MAX);
         unit = 0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
     }
+    *s = rest;
     return pd_utf8_encode((uint32_t)unit, out);
 }
 

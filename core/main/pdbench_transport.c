@@ -172,7 +172,8 @@ static bool case_run(struct pdbench_source *s, struct pdbench_result *r)
     struct pd_segment *from = pdbench_segments(s->side.bytes, r->segment, r->is_scattered ? 1 : 0, &n);
     struct pd_segment *to = pdbench_segments(s->side.bytes, r->segment, m.seed, &n);
     struct pd_transport_target *target = NULL;
-    bool is_good = from != NULL && to != NULL && ask(s, &m, PDBENCH_MSG_WINDOW) && connect_peer(s, &s->got);
+    bool is_good = (from != NULL && to != NULL) || pdbench_source_fail(s, "out of memory");
+    is_good = is_good && ask(s, &m, PDBENCH_MSG_WINDOW) && connect_peer(s, &s->got);
     pd_time cpu = 0, cpu_there = 0, cpu_copy = 0;
     if (is_good && s->side.ops->target_open(s->peer, s->got.blob, s->got.blob_len, &target) != PD_OK)
         is_good = pdbench_source_fail(s, "the window cannot be used");

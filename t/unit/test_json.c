@@ -3,6 +3,7 @@
 #include "unit.h"
 
 #include "base/compiler.h"
+#include "base/arena.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/status.h"
@@ -639,7 +640,96 @@ static void test_mutations(void **state)
     assert_true(accepted > 100);
 }
 
+static struct pd_json_value by_hand(uint32_t type, const char *text)
+{
+    return (struct pd_json_value){ .type = type, .text = pd_str_from(text) };
+}
+
+/* Values that no scanner has seen: whatever their text, nothing is read that is not there,
+ * and what cannot be given whole is not given. */
+static void test_by_hand(void **state)
+{
+    static const char *const bad[] = { "\"\\x\"", "\"\\u12\"", "\"\\u12zz\"", "\"\\ud83d\"", "\"\\ud83d\\u0041\"",
+                                       "\"\\ud83d\\u12\"", "\"\\ud83d\\uzzzz\"", "\"\\ud83d\\uffff\"", "\"abc\\\"" };
+    struct pd_json_value v;
+    struct pd_json_iter it;
+    struct pd_buf buf;
+    struct pd_arena arena;
+    struct pd_str str;
+    char text[64];
+    double d;
+    bool b;
+    uint64_t u;
+    (void)state;
+    pd_buf_init(&buf, 1000);
+    pd_arena_init(&arena, 1024, 100000);
+    pd_buf_append_cstr(&buf, "before");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        v = by_hand(PD_JSON_STRING, bad[i]);
+        assert_int_equal(pd_json_get_buf(&v, &buf), PD_EINVAL);
+        assert_true(pd_str_is(pd_buf_str(&buf), "before"));
+        assert_int_equal(pd_json_get_str(&v, &arena, &str), PD_EINVAL);
+        assert_int_equal(pd_json_get_cstr(&v, text, sizeof text), PD_EINVAL);
+        assert_false(pd_json_is_str(&v, "abc"));
+    }
+    v = by_hand(PD_JSON_STRING, "\"a\\u0000b\"");
+    assert_int_equal(pd_json_get_cstr(&v, text, sizeof text), PD_EINVAL);
+    v = by_hand(PD_JSON_STRING, "\"\\ud83d\\ude00\\n\"");
+    assert_true(pd_json_is_str(&v, "\xf0\x9f\x98\x80\n"));
+    assert_false(pd_json_is_str(&v, "\xf0\x9f\x98\x80"));
+    assert_false(pd_json_is_str(&v, "\xf0\x9f\x98\x80\n."));
+    assert_int_equal(pd_json_get_cstr(&v, text, 3), PD_ELIMIT);
+    assert_int_equal(pd_json_get_cstr(&v, text, 0), PD_ELIMIT);
+    pd_arena_fini(&arena);
+    pd_mem_fault_set(1);
+    assert_int_equal(pd_json_get_str(&v, &arena, &str), PD_ENOMEM);
+    pd_mem_fault_set(0);
+    assert_int_equal(pd_json_get_str(&v, &arena, &str), PD_OK);
+    assert_int_equal(str.n, 5);
+    v = by_hand(PD_JSON_STRING, "\"\"");
+    assert_int_equal(pd_json_get_cstr(&v, text, 0), PD_ELIMIT);
+    assert_int_equal(pd_json_get_cstr(&v, text, 1), PD_OK);
+    v = by_hand(PD_JSON_STRING, "\"");
+    assert_int_equal(pd_json_get_cstr(&v, text, sizeof text), PD_OK);
+    assert_string_equal(text, "");
+    /* Another type, or none. */
+    static const uint32_t types[] = { PD_JSON_NONE, PD_JSON_OBJECT };
+    for (size_t i = 0; i < 2; i++) {
+        v = by_hand(types[i], "{}");
+        assert_true(pd_json_get_double(&v, &d) < 0 && pd_json_get_bool(&v, &b) < 0 && pd_json_get_u64(&v, &u) < 0);
+        assert_true(pd_json_get_buf(&v, &buf) < 0 && pd_json_get_str(&v, &arena, &str) < 0);
+        assert_true(pd_json_get_cstr(&v, text, sizeof text) < 0);
+    }
+    v = by_hand(PD_JSON_NUMBER, "-0");
+    assert_int_equal(pd_json_get_u64(&v, &u), PD_OK);
+    v = by_hand(PD_JSON_NUMBER, "-x");
+    assert_true(pd_json_get_u64(&v, &u) < 0);
+    /* Going through what is none, or is cut off. */
+    v = by_hand(PD_JSON_NONE, "");
+    assert_int_equal(pd_json_iter_init(&it, &v), PD_ENOENT);
+    v = by_hand(PD_JSON_NUMBER, "12");
+    assert_int_equal(pd_json_iter_init(&it, &v), PD_EINVAL);
+    v = by_hand(PD_JSON_ARRAY, "[");
+    assert_int_equal(pd_json_iter_init(&it, &v), PD_EINVAL);
+    static const char *const cut[] = { "{\"a\"}", "{\"a\" 1}", "{a:1}", "{\"a}", "{\"a\":}" };
+    for (size_t i = 0; i < sizeof cut / sizeof cut[0]; i++) {
+        struct pd_json_value key, value;
+        v = by_hand(PD_JSON_OBJECT, cut[i]);
+        assert_int_equal(pd_json_iter_init(&it, &v), PD_OK);
+        assert_false(pd_json_iter_next(&it, &key, &value));
+        assert_false(pd_json_iter_next(&it, &key, &value));
+    }
+    v = by_hand(PD_JSON_ARRAY, "[\t1\r,\n2\t]");
+    assert_int_equal(pd_json_iter_init(&it, &v), PD_OK);
+    assert_true(pd_json_iter_next(&it, NULL, &v) && pd_str_is(v.text, "1"));
+    assert_true(pd_json_iter_next(&it, NULL, &v) && pd_str_is(v.text, "2"));
+    assert_false(pd_json_iter_next(&it, NULL, &v));
+    pd_buf_fini(&buf);
+    pd_arena_fini(&arena);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_by_hand),
     cmocka_unit_test(test_accept),      cmocka_unit_test(test_refuse),
     cmocka_unit_test(test_prefixes),    cmocka_unit_test(test_error_place),
     cmocka_unit_test(test_limits),      cmocka_unit_test(test_paths),
