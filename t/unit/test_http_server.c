@@ -1004,6 +1004,101 @@ static void dribble(bool is_sim)
     finish(&s);
 }
 
+/* ---- handlers that break the rules: clients see an honest end, the server goes on ---- */
+
+enum { MOST_RUNS = 32 };      /* of one write, see server.h */
+static int misuse_how;
+
+static void h_misuse(struct pd_http_req *req, void *arg)
+{
+    static struct pd_iov many[MOST_RUNS + 1];
+    const struct pd_iov one = { (void *)(uintptr_t)"abc", 3 }, none = { NULL, 0 };
+    (void)arg;
+    switch (misuse_how) {
+    case 0: pd_http_respond(req, 100, NULL, 0, PD_STR("")); break;
+    case 1: pd_http_respond(req, 600, NULL, 0, PD_STR("")); break;
+    case 2: pd_http_respond(req, 304, NULL, 0, PD_STR("")); break;
+    case 3: pd_http_respond_iov(req, 200, NULL, 0, many, MOST_RUNS + 1); break;
+    case 4:
+        assert_int_equal(pd_http_begin(req, 200, NULL, 0, 2), PD_OK);
+        assert_int_equal(pd_http_begin(req, 200, NULL, 0, 2), PD_EBUSY);
+        (void)pd_http_write(req, &one, 1);      /* more than was promised */
+        break;
+    case 5:
+        assert_int_equal(pd_http_begin(req, 200, NULL, 0, 9), PD_OK);
+        (void)pd_http_write(req, &one, 1);
+        pd_http_end(req);                       /* less than was promised */
+        break;
+    case 6: (void)pd_http_write(req, &one, 1); break;   /* no head */
+    case 7: pd_http_end(req); break;
+    case 8:
+        assert_int_equal(pd_http_begin(req, 200, NULL, 0, PD_HTTP_UNKNOWN_LENGTH), PD_OK);
+        (void)pd_http_write(req, many, MOST_RUNS + 1);
+        (void)pd_http_write(req, &none, 1);
+        pd_http_respond(req, 200, NULL, 0, PD_STR("twice"));
+        break;
+    case 9:
+        assert_int_equal(pd_http_begin(req, 204, NULL, 0, PD_HTTP_UNKNOWN_LENGTH), PD_OK);
+        assert_int_equal(pd_http_write(req, &one, 1), 0);   /* it has no body */
+        pd_http_end(req);
+        break;
+    default:
+        assert_int_equal(pd_http_begin(req, 200, NULL, 0, 0), PD_OK);
+        pd_http_error(req, 500, NULL, NULL, "late", NULL);
+        break;
+    }
+}
+
+static void misuse(bool is_sim)
+{
+    static const char *const wants[] = { "HTTP/1.1 500 ", "HTTP/1.1 500 ", "HTTP/1.1 304 ", NULL, NULL, NULL, NULL, NULL,
+                                         NULL, "HTTP/1.1 204 ", NULL };
+    struct site s;
+
+    begin_with(&s, is_sim, NULL);
+    add(&s, "/misuse", 1u << PD_HTTP_GET, 0, 0, 0, h_misuse);
+    for (misuse_how = 0; misuse_how < 11; misuse_how++) {
+        raw_open(&s.w, &r1, &s.addr);
+        raw_send(&r1, GET("/misuse"));
+        if (wants[misuse_how] != NULL) {
+            raw_expect(&s.w, &r1, wants[misuse_how]);
+            /* The connection is whole: the next request is served. */
+            raw_send(&r1, GET("/hello"));
+            raw_expect(&s.w, &r1, "hello");
+        } else {
+            raw_expect_end(&s.w, &r1);
+            assert_null(strstr(r1.in, "twice"));
+        }
+        raw_close(&s.w, &r1);
+    }
+    /* Routes that are none, and too many. */
+    struct pd_http_route good = { .path = "/a", .methods = 1u << PD_HTTP_GET, .on_request = h_misuse };
+    for (int how = 0; how < 4; how++) {
+        struct pd_http_route bad = good;
+        bad.path = how == 0 ? NULL : how == 1 ? "a" : "/a";
+        bad.methods = how == 2 ? 0 : bad.methods;
+        bad.on_request = how == 3 ? NULL : bad.on_request;
+        assert_int_equal(pd_http_server_route(s.server, &bad), PD_EINVAL);
+    }
+    static char paths[300][8];
+    pd_status st = PD_OK;
+    int n = 0;
+    for (; n < 300 && st == PD_OK; n++) {
+        snprintf(paths[n], sizeof paths[n], "/n%d", n);
+        good.path = paths[n];
+        st = pd_http_server_route(s.server, &good);
+    }
+    assert_int_equal(st, PD_ELIMIT);
+    assert_int_equal(pd_http_server_unroute(s.server, "/nowhere"), PD_ENOENT);
+    struct pd_addr any = world_addr(&s.w), got;
+    for (n = 1, st = PD_OK; n < 20 && st == PD_OK; n++)
+        st = pd_http_server_listen(s.server, &any, NULL);
+    assert_int_equal(st, PD_ELIMIT);
+    assert_int_equal(pd_http_server_addr(s.server, 3, &got), PD_OK);
+    assert_int_equal(pd_http_server_addr(s.server, 30, &got), PD_ENOENT);
+    finish(&s);
+}
+
 #define BOTH(name)                                                             \
     static void test_##name##_uv(void **state)                                 \
     {                                                                          \
@@ -1038,6 +1133,7 @@ BOTH(dribble)
 BOTH(trickle)
 BOTH(metrics)
 BOTH(short_of_memory)
+BOTH(misuse)
 
 static const struct CMUnitTest tests[] = {
     ROWS(basic),
@@ -1061,6 +1157,7 @@ static const struct CMUnitTest tests[] = {
     ROWS(trickle),
     ROWS(metrics),
     ROWS(short_of_memory),
+    ROWS(misuse),
 };
 
 PD_UNIT_MAIN(tests)

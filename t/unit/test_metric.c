@@ -190,6 +190,9 @@ static void test_refuse(void **state)
         { PD_METRIC_HISTOGRAM,
           DESC(.name = "pdplane_x", .help = "X.", .bounds = inf, .n_bounds = 2) },
         { 9, DESC(.name = "pdplane_x", .help = "X.") },
+        { 0, DESC(.name = "pdplane_x", .help = "X.") },
+        { PD_METRIC_GAUGE, DESC(.name = "pdplane_x") },
+        { PD_METRIC_GAUGE, DESC(.name = "pdplane_x{", .help = "X.") },
         { PD_METRIC_GAUGE, { .size = 8, .name = "pdplane_x", .help = "X." } },
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -202,6 +205,19 @@ static void test_refuse(void **state)
                                        .n_labels = 1);
     assert_int_equal(pd_metrics_family(m, PD_METRIC_GAUGE, &other, NULL, &f), PD_EEXIST);
     assert_null(pd_metrics_counter(m, f, NULL));
+    assert_null(pd_metrics_gauge(m, NULL, NULL));
+    /* The same name with other bounds, or other labels. */
+    static const double low[] = { 1.0, 2.0 }, high[] = { 1.0, 3.0 };
+    struct pd_metric_desc bounds = DESC(.name = "pdplane_h", .help = "H.", .bounds = low, .n_bounds = 2);
+    struct pd_metric_family *g = NULL;
+    assert_int_equal(pd_metrics_family(m, PD_METRIC_HISTOGRAM, &bounds, NULL, &g), PD_OK);
+    bounds.bounds = high;
+    assert_int_equal(pd_metrics_family(m, PD_METRIC_HISTOGRAM, &bounds, NULL, &g), PD_EEXIST);
+    static const char *const red[] = { "red" }, *const blue[] = { "blue" };
+    struct pd_metric_desc labels = DESC(.name = "pdplane_l", .help = "L.", .labels = red, .n_labels = 1);
+    assert_int_equal(pd_metrics_family(m, PD_METRIC_GAUGE, &labels, NULL, &g), PD_OK);
+    labels.labels = blue;
+    assert_int_equal(pd_metrics_family(m, PD_METRIC_GAUGE, &labels, NULL, &g), PD_EEXIST);
     f = family(m, PD_METRIC_GAUGE, DESC(.name = "pdplane_y", .help = "Y.", .labels = two_labels,
                                         .n_labels = 1));
     assert_null(pd_metrics_gauge(m, f, NULL));
