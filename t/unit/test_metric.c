@@ -208,11 +208,11 @@ static void test_refuse(void **state)
     assert_null(pd_metrics_gauge(m, NULL, NULL));
     /* The same name with other bounds, or other labels. */
     static const double low[] = { 1.0, 2.0 }, high[] = { 1.0, 3.0 };
-    struct pd_metric_desc bounds = DESC(.name = "pdplane_h", .help = "H.", .bounds = low, .n_bounds = 2);
+    struct pd_metric_desc two = DESC(.name = "pdplane_h", .help = "H.", .bounds = low, .n_bounds = 2);
     struct pd_metric_family *g = NULL;
-    assert_int_equal(pd_metrics_family(m, PD_METRIC_HISTOGRAM, &bounds, NULL, &g), PD_OK);
-    bounds.bounds = high;
-    assert_int_equal(pd_metrics_family(m, PD_METRIC_HISTOGRAM, &bounds, NULL, &g), PD_EEXIST);
+    assert_int_equal(pd_metrics_family(m, PD_METRIC_HISTOGRAM, &two, NULL, &g), PD_OK);
+    two.bounds = high;
+    assert_int_equal(pd_metrics_family(m, PD_METRIC_HISTOGRAM, &two, NULL, &g), PD_EEXIST);
     static const char *const red[] = { "red" }, *const blue[] = { "blue" };
     struct pd_metric_desc labels = DESC(.name = "pdplane_l", .help = "L.", .labels = red, .n_labels = 1);
     assert_int_equal(pd_metrics_family(m, PD_METRIC_GAUGE, &labels, NULL, &g), PD_OK);
