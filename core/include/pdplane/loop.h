@@ -94,7 +94,10 @@ struct pd_task {
     /* private */
     struct pd_task *next, *prev;
     uint32_t state;
-    uint32_t ran_in;        /* number of the turn, 0: none yet */
+    union {
+        uint32_t ran_in;    /* number of the turn, 0: none yet */
+        uint32_t reserved;  /* the name that the ABI 1.0 has for it */
+    };
 };
 
 /* ------------------------------------------------------------------------
