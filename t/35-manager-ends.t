@@ -133,9 +133,29 @@ sub ends_with {
     kill KILL => $old;
     ok until_true(60, sub { my @c = children($n->pid); @c == 1 && $c[0] != $old }), 'a crash';
     like slurp("$dir/filed.txt"), qr/worker $old ended with signal KILL/, 'which is told';
+    # A listener that comes, is taken over by the next worker, and goes.
+    my $more = port('filed_more');
+    my $answers = sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $more, Timeout => 5) };
+    my $reload = sub { (run_program($pdctl, '-s', "$dir/filed.sock", 'reload'))[0] };
+    my $good = slurp($n->{conf});
+    ok until_true(60, sub { -S "$dir/filed.sock" && (run_program($pdctl, '-s', "$dir/filed.sock", 'status'))[0] == 0 }), 'serves again';
+    spew($n->{conf}, $good =~ s/listen = \(/listen = ( { address = "127.0.0.1:$more"; api = "admin"; },/r);
+    is $reload->(), 0, 'a listener more';
+    ok $answers->(), 'is there';
+    ($old) = children($n->pid);
+    $n->signal('USR2');
+    ok until_true(60, sub { my @c = children($n->pid); @c == 1 && $c[0] != $old }), 'also for the next worker';
+    ok $answers->(), 'which has it from the manager';
+    spew($n->{conf}, $good);
+    is $reload->(), 0, 'a listener less';
+    ok until_true(60, sub { !$answers->() }), 'is closed everywhere';
+    spew($n->{conf}, $good . "engin = 1;\n");
+    is $reload->(), 1, 'a reload that is refused';
+    spew($n->{conf}, $good);
+    is $reload->(), 0, 'and one that is not';
     ok until_true(60, sub { (run_program($pdctl, '-s', "$dir/filed.sock", 'drain'))[0] == 0 }), 'pdctl drain';
     ends_with($n, 0, 'ends the manager too');
-    unlike slurp("$dir/filed.txt"), qr/notice|warn/, 'errors only';
+    unlike slurp("$dir/filed.txt"), qr/ (?:notice|warn) \[/, 'errors only';
 }
 
 # ---- before anything serves
