@@ -1080,7 +1080,7 @@ static void misuse(bool is_sim)
         bad.on_request = how == 3 ? NULL : bad.on_request;
         assert_int_equal(pd_http_server_route(s.server, &bad), PD_EINVAL);
     }
-    static char paths[300][8];
+    static char paths[300][16];
     pd_status st = PD_OK;
     int n = 0;
     for (; n < 300 && st == PD_OK; n++) {

@@ -40,8 +40,7 @@ static int setup(void **state)
 }
 
 static const char *const bodies[] = {
-    "{\"model\":\"tiny\",\"temperature\":0,\"max_tokens\":6,\"messages\":[{\"role\":\"user\","
-    "\"content\":\"Repeat these words: lion, lamp, river, honey, silver, goat, train.\"}]}",
+    "{\"model\":\"tiny\",\"temperature\":0,\"max_tokens\":6,\"messages\":[{\"role\":\"user\",\"content\":\"Repeat: lion, lamp, river, honey, goat.\"}]}",
     "{\"model\":\"tiny\",\"temperature\":0,\"max_tokens\":3,\"prompt\":\"Hi\"}",
     "{\"model\":\"tiny\",\"max_tokens\":5,\"stream\":true,\"prompt\":[\"One day\",\"Once upon\"]}",
     "{\"model\":\"x\",\"max_tokens\":5,\"prompt\":\"Hi\"}",         /* its server is not there */
