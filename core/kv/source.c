@@ -383,18 +383,25 @@ static void say_done(struct pd_kv_source *source)
     send_message(source, &m, NULL);
 }
 
+static void cancel_posts(struct pd_kv_source *source)
+{
+    PD_LIST_EACH(&source->posts, l) {
+        struct pd_kv_post *post = PD_LIST_ENTRY(l, struct pd_kv_post, node);
+        transport_of(source)->ops->cancel(post->transfer);
+    }
+}
+
 static void stop(struct pd_kv_source *source)
 {
     source->state = PD_SOURCE_STOPPING;
     pd_timer_stop(&source->timer);
     pd_kv_job_stop(&source->e.job);
-    /* What the destination has seen land ends by itself. */
-    if (source->e.verdict == PD_KV_VALID)
-        return;
-    PD_LIST_EACH(&source->posts, l) {
-        struct pd_kv_post *post = PD_LIST_ENTRY(l, struct pd_kv_post, node);
-        transport_of(source)->ops->cancel(post->transfer);
-    }
+    /* What the destination has seen land ends by itself; one that lies gains no more
+     * than this time. */
+    if (source->e.verdict == PD_KV_VALID && !pd_list_is_empty(&source->posts))
+        pd_timer_start(&source->timer, source->ttl);
+    else
+        cancel_posts(source);
 }
 
 static void on_task(struct pd_task *task, void *arg)
@@ -433,6 +440,10 @@ static void on_timer(struct pd_timer *timer, void *arg)
     struct pd_kv_source *source = (struct pd_kv_source *)arg;
     struct pd_kv_message m = { .type = PD_KV_M_RENEW };
     (void)timer;
+    if (source->state >= PD_SOURCE_STOPPING) {
+        cancel_posts(source);
+        return;
+    }
     if (source->state == PD_SOURCE_WAITING && source->in_flight == 0) {
         give_up(source, PD_KV_TIMEOUT, PD_ETIMEDOUT, "no verdict came", true);
         return;
