@@ -131,14 +131,17 @@ struct parsed {
     struct pd_api_request request;
     struct pd_list link;               /* in the pool */
     struct pd_arena arena;
-    struct pd_json_value *values;      /* M_COUNT, of the api: valid while parsing */
-    struct pd_json_value root, model, salt; /* of these, what forwarding needs */
+    uint64_t present;                  /* bits of the members that the body has */
+    struct pd_json_value *values;      /* of these, of the api: valid while parsing */
+    struct pd_json_value root, model;  /* what forwarding needs of them */
     struct pd_json_value editable[EDITABLE];
     struct pd_json_value *hints;
     uint32_t n_hints;
-    struct raw_message message;        /* of the one under way */
+    struct raw_message *message;       /* the one under way: behind those in `found` */
+    struct raw_message spare;          /* that one where there is no room */
     uint32_t n_messages;
     uint32_t n_families;
+    uint32_t best_of;
     struct pd_json_value families[FAMILIES_MAX];
     struct pd_buf *found;              /* struct raw_message, at most limits->max_messages */
     struct late *late;
@@ -170,16 +173,22 @@ static void note_unsupported(struct parsed *p, enum member m, const char *what)
     snprintf(e->param, sizeof e->param, "%s", paths[m]);
 }
 
-static bool is_given(const struct parsed *p, enum member m)
+#define BIT(m) ((uint64_t)1 << (m))
+
+/* A member that is there, also as null. */
+static inline bool is_present(const struct parsed *p, enum member m)
 {
-    return p->values[m].type != PD_JSON_NONE && p->values[m].type != PD_JSON_NULL;
+    return (p->present & BIT(m)) != 0;
+}
+
+static inline bool is_given(const struct parsed *p, enum member m)
+{
+    return is_present(p, m) && p->values[m].type != PD_JSON_NULL;
 }
 
 static pd_status read_bool(struct parsed *p, enum member m, uint32_t *out)
 {
     bool v;
-    if (!is_given(p, m))
-        return PD_OK;
     if (pd_json_get_bool(&p->values[m], &v) != PD_OK)
         return refuse(p, m, "invalid_value", "'%s' must be true or false", paths[m]);
     *out = v;
@@ -189,8 +198,6 @@ static pd_status read_bool(struct parsed *p, enum member m, uint32_t *out)
 static pd_status read_number(struct parsed *p, enum member m, double lo, double hi, double *out)
 {
     double v;
-    if (!is_given(p, m))
-        return PD_OK;
     if (pd_json_get_double(&p->values[m], &v) != PD_OK)
         return refuse(p, m, "invalid_value", "'%s' must be a number", paths[m]);
     if (!(v >= lo && v <= hi))
@@ -203,8 +210,6 @@ static pd_status read_count(struct parsed *p, enum member m, uint64_t lo, uint64
                             uint32_t *out)
 {
     uint64_t v;
-    if (!is_given(p, m))
-        return PD_OK;
     if (pd_json_get_u64(&p->values[m], &v) != PD_OK || v < lo || v > hi)
         return refuse(p, m, "invalid_value", "'%s' must be a whole number from %llu to %llu",
                       paths[m], (unsigned long long)lo, (unsigned long long)hi);
@@ -217,8 +222,6 @@ static pd_status read_count(struct parsed *p, enum member m, uint64_t lo, uint64
 static pd_status read_signed(struct parsed *p, enum member m, uint32_t *out)
 {
     int64_t v;
-    if (!is_given(p, m))
-        return PD_OK;
     if (pd_json_get_i64(&p->values[m], &v) != PD_OK || v < INT32_MIN || v > INT32_MAX)
         return refuse(p, m, "invalid_value", "'%s' must be a whole number of 32 bits", paths[m]);
     *out = v > 0 ? (uint32_t)v : 0;
@@ -227,8 +230,6 @@ static pd_status read_signed(struct parsed *p, enum member m, uint32_t *out)
 
 static pd_status read_str(struct parsed *p, enum member m, size_t max, struct pd_str *out)
 {
-    if (!is_given(p, m))
-        return PD_OK;
     if (p->values[m].type != PD_JSON_STRING)
         return refuse(p, m, "invalid_value", "'%s' must be a string", paths[m]);
     if (pd_json_get_str(&p->values[m], &p->arena, out) != PD_OK)
@@ -244,8 +245,6 @@ static pd_status read_stops(struct parsed *p)
     struct pd_json_value item;
     struct pd_json_iter it;
     struct pd_str *stops;
-    if (!is_given(p, M_STOP))
-        return PD_OK;
     if (v->type != PD_JSON_STRING && v->type != PD_JSON_ARRAY)
         return refuse(p, M_STOP, "invalid_value", "'stop' must be a string or a list of strings");
     size_t n = v->type == PD_JSON_STRING ? 1 : pd_json_count(v);
@@ -359,20 +358,30 @@ static pd_status read_content(struct parsed *p, const struct pd_json_value *cont
     return status;
 }
 
+/* Makes room for the next message. */
+static void next_message(struct parsed *p)
+{
+    struct raw_message *m = &p->spare;
+    /* A failure stays in the buffer's status. */
+    if (p->n_messages < p->limits->max_messages && pd_buf_reserve(p->found, sizeof *m) == PD_OK)
+        m = (struct raw_message *)(void *)pd_buf_tail(p->found);
+    m->role.type = m->content.type = m->calls.type = PD_JSON_NONE;
+    p->message = m;
+}
+
 /* The scan has come by a value of a path that has more than one. */
 static void on_value(void *arg, size_t path, const struct pd_json_value *value)
 {
     struct parsed *p = arg;
-    struct raw_message *m = &p->message;
     switch (path) {
     case M_MESSAGE_ROLE:
-        m->role = *value;
+        p->message->role = *value;
         break;
     case M_MESSAGE_CONTENT:
-        m->content = *value;
+        p->message->content = *value;
         break;
     case M_MESSAGE_CALLS:
-        m->calls = *value;
+        p->message->calls = *value;
         break;
     case M_REMOTE:
     case M_DISAGG:
@@ -380,16 +389,17 @@ static void on_value(void *arg, size_t path, const struct pd_json_value *value)
             p->families[p->n_families - 1] = *value;
         break;
     default:
-        m->type = value->type;
-        if (p->n_messages++ < p->limits->max_messages)
-            pd_buf_append(p->found, m, sizeof *m); /* a failure stays in its status */
-        m->role.type = m->content.type = m->calls.type = PD_JSON_NONE;
+        p->message->type = value->type;
+        if (p->message != &p->spare)
+            p->found->n += sizeof *p->message;
+        p->n_messages++;
+        next_message(p);
     }
 }
 
 static pd_status read_messages(struct parsed *p)
 {
-    const char *at = p->found->p;
+    const struct raw_message *raw = (const struct raw_message *)(const void *)p->found->p;
     size_t n = p->n_messages;
     if (!is_given(p, M_MESSAGES))
         return refuse(p, M_MESSAGES, "missing_required_parameter", "'messages' is missing");
@@ -405,23 +415,21 @@ static pd_status read_messages(struct parsed *p)
     if (messages == NULL)
         return PD_ENOMEM;
     p->request.messages = messages;
-    for (; p->request.n_messages < n; at += sizeof(struct raw_message)) {
+    for (; p->request.n_messages < n; raw++) {
         struct pd_message *m = &messages[p->request.n_messages];
-        struct raw_message raw;
-        memcpy(&raw, at, sizeof raw);
-        if (raw.type != PD_JSON_OBJECT)
+        if (raw->type != PD_JSON_OBJECT)
             return refuse(p, M_MESSAGES, "invalid_value", "each message must be an object");
-        if (raw.role.type != PD_JSON_STRING)
+        if (raw->role.type != PD_JSON_STRING)
             return refuse(p, M_MESSAGES, "invalid_value", "each message must have a 'role' string");
-        if (pd_json_get_str(&raw.role, &p->arena, &m->role) != PD_OK)
+        if (pd_json_get_str(&raw->role, &p->arena, &m->role) != PD_OK)
             return PD_ENOMEM;
         if (m->role.n == 0 || m->role.n > 64)
             return refuse(p, M_MESSAGES, "invalid_value", "a 'role' must have 1 to 64 bytes");
         if (pd_str_is(m->role, "developer"))
             m->role = PD_STR("system");
-        if (raw.calls.type != PD_JSON_NONE && pd_json_count(&raw.calls) > 0)
+        if (raw->calls.type != PD_JSON_NONE && pd_json_count(&raw->calls) > 0)
             note_unsupported(p, M_MESSAGES, "this model does not call tools");
-        pd_status status = read_content(p, &raw.content, &m->content);
+        pd_status status = read_content(p, &raw->content, &m->content);
         if (status != PD_OK)
             return status;
         p->request.n_messages++;
@@ -501,35 +509,9 @@ static pd_status read_prompts(struct parsed *p)
     return PD_OK;
 }
 
-/* chat: logprobs is a boolean and top_logprobs a count; completions: logprobs
- * is the count itself. */
-static pd_status read_logprobs(struct parsed *p)
-{
-    struct pd_sampling *s = &p->request.sampling;
-    uint32_t top = 0;
-    pd_status status;
-    if (p->request.kind == PD_API_COMPLETIONS) {
-        if (!is_given(p, M_LOGPROBS))
-            return PD_OK;
-        status = read_count(p, M_LOGPROBS, 0, PD_API_MAX_TOP, &s->logprobs);
-        s->want_logprob = 1;
-        return status;
-    }
-    status = read_bool(p, M_LOGPROBS, &s->want_logprob);
-    if (status == PD_OK)
-        status = read_count(p, M_TOP_LOGPROBS, 0, PD_API_MAX_TOP, &top);
-    if (status == PD_OK && top > 0 && s->want_logprob == 0)
-        return refuse(p, M_TOP_LOGPROBS, "invalid_value",
-                      "'top_logprobs' needs 'logprobs' to be true");
-    s->logprobs = top;
-    return status;
-}
-
 static pd_status read_seed(struct parsed *p)
 {
     int64_t seed;
-    if (!is_given(p, M_SEED))
-        return PD_OK;
     if (pd_json_get_i64(&p->values[M_SEED], &seed) != PD_OK)
         return refuse(p, M_SEED, "invalid_value", "'seed' must be a whole number of 64 bits");
     p->request.sampling.seed = (uint64_t)seed;
@@ -537,65 +519,115 @@ static pd_status read_seed(struct parsed *p)
     return PD_OK;
 }
 
-static pd_status read_max_output(struct parsed *p)
-{
-    uint32_t n = 0;
-    uint64_t max = p->limits->max_output < UINT32_MAX ? p->limits->max_output : UINT32_MAX;
-    pd_status status = read_count(p, M_MAX_TOKENS, 1, max, &n);
-    if (status == PD_OK)
-        status = read_count(p, M_MAX_COMPLETION_TOKENS, 1, max, &n);
-    p->request.max_output = n;
-    if (n == 0 && p->request.kind == PD_API_COMPLETIONS)
-        p->request.max_output = 16; /* the default of OpenAI's completions */
-    return status;
-}
-
-static pd_status read_sampling(struct parsed *p)
+/* chat: logprobs is a boolean and top_logprobs a count; completions: logprobs
+ * is the count itself. */
+static pd_status read_logprobs(struct parsed *p, enum member m)
 {
     struct pd_sampling *s = &p->request.sampling;
-    pd_status status;
-    s->size = sizeof *s;
-    s->temperature = 1;
-    s->top_p = 1;
-    if ((status = read_number(p, M_TEMPERATURE, 0, 2, &s->temperature)) != PD_OK ||
-        (status = read_number(p, M_TOP_P, 0, 1, &s->top_p)) != PD_OK ||
-        (status = read_number(p, M_MIN_P, 0, 1, &s->min_p)) != PD_OK ||
-        (status = read_number(p, M_FREQUENCY_PENALTY, -2, 2, &s->frequency_penalty)) != PD_OK ||
-        (status = read_number(p, M_PRESENCE_PENALTY, -2, 2, &s->presence_penalty)) != PD_OK ||
-        (status = read_signed(p, M_TOP_K, &s->top_k)) != PD_OK ||
-        (status = read_seed(p)) != PD_OK ||
-        (status = read_max_output(p)) != PD_OK ||
-        (status = read_logprobs(p)) != PD_OK)
-        return status;
+    bool is_chat = p->request.kind == PD_API_CHAT;
+    if (m == M_TOP_LOGPROBS)
+        return is_chat ? read_count(p, m, 0, PD_API_MAX_TOP, &s->logprobs) : PD_OK;
+    if (is_chat)
+        return read_bool(p, m, &s->want_logprob);
+    s->want_logprob = 1;
+    return read_count(p, m, 0, PD_API_MAX_TOP, &s->logprobs);
+}
+
+static pd_status read_stream_options(struct parsed *p)
+{
+    if (p->values[M_STREAM_OPTIONS].type != PD_JSON_OBJECT)
+        return refuse(p, M_STREAM_OPTIONS, "invalid_value", "'stream_options' must be an object");
     return PD_OK;
 }
 
-static pd_status read_shape(struct parsed *p)
+/* A member that is given and is no text of the prompt. */
+static pd_status read_member(struct parsed *p, enum member m)
 {
     struct pd_api_request *r = &p->request;
-    uint32_t best_of = 0;
-    pd_status status;
+    struct pd_sampling *s = &r->sampling;
+    switch (m) {
+    case M_MODEL:
+        return read_str(p, m, PD_API_NAME_MAX, &r->model);
+    case M_STREAM:
+        return read_bool(p, m, &r->stream);
+    case M_STREAM_OPTIONS:
+        return read_stream_options(p);
+    case M_INCLUDE_USAGE:
+        return read_bool(p, m, &r->include_usage);
+    case M_ECHO:
+        return read_bool(p, m, &r->echo);
+    case M_N:
+        return read_count(p, m, 1, p->limits->max_choices, &r->n_choices);
+    case M_BEST_OF:
+        return read_count(p, m, 1, p->limits->max_choices, &p->best_of);
+    case M_PRIORITY:
+        return read_signed(p, m, &r->priority);
+    case M_USER:
+        return read_str(p, m, PD_API_NAME_MAX, &r->user);
+    case M_PROMPT_CACHE_KEY:
+        return read_str(p, m, PD_API_NAME_MAX, &r->session);
+    case M_CACHE_SALT:
+        return read_str(p, m, PD_API_SALT_MAX, &r->cache_salt);
+    case M_TEMPERATURE:
+        return read_number(p, m, 0, 2, &s->temperature);
+    case M_TOP_P:
+        return read_number(p, m, 0, 1, &s->top_p);
+    case M_MIN_P:
+        return read_number(p, m, 0, 1, &s->min_p);
+    case M_FREQUENCY_PENALTY:
+        return read_number(p, m, -2, 2, &s->frequency_penalty);
+    case M_PRESENCE_PENALTY:
+        return read_number(p, m, -2, 2, &s->presence_penalty);
+    case M_TOP_K:
+        return read_signed(p, m, &s->top_k);
+    case M_SEED:
+        return read_seed(p);
+    case M_MAX_TOKENS:
+    case M_MAX_COMPLETION_TOKENS:
+        return read_count(p, m, 1, PD_MIN(p->limits->max_output, (uint64_t)UINT32_MAX), &r->max_output);
+    case M_LOGPROBS:
+    case M_TOP_LOGPROBS:
+        return read_logprobs(p, m);
+    case M_STOP:
+        return read_stops(p);
+    default:
+        return PD_OK;
+    }
+}
+
+#define MEMBERS (BIT(M_MODEL) | BIT(M_STREAM) | BIT(M_STREAM_OPTIONS) | BIT(M_INCLUDE_USAGE) | BIT(M_ECHO) | \
+                 BIT(M_N) | BIT(M_BEST_OF) | BIT(M_PRIORITY) | BIT(M_USER) | BIT(M_PROMPT_CACHE_KEY) |      \
+                 BIT(M_CACHE_SALT) | BIT(M_TEMPERATURE) | BIT(M_TOP_P) | BIT(M_MIN_P) |                     \
+                 BIT(M_FREQUENCY_PENALTY) | BIT(M_PRESENCE_PENALTY) | BIT(M_TOP_K) | BIT(M_SEED) |          \
+                 BIT(M_MAX_TOKENS) | BIT(M_MAX_COMPLETION_TOKENS) | BIT(M_LOGPROBS) | BIT(M_TOP_LOGPROBS) | \
+                 BIT(M_STOP))
+
+static pd_status read_members(struct parsed *p)
+{
+    struct pd_api_request *r = &p->request;
+    struct pd_sampling *s = &r->sampling;
     if (!is_given(p, M_MODEL))
         return refuse(p, M_MODEL, "missing_required_parameter", "'model' is missing");
     r->n_choices = 1;
-    if ((status = read_str(p, M_MODEL, PD_API_NAME_MAX, &r->model)) != PD_OK ||
-        (status = read_bool(p, M_STREAM, &r->stream)) != PD_OK ||
-        (status = read_bool(p, M_INCLUDE_USAGE, &r->include_usage)) != PD_OK ||
-        (status = read_bool(p, M_ECHO, &r->echo)) != PD_OK ||
-        (status = read_count(p, M_N, 1, p->limits->max_choices, &r->n_choices)) != PD_OK ||
-        (status = read_count(p, M_BEST_OF, 1, p->limits->max_choices, &best_of)) != PD_OK ||
-        (status = read_signed(p, M_PRIORITY, &r->priority)) != PD_OK ||
-        (status = read_str(p, M_USER, PD_API_NAME_MAX, &r->user)) != PD_OK ||
-        (status = read_str(p, M_PROMPT_CACHE_KEY, PD_API_NAME_MAX, &r->session)) != PD_OK ||
-        (status = read_str(p, M_CACHE_SALT, PD_API_SALT_MAX, &r->cache_salt)) != PD_OK)
-        return status;
-    if (is_given(p, M_STREAM_OPTIONS) && p->values[M_STREAM_OPTIONS].type != PD_JSON_OBJECT)
-        return refuse(p, M_STREAM_OPTIONS, "invalid_value", "'stream_options' must be an object");
+    s->size = sizeof *s;
+    s->temperature = 1;
+    s->top_p = 1;
+    p->best_of = 0;
+    for (uint64_t left = p->present & MEMBERS; left != 0; left &= left - 1) {
+        enum member m = (enum member)__builtin_ctzll(left);
+        pd_status status = p->values[m].type == PD_JSON_NULL ? PD_OK : read_member(p, m);
+        if (status != PD_OK)
+            return status;
+    }
     if (is_given(p, M_STREAM_OPTIONS) && !r->stream)
         return refuse(p, M_STREAM_OPTIONS, "invalid_value",
                       "'stream_options' is only allowed when 'stream' is true");
-    if (best_of > r->n_choices)
+    if (r->kind == PD_API_CHAT && s->logprobs > 0 && s->want_logprob == 0)
+        return refuse(p, M_TOP_LOGPROBS, "invalid_value", "'top_logprobs' needs 'logprobs' to be true");
+    if (p->best_of > r->n_choices)
         note_unsupported(p, M_BEST_OF, "'best_of' above 'n' is not supported");
+    if (r->max_output == 0 && r->kind == PD_API_COMPLETIONS)
+        r->max_output = 16; /* the default of OpenAI's completions */
     return PD_OK;
 }
 
@@ -612,14 +644,20 @@ static bool asks_for_text_only(const struct pd_json_value *modalities)
     return true;
 }
 
+#define OWN_ENGINES_LACK (BIT(M_TOOLS) | BIT(M_FUNCTIONS) | BIT(M_RESPONSE_FORMAT) | BIT(M_LOGIT_BIAS) | \
+                          BIT(M_AUDIO) | BIT(M_MODALITIES) | BIT(M_SUFFIX) | BIT(M_ECHO))
+
 static void check_unsupported(struct parsed *p)
 {
     const struct pd_json_value *v = p->values;
+    if ((p->present & OWN_ENGINES_LACK) == 0)
+        return;
     if (is_given(p, M_TOOLS) && pd_json_count(&v[M_TOOLS]) > 0)
         note_unsupported(p, M_TOOLS, "this model does not call tools");
     if (is_given(p, M_FUNCTIONS) && pd_json_count(&v[M_FUNCTIONS]) > 0)
         note_unsupported(p, M_FUNCTIONS, "this model does not call functions");
-    if (is_given(p, M_RESPONSE_FORMAT) && !pd_json_is_str(&v[M_RESPONSE_FORMAT_TYPE], "text"))
+    if (is_given(p, M_RESPONSE_FORMAT) &&
+        !(is_present(p, M_RESPONSE_FORMAT_TYPE) && pd_json_is_str(&v[M_RESPONSE_FORMAT_TYPE], "text")))
         note_unsupported(p, M_RESPONSE_FORMAT, "this model writes plain text only");
     if (is_given(p, M_LOGIT_BIAS) && pd_json_count(&v[M_LOGIT_BIAS]) > 0)
         note_unsupported(p, M_LOGIT_BIAS, "'logit_bias' is not supported by this model");
@@ -637,6 +675,13 @@ static void check_unsupported(struct parsed *p)
                          "'echo' together with 'logprobs' is not supported by this model");
 }
 
+/* From one member up to another. */
+#define FROM_TO(first, end) (BIT(end) - BIT(first))
+#define EDITS FROM_TO(M_FIRST_EDIT, M_FIRST_HINT)
+#define HINTS FROM_TO(M_FIRST_HINT, M_FIRST_FAMILY)
+#define HOLDERS FROM_TO(M_FIRST_HOLDER, M_COUNT)
+_Static_assert(M_COUNT < 64, "a bit for each member");
+
 /* The places of members that a forwarded body must not have, or has otherwise. */
 static pd_status keep_for_forward(struct parsed *p)
 {
@@ -645,16 +690,20 @@ static pd_status keep_for_forward(struct parsed *p)
     pd_status status = PD_OK;
     p->root = p->values[M_ROOT];
     p->model = p->values[M_MODEL];
-    p->salt = p->values[M_CACHE_SALT];
-    memcpy(p->editable, &p->values[M_FIRST_EDIT], sizeof p->editable);
-    for (int m = M_FIRST_HINT; m < M_FIRST_FAMILY; m++) {
-        if (p->values[m].type != PD_JSON_NONE)
-            found[n++] = p->values[m];
+    for (int i = 0; i < EDITABLE; i++)
+        p->editable[i].type = PD_JSON_NONE;
+    for (uint64_t left = p->present & EDITS; left != 0; left &= left - 1) {
+        int m = __builtin_ctzll(left);
+        p->editable[m - M_FIRST_EDIT] = p->values[m];
     }
+    if ((p->present & (HINTS | HOLDERS)) == 0 && p->n_families == 0)
+        return PD_OK;
+    for (uint64_t left = p->present & HINTS; left != 0; left &= left - 1)
+        found[n++] = p->values[__builtin_ctzll(left)];
     for (uint32_t i = 0; i < p->n_families; i++)
         found[n++] = p->families[i];
-    for (int m = M_FIRST_HOLDER; m < M_COUNT && status == PD_OK; m++)
-        status = pd_api_hints_in(&p->values[m], &p->arena, found, HINTS_MAX, &n);
+    for (uint64_t left = p->present & HOLDERS; left != 0 && status == PD_OK; left &= left - 1)
+        status = pd_api_hints_in(&p->values[__builtin_ctzll(left)], &p->arena, found, HINTS_MAX, &n);
     if (status == PD_ELIMIT)
         return refuse(p, M_EXTRA_BODY, "invalid_value", "more than %u members tell where KV is", HINTS_MAX);
     if (status != PD_OK || n == 0)
@@ -671,8 +720,9 @@ static pd_status parse(struct parsed *p, const struct pd_json_paths *wanted, str
 {
     struct pd_json_error where;
     static const struct pd_json_limits json_limits = { .depth = 64, .keys = 4096 };
-    pd_status status = pd_json_scan_paths(body, &json_limits, wanted, p->values, on_value, p,
-                                          &where);
+    next_message(p);
+    pd_status status = pd_json_scan_paths(body, &json_limits, wanted, p->values, &p->present,
+                                          on_value, p, &where);
     if (status != PD_OK) {
         pd_api_error_set(p->error, 400, "invalid_request_error",
                          status == PD_EEXIST ? "duplicate_key" : "invalid_json",
@@ -689,8 +739,8 @@ static pd_status parse(struct parsed *p, const struct pd_json_paths *wanted, str
     if (p->n_families > FAMILIES_MAX)
         return refuse(p, M_REMOTE, "invalid_value", "more than %u members begin with remote_ or disagg_",
                       FAMILIES_MAX);
-    if ((status = read_shape(p)) != PD_OK || (status = read_sampling(p)) != PD_OK ||
-        (status = read_stops(p)) != PD_OK)
+    status = read_members(p);
+    if (status != PD_OK)
         return status;
     bool is_chat = p->request.kind == PD_API_CHAT;
     status = is_chat ? read_messages(p) : read_prompts(p);
@@ -748,7 +798,6 @@ pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str 
     pd_buf_clear(&api->found);
     memset(&p->request, 0, offsetof(struct pd_api_request, unsupported));
     p->request.unsupported.http = 0;
-    p->message.role.type = p->message.content.type = p->message.calls.type = PD_JSON_NONE;
     p->n_messages = 0;
     p->n_families = 0;
     p->found = &api->found;
@@ -831,8 +880,13 @@ pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request
 {
     const struct parsed *p = (const struct parsed *)(const void *)request;
     struct pd_json_edit edits[HINTS_MAX + 2];
+    const struct pd_json_value *given = &p->editable[M_CACHE_SALT - M_FIRST_EDIT];
+    bool has_salt = request->cache_salt.n > 0 && (adds_salt || given->type != PD_JSON_NONE);
     struct pd_buf name, salt;
     size_t n = 0;
+    *out = request->body;
+    if (p->n_hints == 0 && model.n == 0 && !has_salt)
+        return PD_OK;
     for (; n < p->n_hints; n++)
         edits[n] = (struct pd_json_edit){ .op = PD_JSON_REMOVE, .value = &p->hints[n] };
     pd_buf_init(&name, 8 * PD_API_NAME_MAX);
@@ -843,19 +897,19 @@ pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request
                                             .object = &p->root, .key = "model",
                                             .text = pd_buf_str(&name) };
     }
-    if (request->cache_salt.n > 0 && (adds_salt || p->salt.type != PD_JSON_NONE)) {
+    if (has_salt) {
         pd_json_put_str(&salt, request->cache_salt);
-        edits[n++] = (struct pd_json_edit){ .op = PD_JSON_SET, .value = &p->salt,
+        edits[n++] = (struct pd_json_edit){ .op = PD_JSON_SET, .value = given,
                                             .object = &p->root, .key = "cache_salt",
                                             .text = pd_buf_str(&salt) };
     }
     pd_buf_clear(&api->scratch);
     pd_status status = name.status != PD_OK ? name.status : salt.status;
-    if (status == PD_OK && n > 0)
+    if (status == PD_OK)
         status = pd_json_splice_buf(request->body, edits, n, &api->scratch);
     pd_buf_fini(&name);
     pd_buf_fini(&salt);
-    *out = n > 0 ? pd_buf_str(&api->scratch) : request->body;
+    *out = pd_buf_str(&api->scratch);
     return status;
 }
 

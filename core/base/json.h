@@ -28,8 +28,8 @@ pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
                        const char *const *paths, size_t n_paths, struct pd_json_value *values,
                        struct pd_json_error *error);
 
-/* The same with paths that are compiled once, for documents that come often; of an
- * absent value only the type is set.
+/* The same with paths that are compiled once, for documents that come often; bit i
+ * of *found tells that values[i] was, and the values of the others are not touched.
  * each (may be NULL) is called for every value of a path with "[]" or "*" on it, in the
  * order in which values end, so elements come after what is in them; after an
  * error it may have been called for values before it. */
@@ -40,7 +40,8 @@ pd_status pd_json_paths_create(const char *const *paths, size_t n, struct pd_jso
 void pd_json_paths_destroy(struct pd_json_paths *paths);
 pd_status pd_json_scan_paths(struct pd_str doc, const struct pd_json_limits *limits,
                              const struct pd_json_paths *paths, struct pd_json_value *values,
-                             pd_json_each_cb each, void *arg, struct pd_json_error *error);
+                             uint64_t *found, pd_json_each_cb each, void *arg,
+                             struct pd_json_error *error);
 
 /* The type that the first byte of a value tells. */
 enum pd_json_type pd_json_type_of(struct pd_str text);

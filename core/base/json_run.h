@@ -36,19 +36,27 @@ static inline unsigned pd_json_odd_bytes(__m128i v)
 }
 #endif
 
-/* The first byte that is not plain, if it is one of the first few; else NULL. */
-static inline const char *pd_json_plain_short(const char *p, const char *end)
+/* The first byte from p that is not plain, if it is one of the first few; else NULL.
+ * start: of the document, no byte before which is read. */
+static inline const char *pd_json_plain_short(const char *p, const char *end, const char *start)
 {
 #if defined(__SSE2__)
+    __m128i v;
     if (end - p >= 16) {
-        __m128i v;
         memcpy(&v, p, sizeof v);
         unsigned odd = pd_json_odd_bytes(v);
+        return odd != 0 ? p + __builtin_ctz(odd) : NULL;
+    }
+    /* The last ones of the document. */
+    if (end - start >= 16) {
+        memcpy(&v, end - 16, sizeof v);
+        unsigned odd = pd_json_odd_bytes(v) >> (16 - (end - p));
         return odd != 0 ? p + __builtin_ctz(odd) : NULL;
     }
 #else
     (void)p;
     (void)end;
+    (void)start;
 #endif
     return NULL;
 }

@@ -1,38 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The one pass over a JSON document.  It walks with an explicit stack of open
- * containers, so depth costs no C stack, and keeps per container the set of
- * wanted paths that lead through it, as a bit mask: where the mask is empty,
- * keys are not even looked at.
+ * containers, so depth costs no C stack, and along with it in the tree of the
+ * wanted paths: where no path leads on, keys are not even looked at.
  *
  * Invariant: everything left of p is valid JSON so far; nothing right of end is
  * ever read. */
 #include "base/json.h"
 
 #include "base/compiler.h"
+#include "base/json_path.h"
 #include "base/json_run.h"
-#include "base/mem.h"
 #include "base/str.h"
 #include "base/utf8.h"
 
 #include <stdio.h>
 
-#define SEGMENT_BYTES 128       /* longest key on a path */
-
-struct segment {
-    const char *p;
-    uint8_t n;
-    bool is_element;            /* "[]" */
-    bool is_family;             /* "remote_*": p and n are what its keys begin with */
-};
-
-struct path {
-    struct segment segments[PD_JSON_MAX_SEGMENTS];
-    uint8_t n;
-};
-
 struct level {
-    uint64_t live;              /* paths that lead through this container */
-    uint64_t seen;              /* of these, whose key this object had already */
+    const struct pd_json_node *node;    /* NULL: no path leads into this container */
+    uint64_t seen;              /* keys below the node that this object had already */
     uint64_t ends;              /* paths whose value is this container */
     const char *start;
     const char *member;         /* NULL in arrays */
@@ -40,23 +25,11 @@ struct level {
     bool is_object;
 };
 
-#define KEY_KINDS 32u           /* longer keys share the last place; letters share by their low bits */
-
-/* The paths whose segment at one place is a key, by what is quickly told of it. */
-struct keys {
-    uint64_t of_length[KEY_KINDS];
-    uint64_t of_letter[KEY_KINDS];                  /* the first one; empty keys are in place 0 */
-};
-
-struct pd_json_paths {
-    size_t n;
-    uint64_t of_length[PD_JSON_MAX_SEGMENTS + 1];   /* paths by number of segments */
-    struct keys keys[PD_JSON_MAX_SEGMENTS];
-    uint64_t elements[PD_JSON_MAX_SEGMENTS];        /* paths whose segment there is an element */
-    uint64_t families;                              /* paths that are a family of keys */
-    uint32_t family_letters;                        /* bits of letter_of their keys */
-    uint64_t many;                                  /* these, and those with an element on them */
-    struct path paths[PD_JSON_MAX_PATHS];
+/* What of a value that comes next is wanted. */
+struct want {
+    const struct pd_json_node *node;    /* that leads on into it, or NULL */
+    uint64_t ends;                      /* paths whose value it is */
+    const char *member;                 /* where its key begins; NULL: it has none */
 };
 
 struct scan {
@@ -65,7 +38,6 @@ struct scan {
     const char *end;
     uint32_t max_depth;
     uint32_t max_keys;
-    uint32_t depth;
     uint64_t found;             /* paths that have their value */
     struct pd_json_value *values;
     struct pd_json_error *error;
@@ -73,7 +45,7 @@ struct scan {
     const struct pd_json_paths *paths;
     pd_json_each_cb each;       /* NULL: nobody wants further elements */
     void *each_arg;
-    struct level levels[PD_JSON_MAX_DEPTH + 1];
+    struct level levels[PD_JSON_MAX_DEPTH + 1]; /* the first one stands for the document */
 };
 
 /* Notes the error at `at`; returns NULL so that callers can return it. */
@@ -104,98 +76,6 @@ static const char *fail(struct scan *s, pd_status status, const char *at, const 
         snprintf(e->text, sizeof e->text, "expected %s, found byte 0x%02x", expected,
                  (unsigned char)*at);
     return NULL;
-}
-
-static pd_status compile_path(struct path *path, const char *p)
-{
-    path->n = 0;
-    while (*p != '\0') {
-        const char *key = p;
-        size_t elements = 0;
-        while (*p != '\0' && *p != '.')
-            p++;
-        size_t n = (size_t)(p - key);
-        while (n >= 2 && key[n - 1] == ']' && key[n - 2] == '[') {
-            n -= 2;
-            elements++;
-        }
-        bool has_key = n != 0 || elements == 0;
-        if (path->n + elements + has_key > PD_JSON_MAX_SEGMENTS || n > SEGMENT_BYTES)
-            return PD_EINVAL;
-        bool is_family = n > 1 && key[n - 1] == '*';
-        if (is_family && (path->n != 0 || elements != 0 || *p != '\0'))
-            return PD_EINVAL;
-        if (has_key)
-            path->segments[path->n++] = (struct segment){ key, (uint8_t)(n - is_family), false, is_family };
-        for (; elements != 0; elements--)
-            path->segments[path->n++] = (struct segment){ NULL, 0, true, false };
-        if (*p == '.')
-            p++;
-    }
-    return PD_OK;
-}
-
-static uint32_t letter_of(const char *p, size_t n)
-{
-    return n == 0 ? 0 : (unsigned char)p[0] % KEY_KINDS;
-}
-
-static void index_segment(struct pd_json_paths *out, const struct segment *segment, uint32_t at,
-                          uint64_t bit)
-{
-    if (segment->is_element) {
-        out->elements[at] |= bit;
-        out->many |= bit;
-    } else if (!segment->is_family) {
-        out->keys[at].of_length[PD_MIN(segment->n, KEY_KINDS - 1)] |= bit;
-        out->keys[at].of_letter[letter_of(segment->p, segment->n)] |= bit;
-    }
-}
-
-static pd_status compile_paths(struct pd_json_paths *out, const char *const *paths, size_t n)
-{
-    if (n > PD_JSON_MAX_PATHS)
-        return PD_EINVAL;
-    out->n = n;
-    out->families = out->many = 0;
-    out->family_letters = 0;
-    memset(out->of_length, 0, sizeof out->of_length);
-    memset(out->keys, 0, sizeof out->keys);
-    memset(out->elements, 0, sizeof out->elements);
-    for (size_t i = 0; i < n; i++) {
-        struct path *path = &out->paths[i];
-        uint64_t bit = (uint64_t)1 << i;
-        if (compile_path(path, paths[i]) != PD_OK)
-            return PD_EINVAL;
-        out->of_length[path->n] |= bit;
-        if (path->n > 0 && path->segments[0].is_family) {
-            out->families |= bit;
-            out->family_letters |= 1u << letter_of(path->segments[0].p, 1);
-        }
-        for (uint32_t k = 0; k < path->n; k++)
-            index_segment(out, &path->segments[k], k, bit);
-    }
-    out->many |= out->families;
-    return PD_OK;
-}
-
-pd_status pd_json_paths_create(const char *const *paths, size_t n, struct pd_json_paths **out)
-{
-    struct pd_json_paths *made = pd_alloc(sizeof *made);
-    if (made == NULL)
-        return PD_ENOMEM;
-    pd_status status = compile_paths(made, paths, n);
-    if (status != PD_OK) {
-        pd_free(made);
-        return status;
-    }
-    *out = made;
-    return PD_OK;
-}
-
-void pd_json_paths_destroy(struct pd_json_paths *paths)
-{
-    pd_free(paths);
 }
 
 static inline const char *skip_space(const char *p, const char *end)
@@ -282,7 +162,7 @@ static const char *scan_string(struct scan *s, const char *p, bool *has_escape)
 /* The same; a short one without escapes, as most are, costs no call. */
 static inline const char *scan_text(struct scan *s, const char *p, bool *has_escape)
 {
-    const char *after = pd_json_plain_short(p + 1, s->end);
+    const char *after = pd_json_plain_short(p + 1, s->end, s->start);
     return after != NULL && *after == '"' ? after + 1 : scan_string(s, p, has_escape);
 }
 
@@ -323,96 +203,95 @@ static const char *scan_word(struct scan *s, const char *p, struct pd_str word)
     return p + word.n;
 }
 
-/* Gives the paths in `mask` their value, unless they have one; tells the owner
- * of those in arrays about each. */
-static void record(struct scan *s, uint64_t mask, const char *start, const char *end,
-                   const char *member, bool is_plain)
+/* The value of more than one path, or of one that has more values: their owner is
+ * told of each. */
+static void record_more(struct scan *s, const struct pd_json_value *v, uint64_t fresh, uint64_t ends)
 {
-    struct pd_json_value other, *v = &other;
-    uint64_t left = mask & ~s->found;
-    if (left != 0)
-        v = &s->values[__builtin_ctzll(left)];
-    v->text = pd_str_of(start, (size_t)(end - start));
-    v->type = pd_json_type_of(v->text);
-    v->is_plain = is_plain;
-    v->member = member == NULL ? pd_str_of(start, 0) : pd_str_of(member, (size_t)(end - member));
-    /* Mostly it is the value of one path. */
-    for (left &= left - 1; left != 0; left &= left - 1)
-        s->values[__builtin_ctzll(left)] = *v;
-    s->found |= mask;
+    for (; fresh != 0; fresh &= fresh - 1)
+        s->values[__builtin_ctzll(fresh)] = *v;
     if (s->each == NULL)
         return;
-    for (left = mask & s->paths->many; left != 0; left &= left - 1)
+    for (uint64_t left = ends & s->paths->many; left != 0; left &= left - 1)
         s->each(s->each_arg, (size_t)__builtin_ctzll(left), v);
 }
 
-/* memcmp(a, b, n) == 0 for n above 0, without a call where n is small; the words at
- * both ends of longer ones overlap. */
-static inline bool same_bytes(const char *a, const char *b, size_t n)
+/* Gives the paths in `ends`, of which there is one, their value, unless they have one. */
+static inline void record(struct scan *s, uint64_t ends, enum pd_json_type type, bool is_plain,
+                          const char *start, const char *end, const char *member)
 {
-    uint64_t a0, a1, b0, b1;
-    uint32_t c0, c1, d0, d1;
-    if (n > 16)
-        return memcmp(a, b, n) == 0;
-    if (n >= 8) {
-        memcpy(&a0, a, 8);
-        memcpy(&b0, b, 8);
-        memcpy(&a1, a + n - 8, 8);
-        memcpy(&b1, b + n - 8, 8);
-        return ((a0 ^ b0) | (a1 ^ b1)) == 0;
-    }
-    if (n >= 4) {
-        memcpy(&c0, a, 4);
-        memcpy(&d0, b, 4);
-        memcpy(&c1, a + n - 4, 4);
-        memcpy(&d1, b + n - 4, 4);
-        return ((c0 ^ d0) | (c1 ^ d1)) == 0;
-    }
-    return a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1];
+    uint64_t fresh = ends & ~s->found;
+    struct pd_json_value other, *v = fresh != 0 ? &s->values[__builtin_ctzll(fresh)] : &other;
+
+    s->found |= ends;
+    v->type = type;
+    v->is_plain = is_plain;
+    v->text = (struct pd_str){ start, (size_t)(end - start) };
+    v->member = member != NULL ? (struct pd_str){ member, (size_t)(end - member) }
+                               : (struct pd_str){ start, 0 };
+    fresh &= fresh - 1;
+    if ((fresh | (ends & s->paths->many)) != 0)
+        record_more(s, v, fresh, ends);
 }
 
-/* Of the paths in `live`, those whose next segment (number `at`) is this key. */
-static uint64_t match_key(const struct scan *s, uint64_t live, uint32_t at, struct pd_str key)
+/* The paths of families that a key of the root belongs to. */
+static uint64_t match_families(const struct pd_json_paths *paths, struct pd_str key)
 {
     uint64_t matched = 0;
-    uint32_t letter = letter_of(key.p, key.n);
-    if (at == 0 && (s->paths->family_letters >> letter & 1) != 0) {
-        for (uint64_t left = live & s->paths->families; left != 0; left &= left - 1) {
-            int i = __builtin_ctzll(left);
-            const struct segment *segment = &s->paths->paths[i].segments[0];
-            if (key.n >= segment->n && segment->p[0] == key.p[0] &&
-                memcmp(segment->p, key.p, segment->n) == 0)
-                matched |= (uint64_t)1 << i;
-        }
-    }
-    live &= s->paths->keys[at].of_length[PD_MIN(key.n, KEY_KINDS - 1)] &
-            s->paths->keys[at].of_letter[letter];
-    for (uint64_t left = live; left != 0; left &= left - 1) {
-        int i = __builtin_ctzll(left);
-        const struct segment *segment = &s->paths->paths[i].segments[at];
-        if (segment->n == key.n && (key.n == 0 || same_bytes(segment->p, key.p, key.n)))
-            matched |= (uint64_t)1 << i;
+
+    for (uint32_t i = 0; i < paths->n_families; i++) {
+        const struct pd_json_family *f = &paths->families[i];
+        if (key.n >= f->n && memcmp(f->p, key.p, f->n) == 0)
+            matched |= f->path;
     }
     return matched;
 }
 
-static uint64_t match_element(const struct scan *s, uint64_t live, uint32_t at)
+static const char *fail_twice(struct scan *s, const char *p, struct pd_str key)
 {
-    return live & s->paths->elements[at];
+    char text[PD_JSON_SEGMENT + 32];
+
+    snprintf(text, sizeof text, "key \"%.*s\" appears twice", PD_STR_ARG(key));
+    return fail(s, PD_EEXIST, p, text);
 }
 
-/* Of the paths in `mask`, those with exactly n segments. */
-static uint64_t paths_of_length(const struct scan *s, uint64_t mask, uint32_t n)
+/* Looks up a key of an object that paths lead into.  NULL: it had the key already. */
+static inline const char *match_key(struct scan *s, struct level *level, const char *p, struct pd_str key,
+                             struct want *want)
 {
-    return n > PD_JSON_MAX_SEGMENTS ? 0 : mask & s->paths->of_length[n];
+    const struct pd_json_paths *paths = s->paths;
+    const struct pd_json_node *node = pd_json_below(paths, level->node, key);
+
+    if (node != NULL) {
+        uint64_t bit = (uint64_t)1 << node->rank;
+        if ((level->seen & bit) != 0)
+            return fail_twice(s, p, key);
+        level->seen |= bit;
+        want->node = node;
+        want->ends = node->ends;
+    }
+    if (level == &s->levels[1] && key.n > 0 &&
+        (paths->family_letters >> pd_json_letter(key.p) & 1) != 0)
+        want->ends |= match_families(paths, key);
+    return p;
 }
 
-/* The key at p and its colon.  *matched gets the paths that go on with it. */
-static const char *scan_key(struct scan *s, const char *p, uint64_t *matched)
+/* A key with escapes; { NULL, 0 }: it does not fit, or holds a zero byte, and is on no path. */
+static struct pd_str decode_key(const char *p, const char *after, char out[PD_JSON_SEGMENT + 1])
 {
-    struct level *level = &s->levels[s->depth];
+    struct pd_json_value v = { .type = PD_JSON_STRING, .text = pd_str_of(p, (size_t)(after - p)) };
+
+    return pd_json_get_cstr(&v, out, PD_JSON_SEGMENT + 1) == PD_OK ? pd_str_from(out)
+                                                                   : pd_str_of(NULL, 0);
+}
+
+/* The key at p and its colon; returns where its value begins. */
+static inline const char *scan_key(struct scan *s, struct level *level, const char *p,
+                                   struct want *want)
+{
+    char decoded[PD_JSON_SEGMENT + 1];
     bool has_escape = false;
-    *matched = 0;
+
+    *want = (struct want){ NULL, 0, p };
     if (p == s->end || *p != '"')
         return fail(s, PD_EPROTO, p, level->keys == 0 ? "a key or '}'" : "a key");
     if (++level->keys > s->max_keys)
@@ -420,24 +299,12 @@ static const char *scan_key(struct scan *s, const char *p, uint64_t *matched)
     const char *after = scan_text(s, p, &has_escape);
     if (after == NULL)
         return NULL;
-    if (level->live != 0) {
-        char decoded[SEGMENT_BYTES + 1];
+    if (level->node != NULL) {
         struct pd_str key = pd_str_of(p + 1, (size_t)(after - p) - 2);
-        if (has_escape) {
-            struct pd_json_value v = { .type = PD_JSON_STRING,
-                                       .text = pd_str_of(p, (size_t)(after - p)) };
-            /* A key that does not fit, or holds a zero byte, is on no path. */
-            bool is_short = pd_json_get_cstr(&v, decoded, sizeof decoded) == PD_OK;
-            key = is_short ? pd_str_from(decoded) : pd_str_of(NULL, 0);
-        }
-        if (key.p != NULL)
-            *matched = match_key(s, level->live, s->depth - 1, key);
-        if ((*matched & level->seen) != 0) {
-            char text[SEGMENT_BYTES + 32];
-            snprintf(text, sizeof text, "key \"%.*s\" appears twice", PD_STR_ARG(key));
-            return fail(s, PD_EEXIST, p, text);
-        }
-        level->seen |= *matched & ~s->paths->families;
+        if (has_escape)
+            key = decode_key(p, after, decoded);
+        if (key.p != NULL && match_key(s, level, p, key, want) == NULL)
+            return NULL;
     }
     p = skip_space(after, s->end);
     if (p == s->end || *p != ':')
@@ -445,124 +312,135 @@ static const char *scan_key(struct scan *s, const char *p, uint64_t *matched)
     return skip_space(p + 1, s->end);
 }
 
-/* Opens the container at p for paths `live`, some of which end here. */
-static const char *open_container(struct scan *s, const char *p, uint64_t live, const char *member)
+/* A value that is no container. */
+static inline const char *scan_scalar(struct scan *s, const char *p, const struct want *want)
 {
-    if (s->depth == s->max_depth)
-        return fail(s, PD_ELIMIT, p, "arrays and objects are nested too deep");
-    uint64_t ends = paths_of_length(s, live, s->depth);
-    struct level *level = &s->levels[++s->depth];
-    level->ends = ends;
-    level->live = live & ~ends;
-    level->seen = 0;
-    level->start = p;
-    level->member = member;
-    level->keys = 0;
-    level->is_object = *p == '{';
-    return skip_space(p + 1, s->end);
-}
+    const char *start = p;
+    enum pd_json_type type = PD_JSON_NUMBER;
+    bool has_escape = false;
 
-static const char *scan_scalar(struct scan *s, const char *p, bool *has_escape)
-{
     switch (*p) {
     case '"':
-        return scan_text(s, p, has_escape);
+        p = scan_text(s, p, &has_escape);
+        type = PD_JSON_STRING;
+        break;
     case 't':
-        return scan_word(s, p, PD_STR("true"));
+        p = scan_word(s, p, PD_STR("true"));
+        type = PD_JSON_BOOL;
+        break;
     case 'f':
-        return scan_word(s, p, PD_STR("false"));
+        p = scan_word(s, p, PD_STR("false"));
+        type = PD_JSON_BOOL;
+        break;
     case 'n':
-        return scan_word(s, p, PD_STR("null"));
+        p = scan_word(s, p, PD_STR("null"));
+        type = PD_JSON_NULL;
+        break;
     default:
-        if (*p == '-' || (*p >= '0' && *p <= '9'))
-            return scan_number(s, p);
-        return fail(s, PD_EPROTO, p, "a value");
+        if (*p != '-' && (*p < '0' || *p > '9'))
+            return fail(s, PD_EPROTO, p, "a value");
+        p = scan_number(s, p);
     }
+    if (p != NULL && want->ends != 0)
+        record(s, want->ends, type, !has_escape, start, p, want->member);
+    return p;
+}
+
+/* Opens the container at p above `level`. */
+static inline struct level *open_container(struct scan *s, struct level *level, const char *p,
+                                           const struct want *want)
+{
+    if (level == &s->levels[s->max_depth]) {
+        fail(s, PD_ELIMIT, p, "arrays and objects are nested too deep");
+        return NULL;
+    }
+    level++;
+    level->node = want->node;
+    level->seen = 0;
+    level->ends = want->ends;
+    level->start = p;
+    level->member = want->member;
+    level->keys = 0;
+    level->is_object = *p == '{';
+    return level;
 }
 
 /* Closes containers and steps over commas behind a value; returns the place of
- * the next key or element, or the end of the root value (depth is 0 then). */
-static const char *next_place(struct scan *s, const char *p)
+ * the next key or element, or the end of the root value (*at is the first level then). */
+static inline const char *next_place(struct scan *s, const char *p, struct level **at)
 {
-    while (s->depth != 0) {
-        struct level *level = &s->levels[s->depth];
+    struct level *level = *at;
+
+    while (level != s->levels) {
         p = skip_space(p, s->end);
-        if (p < s->end && *p == ',')
+        if (p < s->end && *p == ',') {
+            *at = level;
             return skip_space(p + 1, s->end);
+        }
         if (p == s->end || *p != (level->is_object ? '}' : ']'))
             return fail(s, PD_EPROTO, p, level->is_object ? "',' or '}' after a member"
                                                           : "',' or ']' after an element");
         p++;
         if (level->ends != 0)
-            record(s, level->ends, level->start, p, level->member, false);
-        s->depth--;
+            record(s, level->ends, level->is_object ? PD_JSON_OBJECT : PD_JSON_ARRAY, false,
+                   level->start, p, level->member);
+        level--;
     }
+    *at = level;
     return p;
 }
 
-/* One value with everything in it; p stands at its first byte. */
+/* The root value with everything in it; p stands at its first byte. */
 static const char *scan_value(struct scan *s, const char *p)
 {
-    size_t n_paths = s->paths->n;
-    uint64_t live = n_paths == 64 ? UINT64_MAX : ((uint64_t)1 << n_paths) - 1;
-    const char *member = NULL;
+    struct level *level = s->levels;
+    const struct pd_json_node *root = s->paths->nodes;
+    struct want want = { root, root->ends, NULL };
+
     for (;;) {
         if (p == s->end)
             return fail(s, PD_EPROTO, p, "a value");
+        bool is_over = true;
         if (*p == '{' || *p == '[') {
-            p = open_container(s, p, live, member);
-            if (p == NULL)
+            level = open_container(s, level, p, &want);
+            if (level == NULL)
                 return NULL;
+            p = skip_space(p + 1, s->end);
             /* An empty container closes at once. */
-            if (p < s->end && *p == (s->levels[s->depth].is_object ? '}' : ']'))
-                p = next_place(s, p);
+            is_over = p < s->end && *p == (level->is_object ? '}' : ']');
         } else {
-            const char *start = p;
-            bool has_escape = false;
-            p = scan_scalar(s, p, &has_escape);
-            if (p == NULL)
-                return NULL;
-            uint64_t ends = live == 0 ? 0 : paths_of_length(s, live, s->depth);
-            if (ends != 0)
-                record(s, ends, start, p, member, !has_escape);
-            p = next_place(s, p);
+            p = scan_scalar(s, p, &want);
         }
-        if (p == NULL || s->depth == 0)
+        if (is_over && p != NULL)
+            p = next_place(s, p, &level);
+        if (p == NULL || level == s->levels)
             return p;
-        struct level *level = &s->levels[s->depth];
         if (level->is_object) {
-            member = p;
-            p = scan_key(s, p, &live);
+            p = scan_key(s, level, p, &want);
             if (p == NULL)
                 return NULL;
         } else {
-            member = NULL;
-            live = level->live == 0 ? 0 : match_element(s, level->live, s->depth - 1);
+            want = (struct want){ NULL, 0, NULL };
+            if (level->node != NULL && level->node->element != 0) {
+                want.node = &s->paths->nodes[level->node->element];
+                want.ends = want.node->ends;
+            }
         }
     }
-}
-
-/* Absent values have a type and nothing else. */
-static void clear(struct pd_json_value *values, size_t n)
-{
-    size_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        values[i].type = values[i + 1].type = values[i + 2].type = values[i + 3].type = PD_JSON_NONE;
-    for (; i < n; i++)
-        values[i].type = PD_JSON_NONE;
 }
 
 pd_status pd_json_scan_paths(struct pd_str doc, const struct pd_json_limits *limits,
                              const struct pd_json_paths *paths, struct pd_json_value *values,
-                             pd_json_each_cb each, void *arg, struct pd_json_error *error)
+                             uint64_t *found, pd_json_each_cb each, void *arg,
+                             struct pd_json_error *error)
 {
     struct scan s;
+
     s.start = doc.n == 0 ? "" : doc.p;
     s.end = s.start + doc.n;
     s.max_depth = limits == NULL || limits->depth == 0 ? 64 : limits->depth;
     s.max_depth = PD_MIN(s.max_depth, (uint32_t)PD_JSON_MAX_DEPTH);
     s.max_keys = limits == NULL || limits->keys == 0 ? 4096 : limits->keys;
-    s.depth = 0;
     s.found = 0;
     s.paths = paths;
     s.values = values;
@@ -570,8 +448,8 @@ pd_status pd_json_scan_paths(struct pd_str doc, const struct pd_json_limits *lim
     s.each_arg = arg;
     s.error = error;
     s.status = PD_OK;
-    clear(values, paths->n);
     const char *p = scan_value(&s, skip_space(s.start, s.end));
+    *found = s.found;
     if (p == NULL)
         return s.status;
     p = skip_space(p, s.end);
@@ -585,15 +463,17 @@ pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
                        struct pd_json_error *error)
 {
     struct pd_json_paths compiled;
-    if (compile_paths(&compiled, paths, n_paths) != PD_OK) {
+    uint64_t found;
+
+    if (pd_json_paths_fill(&compiled, paths, n_paths) != PD_OK) {
         if (error != NULL) {
             *error = (struct pd_json_error){ .status = PD_EINVAL, .line = 1, .column = 1 };
             snprintf(error->text, sizeof error->text, "the paths to look for are not legal");
         }
         return PD_EINVAL;
     }
-    _Static_assert(PD_JSON_NONE == 0, "values begin as zeros");
+    _Static_assert(PD_JSON_NONE == 0, "absent values are zeros");
     if (n_paths > 0)
         memset(values, 0, n_paths * sizeof values[0]);
-    return pd_json_scan_paths(doc, limits, &compiled, values, NULL, NULL, error);
+    return pd_json_scan_paths(doc, limits, &compiled, values, &found, NULL, NULL, error);
 }

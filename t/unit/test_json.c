@@ -408,6 +408,7 @@ static void test_families(void **state)
     static const char *const paths[] = { "remote_*", "model", "remote_port" };
     static const char *const bad[] = { "a.b*", "a*.b", "a*[]" };
     struct pd_json_paths *compiled;
+    uint64_t found;
     struct pd_json_value v[3];
     struct pd_str doc = PD_STR("{\"remote_\":1,\"remot\":2,\"x\":{\"remote_in\":3},\"\\u0072emote_a\":4,"
                                "\"remote_a\":[5],\"model\":6,\"remote_port\":7}");
@@ -417,11 +418,47 @@ static void test_families(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         assert_int_equal(pd_json_paths_create(&bad[i], 1, &compiled), PD_EINVAL);
     assert_int_equal(pd_json_paths_create(paths, 3, &compiled), PD_OK);
-    assert_int_equal(pd_json_scan_paths(doc, NULL, compiled, v, note_family, seen, NULL), PD_OK);
+    assert_int_equal(pd_json_scan_paths(doc, NULL, compiled, v, &found, note_family, seen, NULL), PD_OK);
+    assert_int_equal(found, 7);
     assert_string_equal(seen, "\"remote_\":1|\"\\u0072emote_a\":4|\"remote_a\":[5]|\"remote_port\":7|");
     assert_true(pd_str_is(v[1].text, "6"));
     assert_true(pd_str_is(v[2].text, "7"));
     pd_json_paths_destroy(compiled);
+}
+
+/* Many keys of one length with the same ends, in two objects and at the end of the
+ * document: each finds its own value. */
+static void test_many_keys(void **state)
+{
+    enum { KEYS = 30 };
+    static char keys[2 * KEYS][16];
+    const char *paths[2 * KEYS];
+    struct pd_json_value v[2 * KEYS];
+    struct pd_buf doc;
+    (void)state;
+    pd_buf_init(&doc, 4096);
+    pd_buf_append_cstr(&doc, "{\"o\":{");
+    for (int i = 0; i < 2 * KEYS; i++) {
+        snprintf(keys[i], sizeof keys[i], "%sk%02dk", i < KEYS ? "o." : "", i % KEYS);
+        paths[i] = keys[i];
+        pd_buf_appendf(&doc, "%s\"k%02dk\":%d%s", i % KEYS == 0 ? "" : ",", i % KEYS, i,
+                       i == KEYS - 1 ? "}," : "");
+    }
+    pd_buf_append_cstr(&doc, "}");
+    char *copy = malloc(doc.n);
+    memcpy(copy, doc.p, doc.n);
+    assert_int_equal(pd_json_scan(pd_str_of(copy, doc.n), NULL, paths, 2 * KEYS, v, NULL), PD_OK);
+    for (int i = 0; i < 2 * KEYS; i++) {
+        uint64_t n;
+        assert_int_equal(pd_json_get_u64(&v[i], &n), PD_OK);
+        assert_int_equal(n, i);
+    }
+    pd_buf_append_cstr(&doc, " ");
+    doc.p[doc.n - 2] = ',';
+    pd_buf_append_cstr(&doc, "\"k00k\":0}");
+    assert_int_equal(pd_json_scan(pd_buf_str(&doc), NULL, paths, 2 * KEYS, v, NULL), PD_EEXIST);
+    free(copy);
+    pd_buf_fini(&doc);
 }
 
 static void test_scan_each(void **state)
@@ -430,12 +467,14 @@ static void test_scan_each(void **state)
     static const struct pd_str doc =
         S("{\"a\":[{\"k\":\"x\",\"o\":[1]},7,{\"k\":\"\\n\"},{\"q\":{\"k\":1}}],\"b\":\"y\",\"c\":[[1,2],[]]}");
     struct pd_json_paths *paths;
+    uint64_t found;
     struct pd_json_value v[4];
     (void)state;
     assert_int_equal(pd_json_paths_create(list, 4, &paths), PD_OK);
     for (int i = 0; i < 2; i++) {
         struct seen seen = { .n = 0 };
-        assert_int_equal(pd_json_scan_paths(doc, NULL, paths, v, note_each, &seen, NULL), PD_OK);
+        assert_int_equal(pd_json_scan_paths(doc, NULL, paths, v, &found, note_each, &seen, NULL), PD_OK);
+        assert_int_equal(found, 15);
         assert_string_equal(seen.text, "0plain\"x\";1={\"k\":\"x\",\"o\":[1]};1=7;0escaped\"\\n\";"
                                        "1={\"k\":\"\\n\"};1={\"q\":{\"k\":1}};3=1;3=2;");
         assert_true(pd_str_is(v[0].text, "\"x\"") && v[0].is_plain);
@@ -735,6 +774,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_limits),      cmocka_unit_test(test_paths),
     cmocka_unit_test(test_duplicates),  cmocka_unit_test(test_getters),
     cmocka_unit_test(test_strings),     cmocka_unit_test(test_scan_each), cmocka_unit_test(test_families),
+    cmocka_unit_test(test_many_keys),
     cmocka_unit_test(test_long_strings), cmocka_unit_test(test_iterate),
     cmocka_unit_test(test_splice),      cmocka_unit_test(test_splice_nested),
     cmocka_unit_test(test_write),       cmocka_unit_test(test_mutations),
