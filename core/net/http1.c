@@ -163,63 +163,19 @@ static enum pd_http1_event refuse_first_byte(struct pd_http1 *p)
                                              : PD_HTTP_REJECT_REQUEST_LINE);
 }
 
-/* Lines of a head that is read at once. */
-#define WHOLE_LINES 64u
-
-/* Bytes of the whole head that begins at data, when all of it is there and no
- * limit is near; 0: it is read line by line.  ends: of its lines. */
-static size_t whole_head(const char *data, size_t n, uint16_t ends[WHOLE_LINES])
-{
-    size_t at = 0, lines = 0;
-
-    n = n < PD_HTTP1_LINE ? n : PD_HTTP1_LINE;
-    while (at < n && lines < WHOLE_LINES) {
-        const char *lf = memchr(data + at, '\n', n - at);
-        /* An empty line in front of a head is the other way's. */
-        if (lf == NULL || lf - data < 2)
-            return 0;
-        bool is_last = lf == data + at + 1;
-        at = (size_t)(lf - data) + 1;
-        ends[lines++] = (uint16_t)at;
-        if (is_last)
-            return at;
-    }
-    return 0;
-}
-
-_Static_assert(PD_HTTP1_LINE <= UINT16_MAX, "ends of lines are kept in 16 bits");
-
-/* The same for a head that is there as a whole: it is copied once. */
-static enum pd_http1_event take_head(struct pd_http1 *p, const char *data, size_t n,
-                                     const uint16_t *end, size_t *used)
-{
-    bool is_last = false;
-
-    if (!is_first_byte(data[0]))
-        return refuse_first_byte(p);
-    if (pd_buf_reserve(&p->text, n + PD_HTTP1_SLACK) != PD_OK)
-        return pd_http1_refuse(p, PD_HTTP_REJECT_MEMORY);
-    memcpy(p->text.p, data, n);
-    while (!is_last) {
-        p->text.n = *end++;
-        enum pd_http_reject reject = take_line(p, &is_last);
-        if (reject != PD_HTTP_REJECT_NONE) {
-            *used = p->text.n;
-            return pd_http1_refuse(p, reject);
-        }
-    }
-    *used = n;
-    p->state = PD_HTTP1_S_READY;
-    return PD_HTTP1_HEAD_DONE;
-}
-
 static enum pd_http1_event next_head(struct pd_http1 *p, const char *data, size_t n, size_t *used)
 {
-    uint16_t ends[WHOLE_LINES];
-    size_t at = 0, whole = p->text.n == 0 ? whole_head(data, n, ends) : 0;
+    size_t at = 0;
 
-    if (whole > 0)
-        return take_head(p, data, whole, ends, used);
+    if (p->text.n == 0 && !p->saw_empty_line) {
+        enum pd_http_reject reject;
+        if (pd_http1_whole_head(p, data, n, used, &reject)) {
+            if (reject != PD_HTTP_REJECT_NONE)
+                return pd_http1_refuse(p, reject);
+            p->state = PD_HTTP1_S_READY;
+            return PD_HTTP1_HEAD_DONE;
+        }
+    }
     while (at < n) {
         const char *lf = memchr(data + at, '\n', n - at);
         size_t piece = lf != NULL ? (size_t)(lf - data) + 1 - at : n - at;

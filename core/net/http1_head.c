@@ -37,12 +37,14 @@ static bool split_absolute(struct pd_str target, struct pd_str *authority, struc
     return true;
 }
 
-/* Whether a byte behind the first one is a dot, a backslash or a slash behind a slash. */
+/* Whether a byte behind the first one is a dot, a backslash, a slash behind a slash, or
+ * one that a target has behind its path or encodes with. */
 static bool has_odd_bytes(struct pd_str path)
 {
     bool is_odd = false;
 #if defined(__SSE2__)
     const __m128i dot = _mm_set1_epi8('.'), back = _mm_set1_epi8('\\'), slash = _mm_set1_epi8('/');
+    const __m128i percent = _mm_set1_epi8('%'), query = _mm_set1_epi8('?');
 
     for (size_t i = 1; path.n > 16 && i < path.n; i += 16) {
         __m128i v, before;
@@ -51,13 +53,14 @@ static bool has_odd_bytes(struct pd_str path)
         memcpy(&before, path.p + i - 1, sizeof before);
         __m128i two = _mm_and_si128(_mm_cmpeq_epi8(v, slash), _mm_cmpeq_epi8(before, slash));
         __m128i one = _mm_or_si128(_mm_cmpeq_epi8(v, dot), _mm_cmpeq_epi8(v, back));
-        is_odd |= _mm_movemask_epi8(_mm_or_si128(one, two)) != 0;
+        __m128i more = _mm_or_si128(_mm_cmpeq_epi8(v, percent), _mm_cmpeq_epi8(v, query));
+        is_odd |= _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(one, two), more)) != 0;
     }
     if (path.n > 16)
         return is_odd;
 #endif
     for (size_t i = 1; i < path.n; i++)
-        is_odd |= path.p[i] == '.' || path.p[i] == '\\' ||
+        is_odd |= path.p[i] == '.' || path.p[i] == '\\' || path.p[i] == '%' || path.p[i] == '?' ||
                   (path.p[i] == '/' && path.p[i - 1] == '/');
     return is_odd;
 }
@@ -67,9 +70,6 @@ static bool path_is_plain(struct pd_str path)
 {
     size_t from = 1;
 
-    /* Most paths have nothing to look at closely. */
-    if (!has_odd_bytes(path))
-        return true;
     for (size_t i = 1; i <= path.n; i++) {
         size_t n = i - from;
         if (i < path.n && path.p[i] == '\\')
@@ -115,6 +115,11 @@ static enum pd_http_reject check_target(struct pd_http1 *p, struct pd_str *autho
     size_t q;
 
     *authority = (struct pd_str){ NULL, 0 };
+    /* Most have nothing to look at closely. */
+    if (rest.p[0] == '/' && !has_odd_bytes(rest)) {
+        h->path = rest;
+        return PD_HTTP_REJECT_NONE;
+    }
     if (pd_str_is(rest, "*")) {
         h->path = rest;
         return h->method == PD_HTTP_OPTIONS ? PD_HTTP_REJECT_NONE : PD_HTTP_REJECT_TARGET;
@@ -180,19 +185,7 @@ static bool all_digits(struct pd_str s)
     return s.n >= 1 && s.n <= 18;
 }
 
-struct found {
-    struct pd_str host, length, encoding, expect, content_encoding;
-    uint32_t n_host, n_length, n_encoding, n_expect, n_content_encoding;
-    bool close, keep;
-};
-
-static void note(struct pd_str value, struct pd_str *last, uint32_t *n)
-{
-    *last = value;
-    ++*n;
-}
-
-static void note_connection(struct pd_str list, struct found *f)
+void pd_http1_note_connection(struct pd_str list, struct pd_http1_found *f)
 {
     struct pd_str part;
 
@@ -200,41 +193,6 @@ static void note_connection(struct pd_str list, struct found *f)
         part = pd_str_trim(part);
         f->close |= pd_str_eq_nocase(part, PD_STR("close"));
         f->keep |= pd_str_eq_nocase(part, PD_STR("keep-alive"));
-    }
-}
-
-static void collect(const struct pd_http1 *p, struct found *f)
-{
-    for (size_t i = 0; i < p->n_headers; i++) {
-        struct pd_str name = p->headers[i].name, value = p->headers[i].value;
-        switch (name.n) {
-        case 4:
-            if (pd_str_is(name, "host"))
-                note(value, &f->host, &f->n_host);
-            break;
-        case 6:
-            if (pd_str_is(name, "expect"))
-                note(value, &f->expect, &f->n_expect);
-            break;
-        case 10:
-            if (pd_str_is(name, "connection"))
-                note_connection(value, f);
-            break;
-        case 14:
-            if (pd_str_is(name, "content-length"))
-                note(value, &f->length, &f->n_length);
-            break;
-        case 16:
-            if (pd_str_is(name, "content-encoding"))
-                note(value, &f->content_encoding, &f->n_content_encoding);
-            break;
-        case 17:
-            if (pd_str_is(name, "transfer-encoding"))
-                note(value, &f->encoding, &f->n_encoding);
-            break;
-        default:
-            break;
-        }
     }
 }
 
@@ -249,7 +207,7 @@ static bool tab_follows(struct pd_str value)
     return *p == '\t';
 }
 
-static enum pd_http_reject check_framing(struct pd_http1 *p, const struct found *f)
+static enum pd_http_reject check_framing(struct pd_http1 *p, const struct pd_http1_found *f)
 {
     struct pd_http_head *h = &p->head;
 
@@ -274,7 +232,7 @@ static enum pd_http_reject check_framing(struct pd_http1 *p, const struct found 
     return PD_HTTP_REJECT_NONE;
 }
 
-static enum pd_http_reject check_request(struct pd_http1 *p, const struct found *f)
+static enum pd_http_reject check_request(struct pd_http1 *p, const struct pd_http1_found *f)
 {
     struct pd_http_head *h = &p->head;
     struct pd_str authority;
@@ -315,32 +273,38 @@ static enum pd_http_reject check_response(struct pd_http1 *p)
     return PD_HTTP_REJECT_NONE;
 }
 
-enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p)
+enum pd_http_reject pd_http1_decide(struct pd_http1 *p, const struct pd_http1_found *f)
 {
     struct pd_http_head *h = &p->head;
-    struct found f;
-    enum pd_http_reject reject;
+    enum pd_http_reject reject = check_framing(p, f);
+
+    h->headers = p->headers;
+    h->n_headers = p->n_headers;
+    if (reject == PD_HTTP_REJECT_NONE)
+        reject = p->is_response ? check_response(p) : check_request(p, f);
+    if (reject != PD_HTTP_REJECT_NONE)
+        return reject;
+    h->keep_alive = !h->until_close && !f->close && (h->minor == 1 || f->keep);
+    return h->is_chunked || (!p->is_response && h->method == PD_HTTP_OTHER) ? pd_http1_second_opinion(p)
+                                                                           : PD_HTTP_REJECT_NONE;
+}
+
+enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p)
+{
+    struct pd_http1_found f;
 
     /* Room for the decoded path; from here on the text does not move. */
-    if (!p->is_response && pd_buf_reserve(&p->text, h->target.n) != PD_OK)
+    if (!p->is_response && pd_buf_reserve(&p->text, p->head.target.n) != PD_OK)
         return PD_HTTP_REJECT_MEMORY;
     memset(&f, 0, sizeof(f));
     for (size_t i = 0; i < p->n_headers; i++) {
-        p->headers[i].name = resolve(p, p->headers[i].name);
-        p->headers[i].value = resolve(p, p->headers[i].value);
+        struct pd_http_header *h = &p->headers[i];
+        h->name = resolve(p, h->name);
+        h->value = resolve(p, h->value);
+        pd_http1_note(h, &f);
     }
-    h->headers = p->headers;
-    h->n_headers = p->n_headers;
     p->trailers = 0;
-    collect(p, &f);
-    reject = check_framing(p, &f);
-    if (reject == PD_HTTP_REJECT_NONE)
-        reject = p->is_response ? check_response(p) : check_request(p, &f);
-    if (reject != PD_HTTP_REJECT_NONE)
-        return reject;
-    h->keep_alive = !h->until_close && !f.close && (h->minor == 1 || f.keep);
-    return h->is_chunked || (!p->is_response && h->method == PD_HTTP_OTHER) ? pd_http1_second_opinion(p)
-                                                                           : PD_HTTP_REJECT_NONE;
+    return pd_http1_decide(p, &f);
 }
 
 struct pd_str pd_http_head_get(const struct pd_http_head *head, const char *name)

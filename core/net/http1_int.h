@@ -5,6 +5,8 @@
 
 #include "net/http1.h"
 
+#include <string.h>
+
 /* Classes of bytes, as bits. */
 enum {
     PD_HTTP1_TOKEN = 1,     /* RFC 9110 tchar */
@@ -51,6 +53,69 @@ enum pd_http_reject pd_http1_request_line(struct pd_http1 *p, size_t off, size_t
 enum pd_http_reject pd_http1_status_line(struct pd_http1 *p, size_t off, size_t n);
 /* All lines are there: resolves spans, then the rules between headers. */
 enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p);
+
+/* Headers that decide about framing or must be right. */
+struct pd_http1_found {
+    struct pd_str host, length, encoding, expect, content_encoding;
+    uint32_t n_host, n_length, n_encoding, n_expect, n_content_encoding;
+    bool close, keep;
+};
+/* Members of a list of connection options. */
+void pd_http1_note_connection(struct pd_str list, struct pd_http1_found *f);
+
+/* A header that one of the rules is about; its name is in lower case. */
+static inline void pd_http1_note(const struct pd_http_header *h, struct pd_http1_found *f)
+{
+    const char *name = h->name.p;
+
+    switch (h->name.n) {
+    case 4:
+        if (memcmp(name, "host", 4) == 0) {
+            f->host = h->value;
+            f->n_host++;
+        }
+        break;
+    case 6:
+        if (memcmp(name, "expect", 6) == 0) {
+            f->expect = h->value;
+            f->n_expect++;
+        }
+        break;
+    case 10:
+        if (memcmp(name, "connection", 10) == 0)
+            pd_http1_note_connection(h->value, f);
+        break;
+    case 14:
+        if (memcmp(name, "content-length", 14) == 0) {
+            f->length = h->value;
+            f->n_length++;
+        }
+        break;
+    case 16:
+        if (memcmp(name, "content-encoding", 16) == 0) {
+            f->content_encoding = h->value;
+            f->n_content_encoding++;
+        }
+        break;
+    case 17:
+        if (memcmp(name, "transfer-encoding", 17) == 0) {
+            f->encoding = h->value;
+            f->n_encoding++;
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+/* The rules between headers.  The first line's parts are still offsets, the headers
+ * stand in p->headers, and behind the text is room for the target. */
+enum pd_http_reject pd_http1_decide(struct pd_http1 *p, const struct pd_http1_found *f);
+
+/* The head at data, of a parser that has seen nothing yet.  False: it is not there as
+ * a whole, or unusual, and the parser has still seen nothing. */
+bool pd_http1_whole_head(struct pd_http1 *p, const char *data, size_t n, size_t *used,
+                         enum pd_http_reject *reject);
 
 /* What llhttp makes of the same head; PD_HTTP_REJECT_NONE when it agrees.  Asked
  * about heads whose framing is more than a number or nothing, and about methods

@@ -191,10 +191,39 @@ static enum pd_http_reject check_version(struct pd_http1 *p, struct pd_str v,
 
 static enum pd_http_method find_method(struct pd_str text)
 {
+    /* The two that nearly all requests have. */
+    if (pd_str_is(text, "POST"))
+        return PD_HTTP_POST;
+    if (pd_str_is(text, "GET"))
+        return PD_HTTP_GET;
     for (int m = PD_HTTP_GET; m < PD_HTTP_METHODS; m++)
         if (pd_str_is(text, pd_http_method_name((enum pd_http_method)m)))
             return (enum pd_http_method)m;
     return PD_HTTP_OTHER;
+}
+
+/* The first byte that is none of a target.  There is one: behind the line is its CRLF,
+ * and behind that may be read what PD_HTTP1_SLACK says. */
+static size_t target_run(const char *p)
+{
+    size_t at = 0;
+#if defined(__SSE2__)
+    for (;; at += 16) {
+        __m128i v;
+        memcpy(&v, p + at, sizeof v);
+        /* Bytes from 0x80 are negative, so one signed test finds them and those up to a blank. */
+        __m128i odd = _mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8('!')),
+                                   _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('#')),
+                                                _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f))));
+        unsigned mask = (unsigned)_mm_movemask_epi8(odd);
+        if (mask != 0)
+            return at + (size_t)__builtin_ctz(mask);
+    }
+#else
+    while (pd_http1_is((unsigned char)p[at], PD_HTTP1_TARGET))
+        at++;
+    return at;
+#endif
 }
 
 enum pd_http_reject pd_http1_request_line(struct pd_http1 *p, size_t off, size_t n)
@@ -210,8 +239,7 @@ enum pd_http_reject pd_http1_request_line(struct pd_http1 *p, size_t off, size_t
     if (m == 0 || m > PD_HTTP1_METHOD || m == n || line[m] != ' ')
         return PD_HTTP_REJECT_REQUEST_LINE;
     /* A blank is no byte of a target. */
-    for (t = m + 1; t < n && pd_http1_is((unsigned char)line[t], PD_HTTP1_TARGET); t++)
-        ;
+    t = m + 1 + target_run(line + m + 1);
     if (t < n && line[t] != ' ')
         return PD_HTTP_REJECT_TARGET;
     if (t == m + 1 || t == n)
@@ -248,9 +276,8 @@ enum pd_http_reject pd_http1_status_line(struct pd_http1 *p, size_t off, size_t 
     }
     if (status < 100 || status > 599)
         return PD_HTTP_REJECT_STATUS_LINE;
-    for (size_t i = 13; i < n; i++)
-        if (!pd_http1_is((unsigned char)line[i], PD_HTTP1_VALUE))
-            return PD_HTTP_REJECT_STATUS_LINE;
+    if (n > 13 && !pd_http1_is_value(line + 13, n - 13, PD_HTTP1_SLACK))
+        return PD_HTTP_REJECT_STATUS_LINE;
     p->head.status = status;
     p->head.reason = n > 13 ? offset_span(off + 13, n - 13) : offset_span(off, 0);
     return PD_HTTP_REJECT_NONE;

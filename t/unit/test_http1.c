@@ -762,7 +762,75 @@ static void test_damaged(void **state)
     assert_true(accepted > 500 && accepted < 15000);
 }
 
+/* A head as text: what was refused, or its parts. */
+static void dump_head(const char *msg, size_t n, size_t step, char *out, size_t size)
+{
+    struct pd_http1 p;
+    size_t at = 0, len = 0;
+
+    pd_http1_init(&p, false, LIMIT);
+    while (at < n) {
+        size_t used, take = n - at < step ? n - at : step;
+        struct pd_str body;
+        enum pd_http1_event ev = pd_http1_next(&p, msg + at, take, &used, &body);
+        at += used;
+        if (ev == PD_HTTP1_MORE)
+            continue;
+        if (ev == PD_HTTP1_BAD) {
+            len += (size_t)snprintf(out, size, "%s", pd_http_reject_info(p.reject)->label);
+        } else {
+            len += (size_t)snprintf(out, size, "%zu %.*s|%.*s|%.*s|%llu", at, PD_STR_ARG(p.head.path),
+                                    PD_STR_ARG(p.head.query), PD_STR_ARG(p.head.host),
+                                    (unsigned long long)p.head.length);
+            for (size_t i = 0; i < p.head.n_headers && len < size; i++)
+                len += (size_t)snprintf(out + len, size - len, "|%.*s=%.*s",
+                                        PD_STR_ARG(p.head.headers[i].name),
+                                        PD_STR_ARG(p.head.headers[i].value));
+        }
+        pd_http1_fini(&p);
+        assert_true(len < size);
+        return;
+    }
+    pd_http1_fini(&p);
+    snprintf(out, size, "unfinished");
+}
+
+/* Line ends, names and odd bytes at every place of what is read at once give the same
+ * head as byte by byte; nothing behind the message is read. */
+static void test_places(void **state)
+{
+    (void)state;
+    static const char odd[] = "\r\n\t\0\x7f_:\x80 A";
+    char whole[1024], single[1024], text[512];
+
+    for (int shift = 0; shift < 68; shift += 3) {
+        int n = snprintf(text, sizeof text, "GET /%.*s?b HTTP/1.1\r\nHost: a:1\r\nX-%.*sQ:  v w \r\n"
+                         "content-length: 1\r\n\r\nb", shift / 2,
+                         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", shift,
+                         "nameNAME-0123456789-nameNAME-0123456789-nameNAME-0123456789-nameNAME-0123");
+        char *msg = malloc((size_t)n);
+        memcpy(msg, text, (size_t)n);
+        dump_head(msg, (size_t)n, (size_t)n, whole, sizeof whole);
+        assert_non_null(strstr(whole, shift < 62 ? "|content-length=1" : "header_name"));
+        for (int at = -1; at < n; at++) {
+            for (size_t k = 0; k < sizeof odd - 1; k++) {
+                char was = at < 0 ? 0 : msg[at];
+                if (at >= 0)
+                    msg[at] = odd[k];
+                dump_head(msg, (size_t)n, (size_t)n, whole, sizeof whole);
+                dump_head(msg, (size_t)n, 1, single, sizeof single);
+                if (strcmp(whole, single) != 0)
+                    fail_msg("shift %d, byte %d is %zu: %s, not %s", shift, at, k, whole, single);
+                if (at >= 0)
+                    msg[at] = was;
+            }
+        }
+        free(msg);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_places),
     cmocka_unit_test(test_damaged),
     cmocka_unit_test(test_line_ends),
     cmocka_unit_test(test_start),
