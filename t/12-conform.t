@@ -160,6 +160,8 @@ my @broken = (
     [ broken_adapter => broken_adapter => header => 'http', qr/not in lower case/ ],
     [ broken_adapter => broken_adapter => value => 'http', qr/control character/ ],
     [ broken_adapter => broken_adapter => unknown => 'unknown_request', qr/PD_ENOSYS/ ],
+    [ broken_adapter => broken_adapter => pair => 'split', qr/an answer that is not there/ ],
+    [ broken_adapter => broken_adapter => each => 'split', qr/flags that its op does not know/ ],
     [ broken_engine => broken_engine => import => 'info', qr/IMPORT is claimed without/ ],
     [ broken_engine => broken_engine => inside => 'life', qr/from inside an op/ ],
     [ broken_engine => broken_engine => blocks => 'cancel', qr/blocks are free/ ],

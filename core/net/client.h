@@ -80,6 +80,10 @@ pd_status pd_http_call_start(struct pd_http_client *c, const struct pd_http_call
                              struct pd_http_call **out);
 /* Ends it without a further event; its connection closes.  call is gone. */
 void pd_http_call_cancel(struct pd_http_call *call);
+/* Its answer is read to the end and dropped, without a further event: what was lent for
+ * the call is free again.  One whose request has not left whole is canceled.  call is
+ * gone for its owner. */
+void pd_http_call_leave(struct pd_http_call *call);
 /* No on_body until resumed (up to 64 KiB that were read already still come);
  * the time a call is paused does not count as idle. */
 void pd_http_call_pause(struct pd_http_call *call);

@@ -285,6 +285,35 @@ void pd_http_call_cancel(struct pd_http_call *call)
     put_call(call);
 }
 
+static void left_end(struct pd_http_call *call, void *arg)
+{
+    (void)call;
+    (void)arg;
+}
+
+static void left_error(struct pd_http_call *call, enum pd_http_fail fail, pd_status why, void *arg)
+{
+    (void)call;
+    (void)fail;
+    (void)why;
+    (void)arg;
+}
+
+void pd_http_call_leave(struct pd_http_call *call)
+{
+    static const struct pd_http_call_events nobody = { .on_end = left_end, .on_error = left_error };
+
+    if (call->conn == NULL || !pd_http_call_is_sent(call)) {
+        pd_http_call_cancel(call);
+        return;
+    }
+    call->ev = &nobody;
+    call->arg = NULL;
+    call->can_replay = false;
+    if (call->is_paused)
+        pd_http_call_resume(call);
+}
+
 void pd_http_call_pause(struct pd_http_call *call)
 {
     call->is_paused = true;

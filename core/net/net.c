@@ -87,6 +87,7 @@ const struct pd_net_api *pd_net_functions(void)
         .tls_destroy = pd_tls_destroy,
         .own_flush = pd_http_own_flush,
         .lighten = net_lighten,
+        .call_leave = pd_http_call_leave,
     };
     return &table;
 }

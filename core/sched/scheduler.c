@@ -2,7 +2,8 @@
 /* One decision, in this order: the decode profile chooses who decodes, the
  * decider says local or remote, and for remote the prefill profile chooses up
  * to three endpoints.  Where no prefill endpoint can take it the request runs
- * aggregated, so an empty or dead prefill pool never fails a request.
+ * aggregated, so an empty or dead prefill pool never fails a request, unless all
+ * that decode are paired: those compute no prompts.
  *
  * A decision counts nothing as sent; pd_dispatch does, and every open dispatch
  * is ended once.  All memory that a decision needs is there from the start. */
@@ -267,15 +268,34 @@ static bool is_alive(const struct pd_endpoint_view *view)
     return view->state == PD_ENDPOINT_UP || view->state == PD_ENDPOINT_SUSPECT;
 }
 
+/* Whether prompts can be computed for what is paired in the family. */
+static bool has_prefill(const struct pd_sched *sched, uint64_t family)
+{
+    for (uint32_t i = 0; i < sched->endpoints.used; i++) {
+        const struct pd_endpoint *e = sched->endpoints.slots[i];
+        if (e != NULL && (e->view.roles & PD_ROLE_PREFILL) != 0 && is_alive(&e->view) &&
+            (e->flags & PD_ENDPOINT_WHOLE) == 0 && e->family == family)
+            return true;
+    }
+    return false;
+}
+
 static uint32_t endpoint_count(const struct pd_sched *sched, uint32_t roles, struct pd_str model)
 {
-    uint64_t hash = pd_endpoint_model_hash(model);
+    uint64_t hash = pd_endpoint_model_hash(model), family = 0;
+    bool is_useful = false;
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < sched->endpoints.used; i++) {
         const struct pd_endpoint *e = sched->endpoints.slots[i];
-        n += e != NULL && (roles_of(&e->view) & roles) != 0 && is_alive(&e->view) &&
-             pd_endpoint_serves(e, model, hash);
+        if (e == NULL || (roles_of(&e->view) & roles) == 0 || !is_alive(&e->view) ||
+            !pd_endpoint_serves(e, model, hash))
+            continue;
+        if ((e->flags & PD_ENDPOINT_PAIRED) != 0 && e->family != family) {
+            family = e->family;
+            is_useful = has_prefill(sched, family);
+        }
+        n += (e->flags & PD_ENDPOINT_PAIRED) == 0 || is_useful;
     }
     return n;
 }
@@ -382,6 +402,44 @@ static bool is_partner(const struct pd_sched *sched, const struct pd_endpoint_vi
     return !is_whole(sched, view) && sched->endpoints.slots[view->slot]->family == family;
 }
 
+static bool is_paired(const struct pd_sched *sched, const struct pd_endpoint_view *view)
+{
+    return (sched->endpoints.slots[view->slot]->flags & PD_ENDPOINT_PAIRED) != 0;
+}
+
+/* Endpoints there are now that compute prompts for this one. */
+static uint32_t prefill_nodes(const struct pd_sched *sched, const struct pd_endpoint_view *decode)
+{
+    uint64_t family = sched->endpoints.slots[decode->slot]->family;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < sched->views_n; i++) {
+        const struct pd_endpoint_view *view = &sched->views[i];
+        n += view->serial != decode->serial && (view->roles & PD_ROLE_PREFILL) != 0 && is_alive(view) &&
+             is_partner(sched, view, family);
+    }
+    return n;
+}
+
+/* Whether it can take nothing: nobody computes prompts for it. */
+static bool is_lonely(const struct pd_sched *sched, const struct pd_endpoint_view *view)
+{
+    return is_paired(sched, view) && prefill_nodes(sched, view) == 0;
+}
+
+/* Leaves out those that are paired in the family. */
+static void drop_family(struct pd_sched *sched, uint64_t family)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < sched->views_n; i++) {
+        const struct pd_endpoint_view *view = &sched->views[i];
+        if (!is_paired(sched, view) || sched->endpoints.slots[view->slot]->family != family)
+            sched->views[n++] = *view;
+    }
+    sched->views_n = n;
+}
+
 /* 0 when it is gone. */
 static uint64_t family_of(const struct pd_sched *sched, struct pd_endpoint_ref ref)
 {
@@ -469,19 +527,6 @@ static void choose_prefill(struct pd_sched *sched, const struct pd_sched_ask *as
     plan->stale |= run.stale;
 }
 
-static uint32_t prefill_nodes(const struct pd_sched *sched, const struct pd_endpoint_view *decode)
-{
-    uint64_t family = sched->endpoints.slots[decode->slot]->family;
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < sched->views_n; i++) {
-        const struct pd_endpoint_view *view = &sched->views[i];
-        n += view->serial != decode->serial && (view->roles & PD_ROLE_PREFILL) != 0 && is_alive(view) &&
-             is_partner(sched, view, family);
-    }
-    return n;
-}
-
 static const char *mode_name(uint32_t mode)
 {
     return mode == PD_DECIDE_REMOTE ? "remote" : mode == PD_DECIDE_EXACT ? "exact" : "local";
@@ -508,8 +553,11 @@ static void decide(struct pd_sched *sched, const struct pd_sched_ask *ask,
     memset(out, 0, sizeof *out);
     out->size = sizeof *out;
     uint32_t flags = sched->endpoints.slots[decode->slot]->flags;
-    bool is_asked = ask->prefill_max > 0 && (flags & PD_ENDPOINT_WHOLE) == 0;
-    if (!is_asked) {
+    bool is_asked = ask->prefill_max > 0 && (flags & (PD_ENDPOINT_WHOLE | PD_ENDPOINT_PAIRED)) == 0;
+    if ((flags & PD_ENDPOINT_PAIRED) != 0) {
+        out->mode = PD_DECIDE_REMOTE;
+        (void)pd_str_copy(PD_STR("the decode server computes no prompts"), out->reason, sizeof out->reason);
+    } else if (!is_asked) {
         out->mode = PD_DECIDE_LOCAL;
         (void)pd_str_copy(is_whole(sched, decode) ? PD_STR("the server computes the prompt itself")
                                                   : PD_STR("prefill elsewhere is not wanted"),
@@ -524,6 +572,23 @@ static void decide(struct pd_sched *sched, const struct pd_sched_ask *ask,
     }
     pd_explain_emit(&ask->explain, PD_EXPLAIN_DECISION, mode_name(out->mode),
                     is_asked ? pl->decider_name : "", out->reason, 0, 0);
+}
+
+/* Index of the decode endpoint in the scratch; none when there are no picks. */
+static uint32_t choose_decode(struct pd_sched *sched, const struct pd_sched_ask *ask,
+                              struct pd_sched_request *request, struct pd_pipeline_run *run)
+{
+    for (;;) {
+        choose(sched, ask, request, run, (struct pd_endpoint_ref){ 0 });
+        if (run->picks == 0)
+            return 0;
+        const struct pd_endpoint_view *view = &sched->scratch.views[sched->scratch.index[0]];
+        if (!is_lonely(sched, view))
+            return sched->scratch.index[0];
+        pd_explain_emit(&ask->explain, PD_EXPLAIN_NOTE, view->name, "",
+                        "left out: no prefill endpoint is there for it", 0, 0);
+        drop_family(sched, sched->endpoints.slots[view->slot]->family);
+    }
 }
 
 static pd_status schedule(struct pd_sched *sched, const struct pd_sched_ask *ask,
@@ -543,12 +608,11 @@ static pd_status schedule(struct pd_sched *sched, const struct pd_sched_ask *ask
     }
     fill_request(sched, ask, &request);
     request.roles = PD_ROLE_DECODE;
-    choose(sched, ask, &request, &run, (struct pd_endpoint_ref){ 0 });
+    uint32_t chosen = choose_decode(sched, ask, &request, &run);
     if (run.picks == 0) {
         pd_sched_meter_none(&sched->meter, false);
         return PD_EAGAIN;
     }
-    uint32_t chosen = sched->scratch.index[0];
     struct pd_endpoint_view decode = sched->scratch.views[chosen];
     fill_target(sched, chosen, &out->decode);
     tell_picked(sched, run.profile, &request, chosen);
@@ -557,6 +621,10 @@ static pd_status schedule(struct pd_sched *sched, const struct pd_sched_ask *ask
     decide(sched, ask, &request, &decode, &out->decision);
     if (out->decision.mode != PD_DECIDE_LOCAL) {
         choose_prefill(sched, ask, &request, out);
+        if (out->prefill_n == 0 && is_paired(sched, &decode)) {
+            pd_sched_meter_none(&sched->meter, false);
+            return PD_EAGAIN;
+        }
         if (out->prefill_n == 0) {
             out->decision.mode = PD_DECIDE_LOCAL;
             snprintf(out->decision.reason, sizeof out->decision.reason,

@@ -74,8 +74,10 @@ static void check_edits(const struct pd_adapter_edit *edits, uint32_t n, const c
     for (uint32_t k = 0; k < n; k++) {
         const struct pd_adapter_edit *e = &edits[k];
         bool has_text = e->op == PD_ADAPTER_SET || e->op == PD_ADAPTER_SET_GIVEN;
-        CF_NEED(e->op >= PD_ADAPTER_SET && e->op <= PD_ADAPTER_SET_TAKEN, "change %u of the %s leg has no known op",
+        CF_NEED(e->op >= PD_ADAPTER_SET && e->op <= PD_ADAPTER_SET_ROOM, "change %u of the %s leg has no known op",
                 k, leg);
+        CF_NEED((e->flags & ~(has_text || e->op >= PD_ADAPTER_SET_HOST ? PD_ADAPTER_EACH : 0u)) == 0,
+                "change %u of the %s leg has flags that its op does not know", k, leg);
         CF_NEED(e->member.n > 0 && e->member.n <= PD_ADAPTER_MAX_MEMBER, "change %u of the %s leg has no member",
                 k, leg);
         for (size_t i = 0; i < e->member.n; i++)
@@ -116,7 +118,8 @@ static void run_split(const struct cf_unit *u)
         CF_NEED(s[0].n_whole <= PD_ADAPTER_MAX_WHOLE, "%u members are more than %u", s[0].n_whole,
                 PD_ADAPTER_MAX_WHOLE);
         check_edits(s[0].prefill, s[0].n_prefill, "prefill", false, &takes);
-        check_edits(s[0].decode, s[0].n_decode, "decode", true, &takes);
+        check_edits(s[0].decode, s[0].n_decode, "decode", (s[0].flags & PD_ADAPTER_PAIR) == 0, &takes);
+        CF_NEED((s[0].flags & ~PD_ADAPTER_PAIR) == 0, "split has flags that nobody knows");
         CF_NEED(takes == (s[0].take.n > 0), "what is taken out of the answer must go into the decode leg");
         CF_NEED(memcmp(&s[0], &s[1], sizeof(s[0])) == 0, "the second answer differs from the first");
     }

@@ -4,7 +4,7 @@
 
 #include <pdplane/adapter.h>
 
-enum { FAULT_NONE, FAULT_TARGET, FAULT_HEADER, FAULT_VALUE, FAULT_UNKNOWN };
+enum { FAULT_NONE, FAULT_TARGET, FAULT_HEADER, FAULT_VALUE, FAULT_UNKNOWN, FAULT_PAIR, FAULT_EACH };
 
 struct broken_conf {
     uint32_t fault;
@@ -16,7 +16,8 @@ struct pd_adapter {
 
 static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE },   { "target", FAULT_TARGET },   { "header", FAULT_HEADER },
-    { "value", FAULT_VALUE }, { "unknown", FAULT_UNKNOWN }, { NULL, 0 },
+    { "value", FAULT_VALUE }, { "unknown", FAULT_UNKNOWN },
+    { "pair", FAULT_PAIR },   { "each", FAULT_EACH },       { NULL, 0 },
 };
 
 static const struct pd_option options[] = {
@@ -52,8 +53,28 @@ static pd_status http(struct pd_adapter *a, uint32_t what, struct pd_adapter_htt
     return PD_OK;
 }
 
+/* One of a pair has no answer to take from, and nothing to repeat where no value is. */
+static pd_status split(struct pd_adapter *a, struct pd_adapter_split *out)
+{
+    out->protocol = PD_STR("broken");
+    out->flags = PD_ADAPTER_PAIR;
+    out->n_prefill = out->n_decode = 1;
+    out->prefill[0] = (struct pd_adapter_edit){ .op = PD_ADAPTER_SET_ROOM, .flags = PD_ADAPTER_EACH,
+                                                .member = PD_STR("room"), .text = PD_STR("") };
+    out->decode[0] = out->prefill[0];
+    if (a->fault == FAULT_PAIR) {
+        out->take = PD_STR("room");
+        out->decode[0].op = PD_ADAPTER_SET_TAKEN;
+        out->decode[0].flags = 0;
+    }
+    if (a->fault == FAULT_EACH)
+        out->prefill[0].op = PD_ADAPTER_REMOVE;
+    return PD_OK;
+}
+
 static const struct pd_adapter_ops ops = {
     .head = PD_OPS(pd_adapter_ops, PD_ADAPTER_V1), .create = create, .destroy = destroy, .http = http,
+    .split = split,
 };
 
 static const struct pd_unit units[] = {

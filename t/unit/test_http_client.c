@@ -712,6 +712,60 @@ static void cancel(bool is_sim)
     bench_end(&b);
 }
 
+static bool is_idle(void *arg)
+{
+    return pd_http_client_stats(((struct bench *)arg)->client)->conns_idle > 0;
+}
+
+/* Nobody wants the answer, but it can be ended. */
+static void leave(bool is_sim)
+{
+    static struct bench b;
+    char *body = pd_strdup("what was lent for the call");
+
+    bench_begin(&b, is_sim, NULL);
+    start(&b, &o1, false, "/hold", body, true);
+    (void)world_run(&b.w, NULL, NULL, 20 * PD_MS);
+    assert_non_null(b.held);
+    pd_http_call_leave(o1.call);
+    pd_free(body);
+    (void)world_run(&b.w, NULL, NULL, 20 * PD_MS);
+    assert_int_equal(b.gone, 0);
+    pd_http_respond(b.held, 200, NULL, 0, PD_STR("late"));
+    assert_true(world_run(&b.w, is_idle, &b, PD_SEC));
+    assert_false(o1.has_head || is_over(&o1));
+    /* Its connection is used again; a paused one is read to the end. */
+    b.to_write = 4u << 20;
+    o1.pause = true;
+    start(&b, &o1, false, "/flood", NULL, false);
+    (void)world_run(&b.w, NULL, NULL, 50 * PD_MS);
+    assert_true(o1.has_head);
+    pd_http_call_leave(o1.call);
+    uint64_t before = o1.total;
+    assert_true(world_run(&b.w, is_idle, &b, 60 * PD_SEC));
+    assert_int_equal(b.to_write, 0);
+    assert_int_equal(o1.total, before);
+    assert_int_equal(pd_http_client_stats(b.client)->connects, 1);
+    assert_int_equal(pd_http_client_stats(b.client)->canceled, 0);
+    o1.pause = false;
+    /* One that breaks tells nobody, and is not sent again. */
+    b.held = NULL;
+    start(&b, &o1, false, "/hold", "x", true);
+    (void)world_run(&b.w, NULL, NULL, 20 * PD_MS);
+    pd_http_call_leave(o1.call);
+    pd_http_abort(b.held);
+    (void)world_run(&b.w, NULL, NULL, 50 * PD_MS);
+    assert_false(is_over(&o1));
+    assert_int_equal(pd_http_client_stats(b.client)->connects, 1);
+    /* What has not left is canceled. */
+    start(&b, &o1, false, "/echo", "x", false);
+    pd_http_call_leave(o1.call);
+    (void)world_run(&b.w, NULL, NULL, 20 * PD_MS);
+    assert_false(is_over(&o1));
+    assert_int_equal(pd_http_client_stats(b.client)->canceled, 1);
+    bench_end(&b);
+}
+
 static void waiting(bool is_sim)
 {
     struct pd_http_client_opts opts = { .size = sizeof(opts), .max_conns = 1, .max_waiting = 2 };
@@ -855,6 +909,7 @@ BOTH(stale)
 BOTH(timeouts)
 BOTH(back_pressure)
 BOTH(cancel)
+BOTH(leave)
 BOTH(waiting)
 BOTH(total)
 BOTH(client_close)
@@ -870,6 +925,7 @@ static const struct CMUnitTest tests[] = {
     ROWS(timeouts),
     ROWS(back_pressure),
     ROWS(cancel),
+    ROWS(leave),
     ROWS(waiting),
     ROWS(total),
     ROWS(client_close),

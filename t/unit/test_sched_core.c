@@ -453,6 +453,46 @@ static void servers_are_decided_for_by_estimate(void **state)
     pd_sched_destroy(b.sched);
 }
 
+/* A server that computes no prompts is chosen with one that computes them for it. */
+static void pairs_are_chosen_whole(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct pd_sched_plan plan;
+    bench_open(&b, 8);
+    decide_mode = PD_DECIDE_LOCAL;
+    put_server(&b, "d7", PD_ROLE_DECODE, PD_ENDPOINT_PAIRED, 7);
+    struct pd_sched_ask ask = ask_of(&b, 4);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_EAGAIN);
+    assert_non_null(strstr(b.lines, "no prefill endpoint is there for it"));
+    assert_int_equal(b.api->endpoint_count(b.sched, PD_ROLE_DECODE, PD_STR("m")), 0);
+    /* Nor with one of another family, or that is down. */
+    put_server(&b, "p8", PD_ROLE_PREFILL, PD_ENDPOINT_PAIRED, 8);
+    struct pd_endpoint_ref p7 = put_server(&b, "p7", PD_ROLE_PREFILL, PD_ENDPOINT_PAIRED, 7);
+    assert_int_equal(b.api->endpoint_state(b.sched, p7, PD_ENDPOINT_DOWN), PD_OK);
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_EAGAIN);
+    /* Another server takes the request, however well the lonely one does. */
+    struct pd_endpoint_ref w = put_server(&b, "w", PD_ROLE_DECODE, PD_ENDPOINT_WHOLE, 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        struct pd_dispatch d;
+        assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+        assert_string_equal(plan.decode.name, "w");
+        assert_int_equal(b.api->dispatch(b.sched, w, PD_ROLE_DECODE, NULL, 0, 0, &d), PD_OK);
+    }
+    assert_int_equal(b.api->endpoint_count(b.sched, PD_ROLE_DECODE, PD_STR("m")), 1);
+    /* With a partner the decider is not asked. */
+    assert_int_equal(b.api->endpoint_state(b.sched, p7, PD_ENDPOINT_UP), PD_OK);
+    ask.avoid = &w;
+    ask.avoid_n = 1;
+    assert_int_equal(b.api->schedule(b.sched, &ask, &plan), PD_OK);
+    assert_string_equal(plan.decode.name, "d7");
+    assert_int_equal(plan.decision.mode, PD_DECIDE_REMOTE);
+    assert_int_equal(plan.prefill_n, 1);
+    assert_string_equal(plan.prefill[0].name, "p7");
+    assert_int_equal(b.api->endpoint_count(b.sched, PD_ROLE_DECODE, PD_STR("m")), 2);
+    pd_sched_destroy(b.sched);
+}
+
 static void what_failed_comes_last(void **state)
 {
     (void)state;
@@ -911,6 +951,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(table_limits),
     cmocka_unit_test(whole_servers_take_no_part_in_a_handover),
     cmocka_unit_test(prompts_stay_in_the_family),
+    cmocka_unit_test(pairs_are_chosen_whole),
     cmocka_unit_test(servers_are_decided_for_by_estimate),
     cmocka_unit_test(leaving_endpoints_go_with_their_last_dispatch),
     cmocka_unit_test(ten_thousand_endpoints),

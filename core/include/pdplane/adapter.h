@@ -52,12 +52,21 @@ enum {
     PD_ADAPTER_SET = 1,        /* the member has this value, whatever was there */
     PD_ADAPTER_SET_GIVEN = 2,  /* the same, when the client gave it */
     PD_ADAPTER_REMOVE = 3,
-    PD_ADAPTER_SET_TAKEN = 4   /* the value that `take` had in the answer of the prefill server */
+    PD_ADAPTER_SET_TAKEN = 4,  /* the value that `take` had in the answer of the prefill server */
+    PD_ADAPTER_SET_HOST = 5,   /* a string: the host of the prefill server's url, IPv6 in brackets */
+    PD_ADAPTER_SET_ROOM = 6    /* a number of 63 bits that the router draws: the same in both legs, a new
+                                  one for each attempt */
+};
+
+enum {
+    PD_ADAPTER_EACH = 1u << 0  /* of an edit that sets: in a request with several sequences, or with a list
+                                  of prompts, the value is a list with one for each sequence, rooms that
+                                  differ */
 };
 
 struct pd_adapter_edit {
     uint32_t op;               /* PD_ADAPTER_SET ... */
-    uint32_t flags;            /* 0 */
+    uint32_t flags;            /* PD_ADAPTER_EACH */
     struct pd_str member;      /* at the top of the body; needs no escapes */
     struct pd_str text;        /* JSON of the value; empty where there is none */
 };
@@ -67,11 +76,20 @@ struct pd_adapter_edit {
 #define PD_ADAPTER_MAX_MEMBER 63u
 #define PD_ADAPTER_MAX_VALUE 1023u
 
-/* The decode leg leaves with what the prefill server answered.  Requests with several
- * sequences are not shared.  Strings are the adapter's, valid until destroy. */
+enum {
+    /* Both legs leave at the same time and the two servers find each other; what the prefill
+     * server answers is only watched for errors, `take` is empty.  None can do without the
+     * other one: a server with one role alone gets no request but as one of a pair, one with both
+     * roles is no part of any.  Requests with several sequences are shared too. */
+    PD_ADAPTER_PAIR = 1u << 0
+};
+
+/* Without PD_ADAPTER_PAIR the decode leg leaves with what the prefill server answered, and
+ * requests with several sequences are not shared.  Strings are the adapter's, valid until
+ * destroy. */
 struct pd_adapter_split {
     uint32_t size;
-    uint32_t flags;            /* 0 */
+    uint32_t flags;            /* PD_ADAPTER_PAIR */
     struct pd_str protocol;    /* servers with the same one understand each other: "vllm nixl" */
     struct pd_str take;        /* member at the top of the prefill answer that the decode leg needs;
                                   null or absent: that server kept nothing, and the decode server
@@ -82,7 +100,7 @@ struct pd_adapter_split {
     uint32_t reserved;
     struct pd_adapter_edit prefill[PD_ADAPTER_MAX_EDITS];
     struct pd_adapter_edit decode[PD_ADAPTER_MAX_EDITS];
-    /* Members with which a request is not shared. */
+    /* Members with which a request is not shared; with PD_ADAPTER_PAIR it is refused. */
     struct pd_str whole[PD_ADAPTER_MAX_WHOLE];
 };
 

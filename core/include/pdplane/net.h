@@ -268,6 +268,10 @@ struct pd_net_api {
     /* A relayed answer takes long: gives back what the heads of req and call hold.
      * Headers, path and body of req are empty from now on.  False: too early. */
     bool (*lighten)(struct pd_http_req *req, struct pd_http_call *call);
+    /* Nobody wants the call any more, but the other side shall be able to end its
+     * answer: it is read and dropped.  What was lent for the call is free again, and
+     * no event follows; a request that has not left whole is canceled. */
+    void (*call_leave)(struct pd_http_call *call);
 };
 
 #ifdef __cplusplus

@@ -46,8 +46,10 @@ struct pd_endpoint_ref {
 enum {
     PD_ENDPOINT_WHOLE = 1u << 0,   /* takes a request as a whole: it computes the prompt of what it
                                       decodes, and no prompt of others */
-    PD_ENDPOINT_ESTIMATE = 1u << 1 /* decodes, but cannot count tokens first: PD_DECIDE_EXACT is
+    PD_ENDPOINT_ESTIMATE = 1u << 1,/* decodes, but cannot count tokens first: PD_DECIDE_EXACT is
                                       decided here, by an estimate */
+    PD_ENDPOINT_PAIRED = 1u << 2   /* decodes only prompts that another endpoint of its family computes:
+                                      without one it is not chosen */
 };
 
 /* What an endpoint is; strings are copied. */
@@ -128,7 +130,8 @@ struct pd_sched_target {
 
 struct pd_sched_plan {
     uint32_t size;
-    uint32_t prefill_n;        /* 0: the request runs aggregated on the decode endpoint */
+    uint32_t prefill_n;        /* 0: the request runs aggregated on the decode endpoint; never with
+                                  PD_ENDPOINT_PAIRED */
     struct pd_sched_target decode;
     struct pd_sched_target prefill[PD_SCHED_PREFILL_MAX];  /* best first, never decode */
     struct pd_decision decision;   /* mode is LOCAL whenever prefill_n is 0 */
@@ -183,7 +186,8 @@ struct pd_sched_api {
     bool (*endpoint_next)(const struct pd_sched *sched, uint32_t *cursor, pd_time now,
                           struct pd_endpoint_status *out);
     /* How many endpoints with one of these roles serve the model (empty: any)
-     * and are UP or SUSPECT; for readiness. */
+     * and are UP or SUSPECT; for readiness.  Paired ones count when a prompt can be
+     * computed for them. */
     uint32_t (*endpoint_count)(const struct pd_sched *sched, uint32_t roles, struct pd_str model);
     /* Whether any endpoint, in whatever state, serves the model: else 404. */
     bool (*model_known)(const struct pd_sched *sched, struct pd_str model);

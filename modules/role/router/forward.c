@@ -110,9 +110,8 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
                   head->has_length && !q->forward_sse ? head->length : PD_HTTP_UNKNOWN_LENGTH);
 }
 
-static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
+bool forward_piece(struct request *q, struct pd_http_call *call, struct pd_str piece)
 {
-    struct request *q = arg;
     struct router *r = q->router;
     size_t queued;
     if (!q->forward_sse) {
@@ -121,12 +120,18 @@ static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
         forward_cancel(q);
         dispatch_end(q, PD_DISPATCH_FAILED);
         request_failf(q, 502, "server_error", "engine_protocol", "the server's answer has too long an event");
-        return;
+        return false;
     }
     if (queued > PD_HTTP_HIGH_WATER && !q->is_paused) {
         q->is_paused = true;
         r->net->call_pause(call);
     }
+    return true;
+}
+
+static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
+{
+    (void)forward_piece(arg, call, piece);
 }
 
 /* A token does not wait for those of other streams that came in the same turn. */
@@ -195,7 +200,7 @@ static void on_error(struct pd_http_call *call, enum pd_http_fail fail, pd_statu
     request_failf(q, 502, "server_error", "engine_protocol", "the server broke off its answer");
 }
 
-static const struct pd_http_call_events forward_events = {
+const struct pd_http_call_events forward_events = {
     .on_head = on_head,
     .on_body = on_body,
     .on_end = on_end,

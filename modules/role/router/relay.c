@@ -130,6 +130,12 @@ bool relay_piece(struct request *q, struct pd_str piece, size_t *queued)
     return hold(s, (struct pd_str){ piece.p + whole, piece.n - whole });
 }
 
+void relay_look(struct relay *s, struct pd_str piece)
+{
+    s->n_data = 0;
+    (void)whole_events(s, piece);
+}
+
 void relay_rest(struct request *q)
 {
     if (q->relay.held_n > 0)

@@ -99,6 +99,10 @@ void forward_run(struct request *q, struct leg *leg, struct target *t, const str
                  const struct pd_iov *body, size_t n_body);
 /* Cancels what they began. */
 void forward_cancel(struct request *q);
+/* What they do with an answer, for whoever looks at it first; on_head begins it. */
+extern const struct pd_http_call_events forward_events;
+/* Its on_body.  False: the request is gone. */
+bool forward_piece(struct request *q, struct pd_http_call *call, struct pd_str piece);
 /* PD_ADAPTER_CHAT or PD_ADAPTER_COMPLETIONS. */
 uint32_t forward_what(const struct request *q);
 /* Servers know the request by another id from now on. */
@@ -125,6 +129,8 @@ void split_end(struct request *q);
 /* Passes whole events of a piece on; *queued is what waits for the client then.
  * False: an event is too long. */
 bool relay_piece(struct request *q, struct pd_str piece, size_t *queued);
+/* Looks at a piece that is not passed on: n_data, is_done and is_error of s. */
+void relay_look(struct relay *s, struct pd_str piece);
 /* Passes on what is held back. */
 void relay_rest(struct request *q);
 void relay_reset(struct request *q);

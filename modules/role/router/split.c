@@ -35,8 +35,7 @@ void split_end(struct request *q)
     q->split = NULL;
 }
 
-/* The server that a leg goes to; NULL: it is gone. */
-static struct target *target_at(struct request *q, struct pd_endpoint_ref ref)
+struct target *split_target(struct request *q, struct pd_endpoint_ref ref)
 {
     struct router *r = q->router;
     struct pd_endpoint_status known = { .size = sizeof known };
@@ -55,7 +54,7 @@ static const struct pd_adapter_ops *ops_of(const struct target *t)
 static void decode_alone(struct request *q, uint32_t why)
 {
     struct leg *leg = &q->legs[0];
-    struct target *t = target_at(q, q->split->decode);
+    struct target *t = split_target(q, q->split->decode);
     pd_counter_inc(q->router->split_fallbacks[why]);
     q->record->prefill[0] = '\0';
     q->record->remote = 0;
@@ -87,8 +86,7 @@ static void prefill_failed(struct request *q, const char *why)
     prefill_next(q);
 }
 
-/* The server's word on a request that it refuses is the answer. */
-static void prefill_refused(struct request *q)
+void split_refusal(struct request *q)
 {
     struct router *r = q->router;
     struct leg *leg = &q->legs[0];
@@ -103,13 +101,42 @@ static void prefill_refused(struct request *q)
 
 static void decode_send(struct request *q);
 
+bool split_is_failure(uint32_t status)
+{
+    return status == 408 || status == 429 || status < 200 || (status >= 300 && status < 400) || status >= 500;
+}
+
+void split_type(const struct pd_http_head *head, char out[SPLIT_TYPE])
+{
+    out[0] = '\0';
+    for (size_t i = 0; i < head->n_headers; i++) {
+        struct pd_str name = head->headers[i].name;
+        if (name.n == 12 && memcmp(name.p, "content-type", 12) == 0)
+            snprintf(out, SPLIT_TYPE, "%.*s", PD_STR_ARG(head->headers[i].value));
+    }
+}
+
+pd_status split_keep(struct split *s, struct pd_str piece)
+{
+    if (s->answer_n + piece.n > s->answer_cap) {
+        size_t cap = (s->answer_n + piece.n) * 2;
+        char *p = realloc(s->answer, cap);
+        if (p == NULL)
+            return PD_ENOMEM;
+        s->answer = p;
+        s->answer_cap = cap;
+    }
+    memcpy(s->answer + s->answer_n, piece.p, piece.n);
+    s->answer_n += piece.n;
+    return PD_OK;
+}
+
 static void on_head(struct pd_http_call *call, const struct pd_http_head *head, void *arg)
 {
     struct request *q = arg;
     struct split *s = q->split;
     s->status = head->status;
-    if (head->status == 408 || head->status == 429 || head->status < 200 ||
-        (head->status >= 300 && head->status < 400) || head->status >= 500) {
+    if (split_is_failure(head->status)) {
         char why[48];
         q->router->net->call_cancel(call);
         s->prefill = NULL;
@@ -117,31 +144,17 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
         prefill_failed(q, why);
         return;
     }
-    for (size_t i = 0; i < head->n_headers; i++) {
-        struct pd_str name = head->headers[i].name;
-        if (name.n == 12 && memcmp(name.p, "content-type", 12) == 0)
-            snprintf(s->type, sizeof s->type, "%.*s", PD_STR_ARG(head->headers[i].value));
-    }
+    split_type(head, s->type);
 }
 
 static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
 {
     struct request *q = arg;
-    struct split *s = q->split;
-    if (s->answer_n + piece.n > s->answer_cap) {
-        size_t cap = (s->answer_n + piece.n) * 2;
-        char *p = realloc(s->answer, cap);
-        if (p == NULL) {
-            q->router->net->call_cancel(call);
-            s->prefill = NULL;
-            prefill_failed(q, "out of memory");
-            return;
-        }
-        s->answer = p;
-        s->answer_cap = cap;
-    }
-    memcpy(s->answer + s->answer_n, piece.p, piece.n);
-    s->answer_n += piece.n;
+    if (split_keep(q->split, piece) == PD_OK)
+        return;
+    q->router->net->call_cancel(call);
+    q->split->prefill = NULL;
+    prefill_failed(q, "out of memory");
 }
 
 static void on_end(struct pd_http_call *call, void *arg)
@@ -153,7 +166,7 @@ static void on_end(struct pd_http_call *call, void *arg)
     (void)call;
     s->prefill = NULL;
     if (s->status >= 400) {
-        prefill_refused(q);
+        split_refusal(q);
         return;
     }
     pd_status status = split_take(s);
@@ -213,7 +226,7 @@ static pd_status prefill_send(struct request *q, struct target *t)
         return PD_ENOSYS;
     pd_status status = ops_of(t)->split(e->adapter, &from);
     if (status == PD_OK)
-        status = split_bodies(s, &from);
+        status = split_bodies(s, t, &from);
     if (status == PD_OK)
         status = e->ops->http(e->adapter, forward_what(q), &want);
     if (status == PD_OK)
@@ -240,7 +253,7 @@ static void prefill_next(struct request *q)
     struct split *s = q->split;
     for (; s->at < leg->n_prefills; s->at++) {
         const struct pd_sched_target *p = &leg->prefills[s->at];
-        struct target *t = target_at(q, p->ref);
+        struct target *t = split_target(q, p->ref);
         if (t == NULL)
             continue;
         if (leg->n_splits > q->conf->retries || r->is_closing)
@@ -264,7 +277,7 @@ static void decode_send(struct request *q)
 {
     struct leg *leg = &q->legs[0];
     struct split *s = q->split;
-    struct target *t = target_at(q, s->decode);
+    struct target *t = split_target(q, s->decode);
     struct pd_adapter_http want = { .size = sizeof want };
     struct pd_iov runs[SPLIT_RUNS];
     size_t n = 0;
@@ -310,9 +323,10 @@ bool split_refused(struct request *q, uint32_t status)
 static const char *obstacle(struct request *q, const struct pd_adapter_split *from)
 {
     struct router *r = q->router;
-    if (q->is_alone)
+    bool is_pair = (from->flags & PD_ADAPTER_PAIR) != 0;
+    if (q->is_alone && !is_pair)
         return "an attempt with a prefill server has failed";
-    if (q->api->n_legs > 1)
+    if (q->api->n_legs > 1 && !is_pair)
         return "it asks for several sequences";
     for (uint32_t i = 0; i < from->n_whole && i < PD_ADAPTER_MAX_WHOLE; i++) {
         char key[PD_ADAPTER_MAX_MEMBER + 1];
@@ -338,7 +352,10 @@ bool split_start(struct request *q, struct leg *leg, struct target *t, const str
     const char *why = obstacle(q, &from);
     if (why != NULL) {
         r->req->note(q->record, "not shared: %s", why);
-        return false;
+        if ((from.flags & PD_ADAPTER_PAIR) == 0)
+            return false;
+        request_failf(q, 400, "invalid_request_error", "unsupported", why);
+        return true;
     }
     q->split = calloc(1, sizeof *q->split);
     if (q->split == NULL)
@@ -347,6 +364,10 @@ bool split_start(struct request *q, struct leg *leg, struct target *t, const str
     q->split->decode = leg->ref;
     leg->n_prefills = plan->prefill_n;
     memcpy(leg->prefills, plan->prefill, sizeof leg->prefills);
+    if ((from.flags & PD_ADAPTER_PAIR) != 0) {
+        pair_next(q);
+        return true;
+    }
     r->sched->dispatch(r->scheds, leg->ref, PD_ROLE_DECODE, &q->prompts[0], 0, now_of(q), &leg->decode);
     prefill_next(q);
     return true;

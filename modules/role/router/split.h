@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A request that two servers share: one computes the prompt, the other one the
  * answer.  What stands in the bodies of the two legs is in split_body.c, what
- * happens with them in split.c. */
+ * happens with them in split.c when one leaves behind the other, in pair.c when both
+ * leave together. */
 #ifndef PD_ROLE_ROUTER_SPLIT_H
 #define PD_ROLE_ROUTER_SPLIT_H
 
@@ -33,12 +34,37 @@ struct split {
     char salt[PD_API_SCOPE_BYTES + 3]; /* JSON of the request's salt */
     struct split_body bodies[2];   /* prefill, decode */
     char *texts;                   /* keys and values of both */
+    /* Of a pair; `answer` is what the decode server said and is held back. */
+    const struct pd_http_head *head; /* of its answer, the call's; NULL: not yet */
+    bool is_stream;                /* that answer */
+    bool has_data;                 /* of it, so the decode server has the KV */
+    bool is_prefill_stream;
+    bool is_computed;              /* the prefill server has ended its answer well */
+    bool is_refused;               /* it says that the request is wrong; `answer` is its own */
+    struct relay seen[2];          /* events of both; nothing is held in them */
 };
 
+/* split.c */
+/* The server that a leg goes to; NULL: it is gone. */
+struct target *split_target(struct request *q, struct pd_endpoint_ref ref);
+/* The prefill server's refusal is the answer; the request is gone. */
+void split_refusal(struct request *q);
+/* Keeps a piece of the prefill server's answer.  PD_OK, PD_ENOMEM. */
+pd_status split_keep(struct split *s, struct pd_str piece);
+/* Whether a status says that the server failed, and not the request. */
+bool split_is_failure(uint32_t status);
+/* The content type of an answer. */
+void split_type(const struct pd_http_head *head, char out[SPLIT_TYPE]);
+
+/* pair.c */
+/* Sends both legs, with the next prefill server that is there; when none is, the request
+ * goes elsewhere or ends. */
+void pair_next(struct request *q);
+
 /* split_body.c */
-/* Copies what the adapter of a prefill server says of both legs.
- * PD_OK, PD_ENOMEM, PD_EINVAL: it says what it must not. */
-pd_status split_bodies(struct split *s, const struct pd_adapter_split *from);
+/* Copies what the adapter of the prefill server t says of both legs, with what is drawn
+ * for this attempt.  PD_OK, PD_ENOMEM, PD_EINVAL: it says what it must not. */
+pd_status split_bodies(struct split *s, const struct target *t, const struct pd_adapter_split *from);
 /* The body of a leg (0: prefill, 1: decode) in runs.  knows_salt: the server knows
  * cache_salt.  PD_OK, or as request_edit. */
 pd_status split_runs(struct split *s, uint32_t leg, bool knows_salt, struct pd_iov *iov, size_t *n);

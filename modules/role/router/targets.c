@@ -252,8 +252,11 @@ static void server_kind(struct target *t, struct pd_endpoint_info *put)
 {
     const struct pd_node_endpoint *e = t->endpoint;
     struct pd_adapter_split split = { .size = sizeof split };
-    t->shares = e->ops->split != NULL && e->ops->split(e->adapter, &split) == PD_OK;
-    put->flags = t->shares ? PD_ENDPOINT_ESTIMATE : PD_ENDPOINT_WHOLE;
+    bool has_both = (e->roles & PD_ROLE_PREFILL) != 0 && (e->roles & PD_ROLE_DECODE) != 0;
+    t->shares = e->ops->split != NULL && e->ops->split(e->adapter, &split) == PD_OK &&
+                ((split.flags & PD_ADAPTER_PAIR) == 0 || !has_both);
+    put->flags = !t->shares ? PD_ENDPOINT_WHOLE
+                 : (split.flags & PD_ADAPTER_PAIR) != 0 ? PD_ENDPOINT_PAIRED : PD_ENDPOINT_ESTIMATE;
     if (!t->shares)
         return;
     put->family = 14695981039346656037u;

@@ -95,9 +95,9 @@ sub serve {
     my $in = '';
     $SIG{PIPE} = 'IGNORE';
     $SIG{ALRM} = 'DEFAULT';
-    alarm 60;
     for (my $k = 0; ; $k++) {
         my $end;
+        alarm 60;
         while (($end = index $in, "\r\n\r\n") < 0) { sysread($c, $in, 1 << 16, length $in) or return }
         $end += 4;
         my ($length) = substr($in, 0, $end) =~ /^content-length: *(\d+)/mi;

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Adapter for SGLang servers, with prefill and decode apart: both get the same request
+ * at the same time, with the place where they meet: the bootstrap server of the prefill
+ * server, and a room there. */
+#include <pdplane/adapter.h>
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BOOTSTRAP_HOST_MAX 255u
+
+struct sglang_conf {
+    const char *api_key;
+    const char *path;
+    const char *probe;
+    const char *bootstrap_host;
+    uint32_t bootstrap_port;
+};
+
+struct pd_adapter {
+    char *authorization;       /* "Bearer ...", NULL without a key */
+    char *chat, *completions, *models, *probe;
+    char *host;                /* of the bootstrap server, as JSON; NULL: that of the url */
+    char port[8];
+};
+
+static void sglang_destroy(struct pd_adapter *adapter)
+{
+    if (adapter->authorization != NULL)
+        explicit_bzero(adapter->authorization, strlen(adapter->authorization));
+    free(adapter->authorization);
+    free(adapter->chat);
+    free(adapter->completions);
+    free(adapter->models);
+    free(adapter->probe);
+    free(adapter->host);
+    free(adapter);
+}
+
+static bool joined(char **out, const char *a, const char *b, const char *c)
+{
+    if (asprintf(out, "%s%s%s", a, b, c) >= 0)
+        return true;
+    *out = NULL;
+    return false;
+}
+
+static pd_status sglang_create(const struct pd_instance_ctx *ctx, const void *conf, struct pd_adapter **out,
+                               struct pd_err *err)
+{
+    const struct sglang_conf *c = conf;
+    struct pd_adapter *a = calloc(1, sizeof *a);
+    (void)ctx;
+    if (a == NULL || !joined(&a->chat, c->path, "/chat/completions", "") ||
+        !joined(&a->completions, c->path, "/completions", "") || !joined(&a->models, c->path, "/models", "") ||
+        (c->probe[0] != '\0' && !joined(&a->probe, c->probe, "", "")) ||
+        (c->bootstrap_host != NULL && !joined(&a->host, "\"", c->bootstrap_host, "\"")) ||
+        (c->api_key != NULL && !joined(&a->authorization, "Bearer ", c->api_key, ""))) {
+        if (a != NULL)
+            sglang_destroy(a);
+        err->status = PD_ENOMEM;
+        strcpy(err->text, "out of memory");
+        return PD_ENOMEM;
+    }
+    snprintf(a->port, sizeof a->port, "%u", c->bootstrap_port);
+    *out = a;
+    return PD_OK;
+}
+
+static pd_status sglang_http(struct pd_adapter *adapter, uint32_t what, struct pd_adapter_http *out)
+{
+    const char *target = what == PD_ADAPTER_CHAT ? adapter->chat
+                         : what == PD_ADAPTER_COMPLETIONS ? adapter->completions
+                         : what == PD_ADAPTER_MODELS ? adapter->models
+                         : what == PD_ADAPTER_PROBE ? adapter->probe : NULL;
+    if (target == NULL)
+        return PD_ENOSYS;
+    out->target = (struct pd_str){ target, strlen(target) };
+    out->n_headers = 0;
+    if (adapter->authorization != NULL) {
+        out->headers[0].name = PD_STR("authorization");
+        out->headers[0].value =
+            (struct pd_str){ adapter->authorization, strlen(adapter->authorization) };
+        out->n_headers = 1;
+    }
+    if (out->size >= offsetof(struct pd_adapter_http, flags) + sizeof out->flags)
+        out->flags |= PD_ADAPTER_SALT;
+    return PD_OK;
+}
+
+/* Nothing else differs from what the client sent: a prefill server stops by itself. */
+static pd_status sglang_split(struct pd_adapter *adapter, struct pd_adapter_split *out)
+{
+    const struct pd_adapter_edit meeting[] = {
+        { .op = adapter->host != NULL ? PD_ADAPTER_SET : PD_ADAPTER_SET_HOST, .flags = PD_ADAPTER_EACH,
+          .member = PD_STR("bootstrap_host"),
+          .text = { adapter->host != NULL ? adapter->host : "", adapter->host != NULL ? strlen(adapter->host) : 0 } },
+        { .op = PD_ADAPTER_SET, .flags = PD_ADAPTER_EACH, .member = PD_STR("bootstrap_port"),
+          .text = { adapter->port, strlen(adapter->port) } },
+        { .op = PD_ADAPTER_SET_ROOM, .flags = PD_ADAPTER_EACH, .member = PD_STR("bootstrap_room"),
+          .text = { "", 0 } },
+    };
+    out->flags = PD_ADAPTER_PAIR;
+    out->protocol = PD_STR("sglang");
+    out->n_prefill = out->n_decode = sizeof meeting / sizeof meeting[0];
+    memcpy(out->prefill, meeting, sizeof meeting);
+    memcpy(out->decode, meeting, sizeof meeting);
+    /* Logprobs of the prompt stay on the prefill server. */
+    out->whole[out->n_whole++] = PD_STR("echo");
+    return PD_OK;
+}
+
+/* What a host's name or address consists of, also in brackets. */
+static bool is_host(const char *s)
+{
+    size_t n = strlen(s);
+    return n > 0 && n <= BOOTSTRAP_HOST_MAX &&
+           strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:%[]") == n;
+}
+
+static pd_status sglang_check(const void *conf, struct pd_err *err)
+{
+    const struct sglang_conf *c = conf;
+    if (c->path[0] != '/' || (c->probe[0] != '\0' && c->probe[0] != '/'))
+        strcpy(err->text, "\"path\" and \"probe\" must begin with \"/\"");
+    else if (c->bootstrap_host != NULL && !is_host(c->bootstrap_host))
+        strcpy(err->text, "\"bootstrap_host\" is no name or address of a host");
+    else
+        return PD_OK;
+    err->status = PD_EINVAL;
+    return PD_EINVAL;
+}
+
+static const struct pd_option sglang_options[] = {
+    PD_OPT_INT("bootstrap_port", struct sglang_conf, bootstrap_port, "8998", .min = 1, .max = 65535,
+               .help = "Port of the prefill server's bootstrap server, its --disaggregation-bootstrap-port. "
+                       "Decode servers connect to it."),
+    PD_OPT_STRING("bootstrap_host", struct sglang_conf, bootstrap_host, NULL,
+                  .help = "Host of the prefill server as decode servers reach it; by default that of url."),
+    PD_OPT_STRING("api_key", struct sglang_conf, api_key, NULL, .flags = PD_OPT_SECRET,
+                  .help = "Key that the server wants, sent as \"Authorization: Bearer\"."),
+    PD_OPT_STRING("path", struct sglang_conf, path, "/v1",
+                  .help = "Where the API begins on the server; models are listed there."),
+    PD_OPT_STRING("probe", struct sglang_conf, probe, "/health",
+                  .help = "Path asked to see whether the server is healthy.  Empty: no probe, the server "
+                          "counts as healthy."),
+    PD_OPT_END
+};
+
+static const struct pd_adapter_ops sglang_ops = {
+    .head = PD_OPS(pd_adapter_ops, PD_ADAPTER_V1),
+    .create = sglang_create,
+    .destroy = sglang_destroy,
+    .http = sglang_http,
+    .split = sglang_split,
+};
+
+static const struct pd_unit sglang_units[] = {
+    PD_UNIT(.kind = PD_KIND_ADAPTER, .name = "sglang", .ops = &sglang_ops.head, .options = sglang_options,
+            .conf_size = sizeof(struct sglang_conf), .check = sglang_check,
+            .summary = "Talks to SGLang servers, with prefill and decode apart."),
+    PD_UNIT_END
+};
+
+PD_MODULE(.name = "sglang", .version = "0.1.0",
+          .summary = "Talks to SGLang servers, with prefill and decode apart.", .units = sglang_units)
