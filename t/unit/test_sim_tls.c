@@ -106,6 +106,17 @@ static void serve_one(struct sim_cluster *c, uint64_t n)
     assert_int_equal(a.status, 200);
 }
 
+/* Not by the gauge of them: a node goes on without an instrument that it has no memory for. */
+static uint32_t peers_up(struct pd_peers *peers)
+{
+    const struct pd_peer_api *api = pd_peer_table();
+    struct pd_peer_info info = { .size = sizeof info };
+    uint32_t n = 0;
+    for (pd_peer_ref p = api->next(peers, 0); p != 0; p = api->next(peers, p))
+        n += api->info(peers, p, &info) == PD_OK && info.state == PD_PEER_UP && p != api->self(peers);
+    return n;
+}
+
 static bool once(uint64_t n, enum kind kind, struct tally *tally, uint64_t *used)
 {
     struct sim_cluster c;
@@ -132,9 +143,8 @@ static bool once(uint64_t n, enum kind kind, struct tally *tally, uint64_t *used
     set(&f, 0);
     pd_sim_run_until(c.sim, pd_sim_now(c.sim) + 20 * PD_SEC);
     serve_one(&c, n);
-    double up = 0;
-    pd_metrics_read(node->node->metrics, "pdplane_peers_up", NULL, &up);
-    assert_true(up == 1.0);
+    if (peers_up(node->node->peers) != 1)
+        fail_msg("number %llu: the link to the other node is not up", (unsigned long long)n);
     tally->served++;
     sim_cluster_fini(&c);
     return true;
