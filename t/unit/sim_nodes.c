@@ -8,19 +8,31 @@
 #include "conf/report.h"
 
 static const char *const folders[] = {
-    "role/router", "role/prefill", "role/decode", "engine/ref", "engine/openai", "transport/tcp",
+    "role/router", "role/prefill", "role/decode", "engine/ref", "engine/openai", "engine/sglang", "transport/tcp",
     "scheduler/filter/role", "scheduler/filter/health", "scheduler/score/prefix_cache",
     "scheduler/score/load_aware", "scheduler/pick/max_score", "scheduler/decide/pd_threshold",
     "discovery/dns", "discovery/file", "discovery/static", "metric/prometheus",
 };
 
-static void module_path(char *out, size_t size)
+/* Engines and sources that the text does not load are left out: a path has few places. */
+static bool is_wanted(const char *folder, const char *text)
+{
+    char name[64];
+    snprintf(name, sizeof name, "\"%s\"", strrchr(folder, '/') + 1);
+    return (strncmp(folder, "engine/", 7) != 0 && strncmp(folder, "discovery/", 10) != 0) ||
+           strstr(text, name) != NULL;
+}
+
+static void module_path(char *out, size_t size, const char *text)
 {
     const char *build = getenv("PD_BUILDDIR");
     size_t at = (size_t)snprintf(out, size, "module_path = [ ");
-    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++)
-        at += (size_t)snprintf(out + at, size - at, "%s\"%s/modules/%s/.libs\"", i > 0 ? ", " : "",
-                               build != NULL ? build : ".", folders[i]);
+    uint32_t n = 0;
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        if (is_wanted(folders[i], text))
+            at += (size_t)snprintf(out + at, size - at, "%s\"%s/modules/%s/.libs\"", n++ > 0 ? ", " : "",
+                                   build != NULL ? build : ".", folders[i]);
+    }
     snprintf(out + at, size - at, " ];\n");
 }
 
@@ -58,7 +70,7 @@ struct pd_conf *sim_conf_read(struct sim_node *n, const char *text)
     static char whole[32768], path[8192];
     struct pd_conf_report report;
     struct pd_conf *conf = NULL;
-    module_path(path, sizeof path);
+    module_path(path, sizeof path, text);
     snprintf(whole, sizeof whole, "%s%s", path, text);
     struct pd_str bytes = { whole, strlen(whole) };
     pd_conf_report_init(&report);

@@ -141,11 +141,11 @@ static void computed(struct request *q)
                  (double)(now_of(q) - q->split->sent) / 1e6);
 }
 
-/* Gives the client what was held back, then the piece.  False: the request is gone. */
-static bool answer_begin(struct request *q, struct pd_str piece)
+/* Gives the client what was held back of the call, then the piece.  False: the request is
+ * gone. */
+static bool answer_begin(struct request *q, struct pd_http_call *call, struct pd_str piece)
 {
     struct split *s = q->split;
-    struct pd_http_call *call = q->forward;
     if (s->answer_n > 0 && split_keep(s, piece) != PD_OK) {
         decode_failed(q, LEG_FAILED, 503, "out of memory");
         return false;
@@ -209,7 +209,7 @@ static void decode_body(struct pd_http_call *call, struct pd_str piece, void *ar
     }
     s->has_data |= !s->is_stream || s->seen[1].n_data > 0;
     if (may_begin(q)) {
-        (void)answer_begin(q, piece);
+        (void)answer_begin(q, call, piece);
         return;
     }
     if (s->answer_n + piece.n > PAIR_HELD_MAX || split_keep(s, piece) != PD_OK) {
@@ -229,13 +229,13 @@ static void decode_end(struct pd_http_call *call, void *arg)
         forward_events.on_end(call, q);
         return;
     }
+    q->forward = NULL;
     if (s->is_stream && (!s->has_data || !s->seen[1].is_done)) {
-        q->forward = NULL;
         decode_failed(q, LEG_FAILED, 500, "it ended its answer early");
         return;
     }
     /* Whole, so every prompt was computed. */
-    if (answer_begin(q, PD_STR("")))
+    if (answer_begin(q, call, PD_STR("")))
         forward_events.on_end(call, q);
 }
 
@@ -321,7 +321,7 @@ static void prefill_end(struct pd_http_call *call, void *arg)
     computed(q);
     if (q->forward == NULL || s->head == NULL || !may_begin(q))
         return;
-    if (!answer_begin(q, PD_STR("")))
+    if (!answer_begin(q, q->forward, PD_STR("")))
         return;
     r->net->flush(q->http);
     if (!q->is_paused)
