@@ -58,8 +58,17 @@ static size_t make_key(const struct pd_addr *addr, struct pd_str host, const str
     return n + host.n;
 }
 
+void pd_http_origin_forget_ways(struct pd_http_origin *o)
+{
+    struct pd_list *link;
+
+    while ((link = pd_list_pop(&o->ways)) != NULL)
+        PD_LIST_ENTRY(link, struct pd_http_way, link)->origin = NULL;
+}
+
 static void origin_free(struct pd_http_origin *o)
 {
+    pd_http_origin_forget_ways(o);
     pd_tls_release(o->tls);
     pd_free(o);
 }
@@ -89,6 +98,7 @@ struct pd_http_origin *pd_http_origin_get(struct pd_http_client *c, const struct
     pd_tls_hold(tls);
     pd_list_init(&o->idle);
     pd_list_init(&o->waiting);
+    pd_list_init(&o->ways);
     memcpy(o->key, key, n);
     o->key_n = n;
     *why = pd_strmap_add(&c->origins, pd_str_of(o->key, n), o);

@@ -78,6 +78,14 @@ const struct pd_http_client_stats *pd_http_client_stats(const struct pd_http_cli
 pd_status pd_http_call_start(struct pd_http_client *c, const struct pd_http_call_opts *opts,
                              const struct pd_http_call_events *ev, void *arg,
                              struct pd_http_call **out);
+/* What <pdplane/net.h> says of ways.  One that is open may outlive the client if it is
+ * only closed then. */
+pd_status pd_http_way_open(struct pd_http_client *c, const struct pd_http_call_opts *opts,
+                           struct pd_http_way **out);
+void pd_http_way_close(struct pd_http_way *way);
+pd_status pd_http_way_call(struct pd_http_way *way, const struct pd_http_way_call *opts,
+                           const struct pd_http_call_events *ev, void *arg,
+                           struct pd_http_call **out);
 /* Ends it without a further event; its connection closes.  call is gone. */
 void pd_http_call_cancel(struct pd_http_call *call);
 /* Its answer is read to the end and dropped, without a further event: what was lent for

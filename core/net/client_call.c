@@ -9,6 +9,8 @@
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "net/digest.h"
+#include "net/tls.h"
 
 #include <string.h>
 
@@ -51,8 +53,6 @@ void pd_http_call_free(struct pd_http_call *call)
 static void put_call(struct pd_http_call *call)
 {
     struct pd_http_client *c = call->client;
-    struct pd_buf head = call->head;
-    struct pd_http1 parser;
 
     if (c->n_call_pool >= PD_HTTP_CLIENT_POOL) {
         pd_http_call_free(call);
@@ -60,13 +60,10 @@ static void put_call(struct pd_http_call *call)
     }
     drop_body(call);
     pd_http1_reset(&call->parser);
-    parser = call->parser;
-    pd_buf_clear(&head);
-    if (head.cap > KEEP_HEAD)
-        pd_buf_fini(&head);
-    memset(call, 0, sizeof(*call));
-    call->head = head;
-    call->parser = parser;
+    pd_buf_clear(&call->head);
+    if (call->head.cap > KEEP_HEAD)
+        pd_buf_fini(&call->head);
+    memset(&call->client, 0, sizeof(*call) - offsetof(struct pd_http_call, client));
     pd_list_prepend(&c->call_pool, &call->link);
     c->n_call_pool++;
 }
@@ -117,88 +114,102 @@ static char *put(char *to, struct pd_str s)
     return to + s.n;
 }
 
-/* Bytes that a head has at most. */
-static size_t head_room(const struct pd_http_call_opts *o)
+static size_t headers_room(const struct pd_http_header *headers, size_t n)
 {
-    size_t n = o->target.n + o->host.n + 96;
+    size_t room = 0;
 
-    for (size_t i = 0; i < o->n_headers; i++)
-        n += o->headers[i].name.n + o->headers[i].value.n + 4;
-    return n;
+    for (size_t i = 0; i < n; i++)
+        room += headers[i].name.n + headers[i].value.n + 4;
+    return room;
 }
 
-static pd_status put_head(struct pd_http_call *call, const struct pd_http_call_opts *o,
-                          uint64_t length)
+/* Headers that the caller gave, for which there is room; NULL: one is not legal. */
+static char *put_headers(char *to, const struct pd_http_header *headers, size_t n)
 {
-    struct pd_buf *b = &call->head;
+    for (size_t i = 0; i < n; i++) {
+        struct pd_str name = headers[i].name, value = headers[i].value;
+        if (name.n > PD_HTTP1_NAME || !pd_http1_is_name(name) || !pd_http_is_value(value))
+            return NULL;
+        if (is_ours(name))
+            continue;
+        to = put(put(to, name), PD_STR(": "));
+        to = put(put(to, value), PD_STR("\r\n"));
+    }
+    return to;
+}
+
+/* The head as far as it is the same for all calls of a way. */
+static pd_status begin_head(struct pd_buf *b, const struct pd_http_call_opts *o)
+{
     pd_status status;
     char *to;
 
     if (o->method == PD_HTTP_OTHER || (unsigned)o->method >= PD_HTTP_METHODS ||
         !is_target(o->target) || !is_host(o->host))
         return PD_EINVAL;
-    status = pd_buf_reserve(b, head_room(o));
+    status = pd_buf_reserve(b, o->target.n + o->host.n + 96 + headers_room(o->headers, o->n_headers));
     if (status != PD_OK)
         return status;
     to = put(pd_buf_tail(b), pd_str_from(pd_http_method_name(o->method)));
     *to++ = ' ';
     to = put(put(to, o->target), PD_STR(" HTTP/1.1\r\nhost: "));
     to = put(put(to, o->host), PD_STR("\r\n"));
-    for (size_t i = 0; i < o->n_headers; i++) {
-        struct pd_str name = o->headers[i].name, value = o->headers[i].value;
-        if (name.n > PD_HTTP1_NAME || !pd_http1_is_name(name) || !pd_http_is_value(value))
-            return PD_EINVAL;
-        if (is_ours(name))
-            continue;
-        to = put(put(to, name), PD_STR(": "));
-        to = put(put(to, value), PD_STR("\r\n"));
-    }
-    b->n = (size_t)(to - b->p);
-    if (length > 0 || o->method == PD_HTTP_POST || o->method == PD_HTTP_PUT ||
-        o->method == PD_HTTP_PATCH) {
-        (void)pd_buf_append_str(b, PD_STR("content-length: "));
-        (void)pd_buf_append_u64(b, length);
-        (void)pd_buf_append(b, "\r\n", 2);
-    }
-    (void)pd_buf_append(b, "\r\n", 2);
-    return b->status;
-}
-
-static pd_status fill(struct pd_http_call *call, const struct pd_http_call_opts *o)
-{
-    const struct pd_http_client_opts *d = &call->client->opts;
-    uint64_t length = 0;
-    pd_status status;
-
-    if (o->n_body > PD_HTTP_CALL_IOV)
+    to = put_headers(to, o->headers, o->n_headers);
+    if (to == NULL)
         return PD_EINVAL;
-    call->body = o->n_body <= PD_HTTP_CALL_FEW ? call->few
-                                               : pd_realloc_array(NULL, o->n_body, sizeof(call->body[0]));
-    if (call->body == NULL)
-        return PD_ENOMEM;
-    for (size_t i = 0; i < o->n_body; i++) {
-        call->body[i] = o->body[i];
-        length += o->body[i].len;
-    }
-    call->n_body = o->n_body;
-    status = put_head(call, o, length);
-    if (status != PD_OK)
-        return status;
-    call->total = call->head.n + length;
-    call->is_head = o->method == PD_HTTP_HEAD;
-    call->can_replay = o->is_replayable != 0 || o->method == PD_HTTP_GET || call->is_head;
-    call->connect_ns = o->connect_ns != 0 ? o->connect_ns : d->connect_ns;
-    call->first_byte_ns = o->first_byte_ns != 0 ? o->first_byte_ns : d->first_byte_ns;
-    call->idle_ns = o->idle_ns != 0 ? o->idle_ns : d->idle_ns;
-    call->parser.body_limit = o->body_limit != 0 ? o->body_limit : d->body_limit;
+    b->n = (size_t)(to - b->p);
     return PD_OK;
 }
 
-static pd_status place(struct pd_http_call *call, const struct pd_http_call_opts *o)
+static void end_head(struct pd_buf *b, enum pd_http_method method, uint64_t length)
+{
+    if (length > 0 || method == PD_HTTP_POST || method == PD_HTTP_PUT || method == PD_HTTP_PATCH) {
+        (void)pd_buf_append_str(b, PD_STR("content-length: "));
+        (void)pd_buf_append_u64(b, length);
+        (void)pd_buf_append_str(b, PD_STR("\r\n\r\n"));
+    } else {
+        (void)pd_buf_append_str(b, PD_STR("\r\n"));
+    }
+}
+
+/* The body, and the end of the head that was begun. */
+static pd_status put_body(struct pd_http_call *call, enum pd_http_method method,
+                          const struct pd_iov *body, size_t n)
+{
+    uint64_t length = 0;
+
+    if (n > PD_HTTP_CALL_IOV)
+        return PD_EINVAL;
+    call->body = n <= PD_HTTP_CALL_FEW ? call->few : pd_realloc_array(NULL, n, sizeof(call->body[0]));
+    if (call->body == NULL)
+        return PD_ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        call->body[i] = body[i];
+        length += body[i].len;
+    }
+    call->n_body = n;
+    end_head(&call->head, method, length);
+    call->total = call->head.n + length;
+    call->is_head = method == PD_HTTP_HEAD;
+    return call->head.status;
+}
+
+static void put_limits(struct pd_http_call *call, pd_time connect_ns, pd_time first_byte_ns,
+                       pd_time idle_ns, uint64_t body_limit)
+{
+    const struct pd_http_client_opts *d = &call->client->opts;
+
+    call->connect_ns = connect_ns != 0 ? connect_ns : d->connect_ns;
+    call->first_byte_ns = first_byte_ns != 0 ? first_byte_ns : d->first_byte_ns;
+    call->idle_ns = idle_ns != 0 ? idle_ns : d->idle_ns;
+    call->parser.body_limit = body_limit != 0 ? body_limit : d->body_limit;
+}
+
+static pd_status place(struct pd_http_call *call, bool is_fresh)
 {
     struct pd_http_client *c = call->client;
     struct pd_http_origin *origin = call->origin;
-    struct pd_list *idle = o->fresh != 0 ? NULL : pd_list_first(&origin->idle);
+    struct pd_list *idle = is_fresh ? NULL : pd_list_first(&origin->idle);
 
     if (idle != NULL) {
         pd_http_link_assign(PD_LIST_ENTRY(idle, struct pd_http_link, link), call);
@@ -215,14 +226,13 @@ static pd_status place(struct pd_http_call *call, const struct pd_http_call_opts
     return PD_OK;
 }
 
-pd_status pd_http_call_start(struct pd_http_client *c, const struct pd_http_call_opts *opts,
-                             const struct pd_http_call_events *ev, void *arg,
-                             struct pd_http_call **out)
+/* A call that has nothing yet. */
+static pd_status make_call(struct pd_http_client *c, const struct pd_http_call_events *ev, void *arg,
+                           struct pd_http_call **out)
 {
     struct pd_http_call *call;
-    pd_status status;
 
-    if (opts->size != sizeof(*opts) || ev->on_end == NULL || ev->on_error == NULL)
+    if (ev->on_end == NULL || ev->on_error == NULL)
         return PD_EINVAL;
     if (c->is_closing)
         return PD_ECANCELED;
@@ -232,21 +242,134 @@ pd_status pd_http_call_start(struct pd_http_client *c, const struct pd_http_call
     call->client = c;
     call->ev = ev;
     call->arg = arg;
-    status = fill(call, opts);
-    if (status == PD_OK)
-        call->origin = pd_http_origin_get(c, &opts->addr, opts->host, opts->tls, &status);
-    if (status == PD_OK)
-        status = place(call, opts);
-    if (status != PD_OK) {
-        c->stats.refused += status == PD_ELIMIT;
-        if (call->origin != NULL)
-            pd_http_origin_pump(call->origin);
-        put_call(call);
-        return status;
-    }
-    c->stats.calls++;
     *out = call;
     return PD_OK;
+}
+
+/* Gives a call that is filled to its origin; status: of filling it. */
+static pd_status launch(struct pd_http_call *call, pd_status status, bool is_fresh)
+{
+    struct pd_http_client *c = call->client;
+
+    if (status == PD_OK)
+        status = place(call, is_fresh);
+    if (status == PD_OK) {
+        c->stats.calls++;
+        return PD_OK;
+    }
+    c->stats.refused += status == PD_ELIMIT;
+    if (call->origin != NULL)
+        pd_http_origin_pump(call->origin);
+    put_call(call);
+    return status;
+}
+
+pd_status pd_http_call_start(struct pd_http_client *c, const struct pd_http_call_opts *opts,
+                             const struct pd_http_call_events *ev, void *arg,
+                             struct pd_http_call **out)
+{
+    struct pd_http_call *call;
+    pd_status status = opts->size != sizeof(*opts) ? PD_EINVAL : make_call(c, ev, arg, &call);
+
+    if (status != PD_OK)
+        return status;
+    *out = call;
+    status = begin_head(&call->head, opts);
+    if (status == PD_OK)
+        status = put_body(call, opts->method, opts->body, opts->n_body);
+    call->can_replay = opts->is_replayable != 0 || opts->method == PD_HTTP_GET || call->is_head;
+    put_limits(call, opts->connect_ns, opts->first_byte_ns, opts->idle_ns, opts->body_limit);
+    if (status == PD_OK)
+        call->origin = pd_http_origin_get(c, &opts->addr, opts->host, opts->tls, &status);
+    return launch(call, status, opts->fresh != 0);
+}
+
+/* ---- ways ---- */
+
+pd_status pd_http_way_open(struct pd_http_client *c, const struct pd_http_call_opts *opts,
+                           struct pd_http_way **out)
+{
+    struct pd_http_way *way;
+    pd_status status;
+
+    if (opts->size != sizeof(*opts))
+        return PD_EINVAL;
+    way = pd_calloc(1, sizeof(*way));
+    if (way == NULL)
+        return PD_ENOMEM;
+    way->client = c;
+    way->addr = opts->addr;
+    way->tls = opts->tls;
+    pd_tls_hold(way->tls);
+    way->method = opts->method;
+    pd_list_init(&way->link);
+    pd_buf_init(&way->head, HEAD_LIMIT);
+    status = begin_head(&way->head, opts);
+    if (status != PD_OK) {
+        pd_http_way_close(way);
+        return status;
+    }
+    size_t at = strlen(pd_http_method_name(opts->method)) + opts->target.n + 18;
+    way->host = pd_str_of(way->head.p + at, opts->host.n);
+    *out = way;
+    return PD_OK;
+}
+
+void pd_http_way_close(struct pd_http_way *way)
+{
+    if (way == NULL)
+        return;
+    pd_list_remove(&way->link);
+    pd_tls_release(way->tls);
+    /* It may hold the key that the server wants. */
+    if (way->head.base != NULL)
+        pd_secret_wipe(way->head.base, way->head.cap);
+    pd_buf_fini(&way->head);
+    pd_free(way);
+}
+
+static pd_status find_origin(struct pd_http_way *way)
+{
+    pd_status status = PD_OK;
+
+    if (way->origin != NULL)
+        return PD_OK;
+    way->origin = pd_http_origin_get(way->client, &way->addr, way->host, way->tls, &status);
+    if (way->origin == NULL)
+        return status;
+    pd_list_append(&way->origin->ways, &way->link);
+    return PD_OK;
+}
+
+pd_status pd_http_way_call(struct pd_http_way *way, const struct pd_http_way_call *o,
+                           const struct pd_http_call_events *ev, void *arg,
+                           struct pd_http_call **out)
+{
+    struct pd_http_call *call;
+    struct pd_buf *b;
+    pd_status status = make_call(way->client, ev, arg, &call);
+    char *to;
+
+    if (status != PD_OK)
+        return status;
+    *out = call;
+    b = &call->head;
+    status = pd_http_is_value(o->id) ? pd_buf_reserve(b, way->head.n + o->id.n + 96) : PD_EINVAL;
+    if (status == PD_OK) {
+        to = put(pd_buf_tail(b), pd_buf_str(&way->head));
+        if (o->id.n > 0)
+            to = put(put(put(to, PD_STR("x-request-id: ")), o->id), PD_STR("\r\n"));
+        b->n = (size_t)(to - b->p);
+    }
+    if (status == PD_OK)
+        status = put_body(call, way->method, o->body, o->n_body);
+    call->can_replay = o->is_replayable != 0 || way->method == PD_HTTP_GET || call->is_head;
+    put_limits(call, 0, o->first_byte_ns, o->idle_ns, o->body_limit);
+    if (status == PD_OK)
+        status = find_origin(way);
+    if (status == PD_OK)
+        call->origin = way->origin;
+    return launch(call, status, false);
 }
 
 /* ---- the end ---- */

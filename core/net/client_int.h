@@ -19,6 +19,7 @@ struct pd_http_origin {
     struct pd_tls *tls;         /* NULL: plain */
     struct pd_list idle;        /* the most recently used first */
     struct pd_list waiting;     /* calls */
+    struct pd_list ways;        /* that know it; they are told when it goes */
     size_t n_conns, n_idle, n_waiting;
     uint32_t depth;             /* functions on the stack that still need it */
     size_t key_n;
@@ -50,15 +51,28 @@ struct pd_http_link {
     bool is_paused;
 };
 
+/* Method, host and headers of calls that are alike. */
+struct pd_http_way {
+    struct pd_list link;        /* in origin->ways */
+    struct pd_http_client *client;
+    struct pd_http_origin *origin;  /* NULL: to be looked up */
+    struct pd_addr addr;
+    struct pd_tls *tls;
+    struct pd_str host;         /* stands in head */
+    enum pd_http_method method;
+    struct pd_buf head;         /* as far as it is the same for all */
+};
+
 struct pd_http_call {
     struct pd_list link;        /* in origin->waiting, or in the pool */
+    struct pd_http1 parser;
+    struct pd_buf head;         /* request line and headers */
+    /* From here on everything is zero in the pool. */
     struct pd_http_client *client;
     struct pd_http_origin *origin;
     struct pd_http_link *conn;  /* NULL: waiting */
     const struct pd_http_call_events *ev;
     void *arg;
-    struct pd_http1 parser;
-    struct pd_buf head;         /* request line and headers */
     struct pd_iov *body;        /* few, or allocated */
     struct pd_iov few[PD_HTTP_CALL_FEW];
     size_t n_body;
@@ -116,6 +130,8 @@ struct pd_http_origin *pd_http_origin_get(struct pd_http_client *c, const struct
  * when nobody needs it. */
 void pd_http_origin_pump(struct pd_http_origin *o);
 void pd_http_client_link_gone(struct pd_http_client *c);
+/* No way knows it any more. */
+void pd_http_origin_forget_ways(struct pd_http_origin *o);
 /* Whether one more connection may be opened; a kept one of another origin makes
  * room. */
 bool pd_http_client_has_room(struct pd_http_client *c);

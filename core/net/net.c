@@ -27,6 +27,12 @@ static pd_status net_call_start(struct pd_net *net, const struct pd_http_call_op
     return net->client == NULL ? PD_EINVAL : pd_http_call_start(net->client, opts, ev, arg, out);
 }
 
+static pd_status net_way_open(struct pd_net *net, const struct pd_http_call_opts *opts,
+                              struct pd_http_way **out)
+{
+    return net->client == NULL ? PD_EINVAL : pd_http_way_open(net->client, opts, out);
+}
+
 static struct pd_tls *net_peer_tls(struct pd_net *net, bool is_server)
 {
     return is_server ? net->peer_in : net->peer_out;
@@ -88,6 +94,10 @@ const struct pd_net_api *pd_net_functions(void)
         .own_flush = pd_http_own_flush,
         .lighten = net_lighten,
         .call_leave = pd_http_call_leave,
+        .way_open = net_way_open,
+        .way_close = pd_http_way_close,
+        .way_call = pd_http_way_call,
+        .begin_with = pd_http_begin_with,
     };
     return &table;
 }

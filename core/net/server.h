@@ -178,6 +178,9 @@ void pd_http_respond_iov(struct pd_http_req *req, uint32_t status,
  * (chunked).  PD_OK, PD_EBUSY (begun already), PD_ENOMEM. */
 pd_status pd_http_begin(struct pd_http_req *req, uint32_t status,
                         const struct pd_http_header *headers, size_t n, uint64_t length);
+/* The same with the headers of an answer of another server, as its parser gave them. */
+pd_status pd_http_begin_with(struct pd_http_req *req, const struct pd_http_head *answer,
+                             uint64_t length);
 /* Adds body bytes (n at most 32 runs, borrowed).  Small pieces of one turn leave
  * in one write at its end.  Returns the bytes now queued: above the high mark
  * the handler waits for on_drain. */

@@ -138,6 +138,9 @@ void pd_http_flush(struct pd_http_req *req)
 
 /* ---- heads ---- */
 
+#define DATE_BYTES 29           /* "Sun, 06 Nov 1994 08:49:37 GMT" */
+#define HEAD_ROOM 384           /* what a head has beside the headers that were given */
+
 static const char *date_text(struct pd_http_server *s)
 {
     static const char days[] = "SunMonTueWedThuFriSat";
@@ -193,14 +196,60 @@ static char *put_headers(char *to, const struct pd_http_header *headers, size_t 
     return to;
 }
 
-/* Bytes that a head with these headers has at most. */
-static size_t head_room(const struct pd_http_header *headers, size_t n)
+/* Bytes that these headers have at most. */
+static size_t headers_room(const struct pd_http_header *headers, size_t n)
 {
-    size_t room = 320;
+    size_t room = 0;
 
     for (size_t i = 0; i < n; i++)
         room += headers[i].name.n + headers[i].value.n + 4;
     return room;
+}
+
+static bool name_is(struct pd_str name, struct pd_str s)
+{
+    return name.n == s.n && memcmp(name.p, s.p, s.n) == 0;
+}
+
+/* Headers of another server's answer that belong to its connection or that we write;
+ * names are in lower case. */
+static bool is_hop(struct pd_str name)
+{
+    switch (name.n) {
+    case 2:
+        return name_is(name, PD_STR("te"));
+    case 4:
+        return name_is(name, PD_STR("date"));
+    case 6:
+        return name_is(name, PD_STR("server"));
+    case 7:
+        return name_is(name, PD_STR("trailer")) || name_is(name, PD_STR("upgrade"));
+    case 10:
+        return name_is(name, PD_STR("connection")) || name_is(name, PD_STR("keep-alive"));
+    case 12:
+        return name_is(name, PD_STR("x-request-id"));
+    case 14:
+        return name_is(name, PD_STR("content-length"));
+    case 17:
+        return name_is(name, PD_STR("transfer-encoding"));
+    case 18:
+        return name_is(name, PD_STR("proxy-authenticate"));
+    default:
+        return false;
+    }
+}
+
+/* Headers that a parser of ours has read: they are legal. */
+static char *put_read_headers(char *to, const struct pd_http_header *headers, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct pd_http_header *h = &headers[i];
+        if (is_hop(h->name))
+            continue;
+        to = put(put(to, h->name), PD_STR(": "));
+        to = put(put(to, h->value), PD_STR("\r\n"));
+    }
+    return to;
 }
 
 static void decide_end(struct pd_http_req *req, uint64_t length)
@@ -218,49 +267,70 @@ static void decide_end(struct pd_http_req *req, uint64_t length)
     req->left = length;
 }
 
-/* Queues the head; framing and keep-alive are decided here. */
-static pd_status put_head(struct pd_http_req *req, uint32_t status,
-                          const struct pd_http_header *headers, size_t n, uint64_t length)
+static char *put_status(char *to, uint32_t status)
+{
+    if (status == 200)
+        return put(to, PD_STR("HTTP/1.1 200 OK\r\ndate: "));
+    to = put(to, PD_STR("HTTP/1.1 "));
+    for (uint32_t digit = 100; digit > 0; digit /= 10)
+        *to++ = (char)('0' + status / digit % 10);
+    *to++ = ' ';
+    return put(put(to, pd_str_from(pd_http_status_text(status))), PD_STR("\r\ndate: "));
+}
+
+/* Queues the begin of a head, which has room for `room` bytes of headers then; framing
+ * and keep-alive are decided here. */
+static pd_status begin_head(struct pd_http_req *req, uint32_t *status, size_t room, uint64_t length)
 {
     struct pd_http_server *s = req->conn->server;
     struct pd_buf *b = &req->out;
     char *to;
 
-    if (status < 200 || status > 599)
-        status = 500;
+    if (*status < 200 || *status > 599)
+        *status = 500;
     /* The head waits for the first write: from now on the client is given time. */
     if (b->n == 0)
         req->progress = pd_loop_now(s->loop);
     req->has_begun = true;
-    req->status = status;
-    if (status == 204 || status == 304)
+    req->status = *status;
+    if (*status == 204 || *status == 304)
         req->no_body = true;
     decide_end(req, length);
-    s->stats.responses[status / 100]++;
+    s->stats.responses[*status / 100]++;
     pd_http_req_make_id(req);
-    if (pd_buf_reserve(b, head_room(headers, n)) != PD_OK)
+    if (pd_buf_reserve(b, room + HEAD_ROOM) != PD_OK)
         return b->status;
-    to = put(pd_buf_tail(b), PD_STR("HTTP/1.1 "));
-    for (uint32_t digit = 100; digit > 0; digit /= 10)
-        *to++ = (char)('0' + status / digit % 10);
-    *to++ = ' ';
-    to = put(put(to, pd_str_from(pd_http_status_text(status))), PD_STR("\r\ndate: "));
-    to = put(put(to, pd_str_from(date_text(s))), PD_STR("\r\nx-request-id: "));
-    to = put(put(to, pd_str_of(req->id, req->id_n)), PD_STR("\r\n"));
-    b->n = (size_t)(put_headers(to, headers, n) - b->p);
-    if (req->is_chunked)
-        (void)pd_buf_append_str(b, PD_STR("transfer-encoding: chunked\r\n"));
-    else if (length != PD_HTTP_UNKNOWN_LENGTH && status != 204 && status != 304) {
-        (void)pd_buf_append_str(b, PD_STR("content-length: "));
+    to = put(put_status(pd_buf_tail(b), *status), pd_str_of(date_text(s), DATE_BYTES));
+    to = put(put(to, PD_STR("\r\nx-request-id: ")), pd_str_of(req->id, req->id_n));
+    b->n = (size_t)(put(to, PD_STR("\r\n")) - b->p);
+    return PD_OK;
+}
+
+static pd_status end_head(struct pd_http_req *req, char *to, uint64_t length)
+{
+    struct pd_buf *b = &req->out;
+
+    if (req->is_chunked) {
+        to = put(to, PD_STR("transfer-encoding: chunked\r\n"));
+    } else if (length != PD_HTTP_UNKNOWN_LENGTH && req->status != 204 && req->status != 304) {
+        b->n = (size_t)(put(to, PD_STR("content-length: ")) - b->p);
         (void)pd_buf_append_u64(b, length);
-        (void)pd_buf_append(b, "\r\n", 2);
+        to = put(pd_buf_tail(b), PD_STR("\r\n"));
     }
     if (!req->keep)
-        (void)pd_buf_append_str(b, PD_STR("connection: close\r\n"));
+        to = put(to, PD_STR("connection: close\r\n"));
     else if (req->parser.head.minor == 0)
-        (void)pd_buf_append_str(b, PD_STR("connection: keep-alive\r\n"));
-    (void)pd_buf_append(b, "\r\n", 2);
+        to = put(to, PD_STR("connection: keep-alive\r\n"));
+    b->n = (size_t)(put(to, PD_STR("\r\n")) - b->p);
     return b->status;
+}
+
+static pd_status put_head(struct pd_http_req *req, uint32_t status,
+                          const struct pd_http_header *headers, size_t n, uint64_t length)
+{
+    pd_status st = begin_head(req, &status, headers_room(headers, n), length);
+
+    return st != PD_OK ? st : end_head(req, put_headers(pd_buf_tail(&req->out), headers, n), length);
 }
 
 static void lost_memory(struct pd_http_req *req)
@@ -327,22 +397,51 @@ static void flush_later(struct pd_http_req *req)
     pd_http_conn_wake(req->conn);
 }
 
-pd_status pd_http_begin(struct pd_http_req *req, uint32_t status,
-                        const struct pd_http_header *headers, size_t n, uint64_t length)
+/* Whether a head may be queued now; *status: what to return when it may not. */
+static bool may_begin(struct pd_http_req *req, pd_status *status)
 {
+    *status = req->has_begun ? PD_EBUSY : PD_OK;
     if (req->has_begun)
-        return PD_EBUSY;
-    if (!is_open(req)) {
-        req->has_begun = true;
-        return PD_OK;           /* on_gone is on its way */
-    }
-    if (put_head(req, status, headers, n, length) != PD_OK) {
+        return false;
+    if (is_open(req))
+        return true;
+    req->has_begun = true;      /* on_gone is on its way */
+    return false;
+}
+
+/* The head is queued, if status says so. */
+static pd_status begun(struct pd_http_req *req, pd_status status)
+{
+    if (status != PD_OK) {
         lost_memory(req);
         return PD_ENOMEM;
     }
     pd_http_req_note_queue(req);
     flush_later(req);
     return PD_OK;
+}
+
+pd_status pd_http_begin(struct pd_http_req *req, uint32_t status,
+                        const struct pd_http_header *headers, size_t n, uint64_t length)
+{
+    pd_status st;
+
+    return may_begin(req, &st) ? begun(req, put_head(req, status, headers, n, length)) : st;
+}
+
+pd_status pd_http_begin_with(struct pd_http_req *req, const struct pd_http_head *answer,
+                             uint64_t length)
+{
+    uint32_t status = answer->status;
+    pd_status st;
+
+    if (!may_begin(req, &st))
+        return st;
+    st = begin_head(req, &status, headers_room(answer->headers, answer->n_headers), length);
+    if (st == PD_OK)
+        st = end_head(req, put_read_headers(pd_buf_tail(&req->out), answer->headers,
+                                            answer->n_headers), length);
+    return begun(req, st);
 }
 
 /* "1f\r\n"; returns its length. */

@@ -888,6 +888,74 @@ static void short_of_memory(bool is_sim)
     }
 }
 
+/* One call over a way; on_end or on_error follows. */
+static pd_status over(struct pd_http_way *way, struct bench *b, struct outcome *o, const char *id)
+{
+    static char body[] = "body END";
+    struct pd_iov iov = { body, sizeof body - 1 };
+    struct pd_http_way_call call = { .id = pd_str_from(id), .body = &iov, .n_body = 1 };
+
+    memset(o, 0, sizeof(*o));
+    o->bench = b;
+    return pd_http_way_call(way, &call, &call_events, o, &o->call);
+}
+
+/* Calls over a way have its head, share its connections, and go on when its origin
+ * has gone meanwhile. */
+static void ways(bool is_sim)
+{
+    static struct bench b;
+    struct pd_http_header headers[] = { { PD_STR("authorization"), PD_STR("Bearer k") },
+                                        { PD_STR("connection"), PD_STR("close") } };
+    struct pd_http_call_opts opts = {
+        .size = sizeof(opts), .host = PD_STR("peer:80"), .method = PD_HTTP_POST, .target = PD_STR("/v1/x"),
+        .headers = headers, .n_headers = 2,
+    };
+    const struct pd_http_client_stats *st;
+    struct pd_http_way *way = NULL, *none;
+
+    bench_begin(&b, is_sim, NULL);
+    st = pd_http_client_stats(b.client);
+    opts.addr = b.script_addr;
+    assert_int_equal(pd_http_way_open(b.client, &opts, &way), PD_OK);
+    opts.target = PD_STR("x y");
+    assert_int_equal(pd_http_way_open(b.client, &opts, &none), PD_EINVAL);
+    opts.target = PD_STR("/");
+    headers[0].value = PD_STR("a\nb");
+    assert_int_equal(pd_http_way_open(b.client, &opts, &none), PD_EINVAL);
+    opts.size--;
+    assert_int_equal(pd_http_way_open(b.client, &opts, &none), PD_EINVAL);
+    set_script(&b, false, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+               "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
+    assert_int_equal(over(way, &b, &o1, "a\r\nb"), PD_EINVAL);
+    assert_int_equal(over(way, &b, &o1, "id-1"), PD_OK);
+    wait_for(&b, &o1);
+    assert_string_equal(o1.body, "ok");
+    assert_string_equal(b.script.in, "POST /v1/x HTTP/1.1\r\nhost: peer:80\r\nauthorization: Bearer k\r\n"
+                                     "x-request-id: id-1\r\ncontent-length: 8\r\n\r\nbody END");
+    assert_int_equal(over(way, &b, &o1, ""), PD_OK);
+    wait_for(&b, &o1);
+    assert_string_equal(o1.body, "no");
+    assert_true(o1.is_reused);
+    assert_null(strstr(b.script.in, "x-request-id"));
+    assert_int_equal(st->connects, 1);
+    /* Its last connection goes, and its origin with it. */
+    set_script(&b, false, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew", NULL);
+    assert_int_equal(over(way, &b, &o1, "id-2"), PD_OK);
+    wait_for(&b, &o1);
+    assert_string_equal(o1.body, "new");
+    assert_int_equal(st->connects, 2);
+    assert_int_equal(st->calls, 3);
+    pd_http_way_close(NULL);
+    /* One is closed when the client is there, one when it has gone. */
+    headers[0].value = PD_STR("Bearer k");
+    opts.size++;
+    assert_int_equal(pd_http_way_open(b.client, &opts, &none), PD_OK);
+    pd_http_way_close(none);
+    bench_end(&b);
+    pd_http_way_close(way);
+}
+
 #define BOTH(name)                                                             \
     static void test_##name##_uv(void **state)                                 \
     {                                                                          \
@@ -915,6 +983,7 @@ BOTH(total)
 BOTH(client_close)
 BOTH(big_upload)
 BOTH(short_of_memory)
+BOTH(ways)
 
 static const struct CMUnitTest tests[] = {
     ROWS(basic),
@@ -931,6 +1000,7 @@ static const struct CMUnitTest tests[] = {
     ROWS(client_close),
     ROWS(big_upload),
     ROWS(short_of_memory),
+    ROWS(ways),
 };
 
 PD_UNIT_MAIN(tests)

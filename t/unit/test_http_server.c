@@ -433,6 +433,48 @@ static void http10(bool is_sim)
     finish(&s);
 }
 
+/* The head of another server's answer: what belongs to its connection stays there. */
+static void relayed(bool is_sim)
+{
+    struct site s;
+    struct pd_http_header headers[] = {
+        { PD_STR("te"), PD_STR("x") }, { PD_STR("date"), PD_STR("then") }, { PD_STR("server"), PD_STR("x") },
+        { PD_STR("trailer"), PD_STR("x") }, { PD_STR("upgrade"), PD_STR("x") }, { PD_STR("x-a"), PD_STR("b") },
+        { PD_STR("connection"), PD_STR("close") }, { PD_STR("keep-alive"), PD_STR("x") },
+        { PD_STR("x-request-id"), PD_STR("theirs") }, { PD_STR("content-length"), PD_STR("99") },
+        { PD_STR("transfer-encoding"), PD_STR("chunked") }, { PD_STR("proxy-authenticate"), PD_STR("x") },
+        { PD_STR("content-type"), PD_STR("text/x") },
+    };
+    struct pd_http_head answer = {
+        .status = 201, .headers = headers, .n_headers = sizeof headers / sizeof headers[0],
+    };
+
+    begin_with(&s, is_sim, NULL);
+    raw_open(&s.w, &r1, &s.addr);
+    for (int chunked = 0; chunked < 2; chunked++) {
+        raw_clear(&r1);
+        s.held = NULL;
+        raw_send(&r1, GET("/hold"));
+        (void)world_run(&s.w, NULL, NULL, 20 * PD_MS);
+        assert_non_null(s.held);
+        assert_int_equal(pd_http_begin_with(s.held, &answer, chunked ? PD_HTTP_UNKNOWN_LENGTH : 2), PD_OK);
+        assert_int_equal(pd_http_begin_with(s.held, &answer, 2), PD_EBUSY);
+        (void)pd_http_write_str(s.held, PD_STR("ok"));
+        pd_http_end(s.held);
+        raw_expect(&s.w, &r1, chunked ? "\r\n\r\n2\r\nok\r\n0\r\n\r\n" : "\r\n\r\nok");
+        assert_ptr_equal(strstr(r1.in, "HTTP/1.1 201 Created\r\ndate: "), r1.in);
+        assert_non_null(strstr(r1.in, "\r\nx-a: b\r\ncontent-type: text/x\r\n"));
+        assert_non_null(strstr(r1.in, chunked ? "\r\ntransfer-encoding: chunked\r\n\r\n"
+                                              : "\r\ncontent-length: 2\r\n\r\n"));
+        assert_null(strstr(r1.in, "theirs"));
+        assert_null(strstr(r1.in, "content-length: 99"));
+        assert_null(strstr(r1.in, ": x\r\n"));
+    }
+    s.held = NULL;
+    raw_close(&s.w, &r1);
+    finish(&s);
+}
+
 static void streaming(bool is_sim)
 {
     struct site s;
@@ -1119,6 +1161,7 @@ BOTH(pipeline)
 BOTH(expect_continue)
 BOTH(http10)
 BOTH(streaming)
+BOTH(relayed)
 BOTH(back_pressure)
 BOTH(overflow)
 BOTH(client_gone)
@@ -1143,6 +1186,7 @@ static const struct CMUnitTest tests[] = {
     ROWS(expect_continue),
     ROWS(http10),
     ROWS(streaming),
+    ROWS(relayed),
     ROWS(back_pressure),
     ROWS(overflow),
     ROWS(client_gone),

@@ -168,6 +168,19 @@ struct pd_http_call_opts {
     struct pd_tls *tls;         /* of the endpoint; NULL: plain */
 };
 
+/* What the calls to one path of one server have in common, checked and written once. */
+struct pd_http_way;
+
+/* The rest of a call, with members as in struct pd_http_call_opts. */
+struct pd_http_way_call {
+    struct pd_str id;           /* x-request-id; empty: none */
+    const struct pd_iov *body;
+    size_t n_body;
+    uint32_t is_replayable;
+    pd_time first_byte_ns, idle_ns;
+    uint64_t body_limit;
+};
+
 /* Bytes queued for a client above which a handler should wait for on_drain. */
 #define PD_HTTP_HIGH_WATER (256u * 1024u)
 
@@ -272,6 +285,19 @@ struct pd_net_api {
      * answer: it is read and dropped.  What was lent for the call is free again, and
      * no event follows; a request that has not left whole is canceled. */
     void (*call_leave)(struct pd_http_call *call);
+
+    /* A way for many calls: address, host, method, target, headers and TLS of opts are
+     * copied, the rest is not looked at.  PD_OK, PD_EINVAL, PD_ENOMEM.  Gives: way_close,
+     * which calls on their way outlive, while the net is there. */
+    pd_status (*way_open)(struct pd_net *net, const struct pd_http_call_opts *opts,
+                          struct pd_http_way **out);
+    void (*way_close)(struct pd_http_way *way);
+    /* As call_start. */
+    pd_status (*way_call)(struct pd_http_way *way, const struct pd_http_way_call *opts,
+                          const struct pd_http_call_events *ev, void *arg, struct pd_http_call **out);
+    /* As begin, with the headers of the answer of a server: those that belong to its
+     * connection or are ours are left out. */
+    pd_status (*begin_with)(struct pd_http_req *req, const struct pd_http_head *answer, uint64_t length);
 };
 
 #ifdef __cplusplus

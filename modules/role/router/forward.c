@@ -8,38 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static inline bool name_is(struct pd_str name, const char *s)
-{
-    return name.n == strlen(s) && memcmp(name.p, s, strlen(s)) == 0;
-}
-
-/* Headers of an answer that belong to the connection or to us. */
-static bool is_hop(struct pd_str name)
-{
-    switch (name.n) {
-    case 2:
-        return name_is(name, "te");
-    case 4:
-        return name_is(name, "date");
-    case 6:
-        return name_is(name, "server");
-    case 7:
-        return name_is(name, "trailer") || name_is(name, "upgrade");
-    case 10:
-        return name_is(name, "connection") || name_is(name, "keep-alive");
-    case 12:
-        return name_is(name, "x-request-id");
-    case 14:
-        return name_is(name, "content-length");
-    case 17:
-        return name_is(name, "transfer-encoding");
-    case 18:
-        return name_is(name, "proxy-authenticate");
-    default:
-        return false;
-    }
-}
-
 static void dispatch_end(struct request *q, uint32_t result)
 {
     struct router *r = q->router;
@@ -77,8 +45,6 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
 {
     struct request *q = arg;
     struct router *r = q->router;
-    struct pd_http_header headers[64];
-    size_t n = 0;
     q->forward_status = head->status;
     if (head->status != 502 && head->status != 503 && split_refused(q, head->status))
         return;
@@ -92,22 +58,19 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
                       q->forward_status == 429 ? "queue_full" : "overloaded", "no server can take this request now");
         return;
     }
-    for (size_t i = 0; i < head->n_headers && n < sizeof headers / sizeof headers[0]; i++) {
+    for (size_t i = 0; i < head->n_headers; i++) {
         const struct pd_http_header *h = &head->headers[i];
-        if (is_hop(h->name))
-            continue;
-        if (name_is(h->name, "content-type") && h->value.n >= 17 &&
+        if (h->name.n == 12 && memcmp(h->name.p, "content-type", 12) == 0 && h->value.n >= 17 &&
             memcmp(h->value.p, "text/event-stream", 17) == 0)
             q->forward_sse = true;
-        headers[n++] = *h;
     }
     q->is_begun = true;
     forward_lighten(q, call);
     r->req->stage(r->reqs, q->record, PD_REQ_DECODING, pd_loop_now(r->loop));
     r->net->own_flush(q->http);
     /* An error event may have to follow what the server sends. */
-    r->net->begin(q->http, head->status, headers, n,
-                  head->has_length && !q->forward_sse ? head->length : PD_HTTP_UNKNOWN_LENGTH);
+    r->net->begin_with(q->http, head,
+                       head->has_length && !q->forward_sse ? head->length : PD_HTTP_UNKNOWN_LENGTH);
 }
 
 bool forward_piece(struct request *q, struct pd_http_call *call, struct pd_str piece)
@@ -234,24 +197,45 @@ uint32_t forward_what(const struct request *q)
     return q->kind == PD_API_CHAT ? PD_ADAPTER_CHAT : PD_ADAPTER_COMPLETIONS;
 }
 
-pd_status forward_send(struct request *q, const struct forward_send *s, struct pd_http_call **out)
+/* The way to the server for this kind of request, made when the adapter asks for
+ * something else than before.  NULL: *status says why there is none. */
+static struct pd_http_way *way_of(struct request *q, struct target *t, const struct pd_adapter_http *want,
+                                  pd_status *status)
 {
     struct router *r = q->router;
-    const struct pd_node_endpoint *e = s->target->endpoint;
-    const struct pd_adapter_http *want = s->want;
-    struct pd_http_header headers[PD_ADAPTER_MAX_HEADERS + 2];
+    const struct pd_node_endpoint *e = t->endpoint;
+    struct target_way *w = &t->ways[q->kind == PD_API_CHAT ? 0 : 1];
+    struct pd_http_header headers[PD_ADAPTER_MAX_HEADERS + 1];
     size_t n = 0;
+    if (w->way != NULL && memcmp(&w->want, want, sizeof *want) == 0)
+        return w->way;
+    r->net->way_close(w->way);
+    w->way = NULL;
     headers[n++] = (struct pd_http_header){ PD_STR("content-type"), PD_STR("application/json") };
-    headers[n++] = (struct pd_http_header){ PD_STR("x-request-id"), server_id(q, e) };
     for (uint32_t i = 0; i < want->n_headers; i++)
         headers[n++] = (struct pd_http_header){ want->headers[i].name, want->headers[i].value };
     struct pd_http_call_opts opts = {
-        .size = sizeof opts, .addr = s->target->addr, .host = { e->authority, strlen(e->authority) },
-        .method = PD_HTTP_POST, .target = want->target, .headers = headers, .n_headers = n, .body = s->body,
-        .n_body = s->n_body, .is_replayable = 1, .first_byte_ns = s->first_byte_ns,
-        .idle_ns = s->first_byte_ns, .body_limit = s->body_limit, .tls = e->tls,
+        .size = sizeof opts, .addr = t->addr, .host = { e->authority, strlen(e->authority) },
+        .method = PD_HTTP_POST, .target = want->target, .headers = headers, .n_headers = n, .tls = e->tls,
     };
-    return r->net->call_start(r->nets, &opts, s->events, q, out);
+    *status = r->net->way_open(r->nets, &opts, &w->way);
+    if (*status != PD_OK)
+        w->way = NULL;
+    w->want = *want;
+    return w->way;
+}
+
+pd_status forward_send(struct request *q, const struct forward_send *s, struct pd_http_call **out)
+{
+    pd_status status = PD_OK;
+    struct pd_http_way *way = way_of(q, s->target, s->want, &status);
+    if (way == NULL)
+        return status;
+    struct pd_http_way_call call = {
+        .id = server_id(q, s->target->endpoint), .body = s->body, .n_body = s->n_body, .is_replayable = 1,
+        .first_byte_ns = s->first_byte_ns, .idle_ns = s->first_byte_ns, .body_limit = s->body_limit,
+    };
+    return q->router->net->way_call(way, &call, s->events, q, out);
 }
 
 void forward_run(struct request *q, struct leg *leg, struct target *t, const struct pd_adapter_http *want,

@@ -67,6 +67,10 @@ struct target {
     const struct pd_node_endpoint *endpoint;
     struct target *replaces;   /* its form before, while both are there */
     struct pd_addr addr;
+    struct target_way {
+        struct pd_http_way *way;       /* NULL: none was needed yet */
+        struct pd_adapter_http want;   /* what it was made for */
+    } ways[2];                 /* of chats, of completions */
     struct pd_resolve resolve;
     struct pd_timer probe_timer;
     struct pd_http_call *probe;

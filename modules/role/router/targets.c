@@ -38,8 +38,18 @@ static struct target *target_add(struct router *r)
     return t;
 }
 
+/* What was made of the server's address. */
+static void ways_close(struct target *t)
+{
+    for (size_t i = 0; i < sizeof t->ways / sizeof t->ways[0]; i++) {
+        t->router->net->way_close(t->ways[i].way);
+        t->ways[i].way = NULL;
+    }
+}
+
 static void target_free(struct target *t)
 {
+    ways_close(t);
     *t->link = t->next;
     if (t->next != NULL)
         t->next->link = t->link;
@@ -426,6 +436,7 @@ static void resolved(struct pd_resolve *resolve, pd_status status, const struct 
         probe_again(t);
         return;
     }
+    ways_close(t);
     t->addr = addrs[0];
     t->is_resolved = true;
     probe_first(t);
