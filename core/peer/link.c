@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One connection to another node: hello, frames in and out, signs of life.
+/* One connection to another node: its life from connecting to the end, hello,
+ * frames in.  What goes out is in link_queue.c, signs of life in link_life.c.
  *
- * Frames are copied into pooled chunks and leave with one writev at the end of
- * the turn.  The loop back to ourselves is a link without a stream: what its
- * queue holds goes through the same parser, so calls know no difference.
+ * The loop back to ourselves is a link without a stream: what its queue holds goes
+ * through the same parser, so calls know no difference.
  *
  *   initiator                          acceptor
  *   CONNECTING
@@ -31,118 +31,6 @@
 static void on_task(struct pd_task *task, void *arg);
 static void on_timer(struct pd_timer *timer, void *arg);
 static void parse(struct pd_link *link);
-
-/* ---- chunks */
-
-static struct pd_chunk *chunk_get(struct pd_peers *peers)
-{
-    struct pd_list *l = pd_list_pop(&peers->chunks);
-    struct pd_chunk *c;
-    if (l != NULL) {
-        peers->n_chunks--;
-        c = PD_LIST_ENTRY(l, struct pd_chunk, node);
-    } else {
-        c = (struct pd_chunk *)pd_alloc(sizeof *c);
-        if (c == NULL)
-            return NULL;
-        pd_list_init(&c->node);
-    }
-    c->head = 0;
-    c->tail = 0;
-    return c;
-}
-
-static void chunk_put(struct pd_peers *peers, struct pd_chunk *c)
-{
-    if (peers->n_chunks >= PD_LINK_CHUNKS_KEPT) {
-        pd_free(c);
-        return;
-    }
-    pd_list_prepend(&peers->chunks, &c->node);
-    peers->n_chunks++;
-}
-
-static pd_status tx_append(struct pd_link *link, const void *p, size_t n)
-{
-    const uint8_t *from = (const uint8_t *)p;
-    while (n > 0) {
-        struct pd_list *last = pd_list_last(&link->tx);
-        struct pd_chunk *c = last == NULL ? NULL : PD_LIST_ENTRY(last, struct pd_chunk, node);
-        if (c == NULL || c->tail == PD_LINK_CHUNK) {
-            c = chunk_get(link->peers);
-            if (c == NULL)
-                return PD_ENOMEM;
-            pd_list_append(&link->tx, &c->node);
-        }
-        size_t room = PD_LINK_CHUNK - c->tail;
-        size_t take = PD_MIN(room, n);
-        memcpy(c->bytes + c->tail, from, take);
-        c->tail += (uint32_t)take;
-        from += take;
-        n -= take;
-        link->tx_bytes += take;
-    }
-    return PD_OK;
-}
-
-static void tx_consume(struct pd_link *link, size_t n)
-{
-    link->tx_bytes -= n;
-    while (n > 0) {
-        struct pd_chunk *c = PD_LIST_ENTRY(link->tx.next, struct pd_chunk, node);
-        size_t have = c->tail - c->head;
-        size_t take = PD_MIN(have, n);
-        c->head += (uint32_t)take;
-        n -= take;
-        if (c->head == c->tail) {
-            pd_list_remove(&c->node);
-            chunk_put(link->peers, c);
-        }
-    }
-}
-
-static void tx_drop(struct pd_link *link)
-{
-    struct pd_list *l;
-    while ((l = pd_list_pop(&link->tx)) != NULL)
-        chunk_put(link->peers, PD_LIST_ENTRY(l, struct pd_chunk, node));
-    link->tx_bytes = 0;
-}
-
-bool pd_link_may_send(const struct pd_link *link)
-{
-    return link->state == PD_LINK_UP && link->tx_bytes < link->peers->conf.link_queue;
-}
-
-pd_status pd_link_send(struct pd_link *link, const struct pd_frame *frame,
-                       const struct pd_iov *payload, size_t n)
-{
-    uint8_t header[PD_FRAME_HEADER];
-    if (link->state >= PD_LINK_CLOSING || link->fail_reason != 0)
-        return PD_EPEER;
-    pd_frame_write(header, frame, payload, n);
-    pd_status st = tx_append(link, header, sizeof header);
-    for (size_t i = 0; i < n && st == PD_OK; i++)
-        if (payload[i].len > 0)
-            st = tx_append(link, payload[i].base, payload[i].len);
-    if (st != PD_OK)
-        link->fail_reason = PD_GOODBYE_MEMORY;  /* half a frame may be queued */
-    pd_link_kick(link);
-    return st;
-}
-
-pd_status pd_link_send_simple(struct pd_link *link, uint8_t type, const void *payload, size_t n)
-{
-    struct pd_frame f = { .type = type, .length = (uint32_t)n };
-    struct pd_iov iov = { (void *)(uintptr_t)payload, n };
-    return pd_link_send(link, &f, &iov, n == 0 ? 0 : 1);
-}
-
-void pd_link_kick(struct pd_link *link)
-{
-    if (!link->is_flushing && link->state < PD_LINK_CLOSED)
-        pd_loop_defer(link->peers->loop, &link->task);
-}
 
 /* ---- life */
 
@@ -178,7 +66,7 @@ static struct pd_link *link_create(struct pd_peers *peers)
 static void link_free(struct pd_link *link)
 {
     struct pd_peers *peers = link->peers;
-    tx_drop(link);
+    pd_link_drop_queue(link);
     pd_calls_fini(link);
     pd_timer_stop(&link->timer);
     pd_task_cancel(peers->loop, &link->task);
@@ -188,12 +76,6 @@ static void link_free(struct pd_link *link)
     pd_free(link->rx);
     pd_free(link);
     pd_peers_link_closed(peers);
-}
-
-static void set_timer(struct pd_link *link, pd_time due)
-{
-    link->due = due;
-    pd_timer_start_at(&link->timer, due);
 }
 
 static void close_now(struct pd_link *link)
@@ -225,34 +107,6 @@ static void send_goodbye(struct pd_link *link, uint32_t reason, const char *text
     pd_peers_count_goodbye(link->peers, true, reason);
 }
 
-/* Writes what is queued; false when the stream failed. */
-static bool write_queued(struct pd_link *link)
-{
-    while (link->tx_bytes > 0 && !link->is_blocked) {
-        struct pd_iov iov[64];
-        size_t n = 0, want = 0, sent = 0;
-        PD_LIST_EACH(&link->tx, l) {
-            struct pd_chunk *c = PD_LIST_ENTRY(l, struct pd_chunk, node);
-            if (n == PD_ARRAY_LEN(iov))
-                break;
-            iov[n].base = c->bytes + c->head;
-            iov[n].len = c->tail - c->head;
-            want += iov[n++].len;
-        }
-        pd_status st = pd_stream_writev(link->stream, iov, n, &sent);
-        if (st != PD_OK && st != PD_EAGAIN)
-            return false;
-        if (st == PD_OK) {
-            tx_consume(link, sent);
-            link->bytes_out += sent;
-            pd_peers_count(link->peers, PD_COUNT_BYTES_OUT, sent);
-        }
-        if (st == PD_EAGAIN || sent < want)
-            link->is_blocked = true;
-    }
-    return true;
-}
-
 void pd_link_fail(struct pd_link *link, uint32_t reason, const char *detail)
 {
     struct pd_peers *peers = link->peers;
@@ -270,11 +124,11 @@ void pd_link_fail(struct pd_link *link, uint32_t reason, const char *detail)
     else if (reason != PD_GOODBYE_NONE)
         pd_peers_count_goodbye(peers, true, reason);
     link->state = PD_LINK_CLOSING;
-    if (polite && write_queued(link) && link->tx_bytes == 0 &&
+    if (polite && pd_link_write(link) && link->tx_bytes == 0 &&
         pd_stream_shutdown_write(link->stream) == PD_OK) {
         if (link->is_paused)
             pd_stream_resume_read(link->stream);
-        set_timer(link, pd_loop_now(peers->loop) + PD_LINK_LINGER);
+        pd_link_set_timer(link, pd_loop_now(peers->loop) + PD_LINK_LINGER);
     } else {
         close_now(link);
     }
@@ -381,166 +235,6 @@ static void got_hello(struct pd_link *link, const uint8_t *p, size_t n)
     }
 }
 
-/* ---- signs of life */
-
-void pd_link_send_heartbeat(struct pd_link *link)
-{
-    struct pd_peers *peers = link->peers;
-    struct pd_heartbeat h = { 0 };
-    pd_time now = pd_loop_clock(peers->loop);
-    h.sent = now;
-    h.echo = link->echo;
-    h.held = link->echo == 0 ? 0 : now - link->echo_at;
-    h.draining = peers->is_draining;
-    h.n_loads = peers->self->n_engines;
-    pd_peers_load(peers, h.loads);
-    size_t n = pd_heartbeat_write(&h, peers->scratch, PD_FRAME_MAX_PAYLOAD);
-    (void)pd_link_send_simple(link, PD_FRAME_HEARTBEAT, peers->scratch, n);
-}
-
-/* When an idle link speaks again: all of a node at the same moment, so that it wakes
- * once for them; another moment on each node. */
-static pd_time next_idle_heartbeat(const struct pd_peers *peers, pd_time now)
-{
-    pd_time every = peers->conf.heartbeat;
-    pd_time moment = now + every + peers->self->id.uuid.b[0] * every / 256;
-    return now + every - moment % every;
-}
-
-/* Who is spoken to on an idle link answers when it would soon have spoken itself, and
- * then lets the other one begin: both wake once for the two. */
-static void answer_heartbeat(struct pd_link *link)
-{
-    pd_time now = pd_loop_now(link->peers->loop), every = link->peers->conf.heartbeat;
-    if (link->state != PD_LINK_UP || pd_calls_n(link) > 0 || link->peer->state != PD_PEER_UP ||
-        link->next_heartbeat > now + every / 2)
-        return;
-    pd_link_send_heartbeat(link);
-    if (link->state != PD_LINK_UP)
-        return;
-    link->next_heartbeat = now + every + every / 16;
-    set_timer(link, link->next_heartbeat);
-}
-
-static void got_heartbeat(struct pd_link *link, const uint8_t *p, size_t n)
-{
-    struct pd_peer *peer = link->peer;
-    struct pd_heartbeat h;
-    pd_time now = pd_loop_clock(link->peers->loop);
-    if (pd_heartbeat_read(p, n, &h) != PD_OK) {
-        pd_link_fail(link, PD_GOODBYE_PROTOCOL, "heartbeat");
-        return;
-    }
-    link->echo = h.sent;
-    link->echo_at = now;
-    if (h.echo != 0 && h.echo <= now && h.held <= now - h.echo)
-        peer->rtt = now - h.echo - h.held;
-    link->is_draining = h.draining != 0;
-    /* An update may be on its way that changes the number of engines. */
-    if (h.n_loads == peer->desc->n_engines) {
-        memcpy(peer->loads, h.loads, sizeof peer->loads);
-        peer->load_at = pd_loop_now(link->peers->loop);
-    }
-    answer_heartbeat(link);
-    pd_peers_emit(link->peers, peer, PD_PEER_ON_CHANGED);
-}
-
-static void tick_self(struct pd_link *link)
-{
-    struct pd_peers *peers = link->peers;
-    pd_time now = pd_loop_now(peers->loop);
-    set_timer(link, now + peers->conf.heartbeat);
-    pd_peers_load(peers, peers->me->loads);
-    peers->me->load_at = now;
-    peers->me->seen_at = now;
-    pd_peers_emit(peers, peers->me, PD_PEER_ON_CHANGED);
-}
-
-/* How often to speak, and when to lose faith.  While calls are open somebody waits
- * for the answers, so both ends speak more often and silence is borne for less long;
- * what a link was silent before its first call counts as on an idle one. */
-struct pace {
-    pd_time heartbeat;
-    pd_time suspect;
-    pd_time suspect_at;
-    pd_time dead_at;
-};
-
-static pd_time busy_heartbeat(const struct pd_peers_conf *conf)
-{
-    return PD_MIN(conf->heartbeat, conf->patience / 5);
-}
-
-static struct pace pace_of(const struct pd_link *link)
-{
-    const struct pd_peers_conf *conf = &link->peers->conf;
-    struct pace p = { conf->heartbeat, conf->suspect, link->last_rx + conf->suspect,
-                      link->last_rx + conf->dead };
-    if (pd_calls_n(link) == 0)
-        return p;
-    pd_time from = PD_MAX(link->last_rx, link->busy_since);
-    p.heartbeat = busy_heartbeat(conf);
-    p.suspect = PD_MIN(conf->suspect, conf->patience / 5 * 3);
-    p.suspect_at = PD_MIN(p.suspect_at, from + p.suspect);
-    p.dead_at = PD_MIN(p.dead_at, from + conf->patience);
-    return p;
-}
-
-void pd_link_set_busy(struct pd_link *link)
-{
-    pd_time now = pd_loop_now(link->peers->loop);
-    pd_time next = now + busy_heartbeat(&link->peers->conf);
-    link->busy_since = now;
-    if (link->state != PD_LINK_UP || link->stream == NULL || link->due <= next)
-        return;
-    link->next_heartbeat = PD_MIN(link->next_heartbeat, next);
-    set_timer(link, next);
-}
-
-static void tick_up(struct pd_link *link)
-{
-    struct pd_peers *peers = link->peers;
-    pd_time now = pd_loop_now(peers->loop);
-    struct pace p = pace_of(link);
-    /* When we ourselves slept (stopped, swapped out), what came meanwhile still
-     * waits to be read: give it a chance. */
-    if (now > link->due + p.heartbeat) {
-        link->last_rx = PD_MAX(link->last_rx, now - p.suspect);
-        p = pace_of(link);
-    }
-    if (now >= p.dead_at) {
-        pd_link_fail(link, PD_GOODBYE_TIMEOUT, "");
-        return;
-    }
-    if (now >= p.suspect_at && link->peer->state == PD_PEER_UP) {
-        link->peer->suspects++;
-        pd_peers_count(peers, PD_COUNT_SUSPECTS, 1);
-        pd_peer_set_state(link->peer, PD_PEER_SUSPECT, "nothing came from it for a while");
-        pd_peers_emit(peers, link->peer, PD_PEER_ON_SUSPECT);
-        if (link->state != PD_LINK_UP)
-            return;
-    }
-    if (now >= link->next_heartbeat) {
-        pd_link_send_heartbeat(link);
-        link->next_heartbeat = pd_calls_n(link) > 0 ? now + p.heartbeat : next_idle_heartbeat(peers, now);
-    }
-    pd_time next = PD_MIN(link->next_heartbeat, p.dead_at);
-    if (now < p.suspect_at)
-        next = PD_MIN(next, p.suspect_at);
-    set_timer(link, next);
-}
-
-/* Of a link that is being made, the time that began goes on. */
-void pd_link_times_changed(struct pd_link *link)
-{
-    pd_time now = pd_loop_now(link->peers->loop);
-    if (link->state != PD_LINK_UP)
-        return;
-    link->last_rx = now;
-    link->next_heartbeat = now;
-    set_timer(link, now);
-}
-
 static void on_timer(struct pd_timer *timer, void *arg)
 {
     struct pd_link *link = (struct pd_link *)arg;
@@ -548,29 +242,11 @@ static void on_timer(struct pd_timer *timer, void *arg)
     if (link->state == PD_LINK_CLOSING)
         close_now(link);
     else if (link->state == PD_LINK_UP && link->stream == NULL)
-        tick_self(link);
+        pd_link_tick_self(link);
     else if (link->state == PD_LINK_UP)
-        tick_up(link);
+        pd_link_tick(link);
     else
         pd_link_fail(link, PD_GOODBYE_TIMEOUT, "hello");
-}
-
-void pd_link_set_up(struct pd_link *link)
-{
-    struct pd_peers *peers = link->peers;
-    pd_time now = pd_loop_now(peers->loop);
-    link->state = PD_LINK_UP;
-    link->last_rx = now;
-    link->next_heartbeat = next_idle_heartbeat(peers, now);
-    set_timer(link, link->next_heartbeat);
-    if (link->stream == NULL)
-        return;
-    size_t n = 0;
-    /* What the greeting said has changed since. */
-    if (link->told != peers->desc_serial &&
-        pd_desc_write(peers->self, peers->is_draining, peers->scratch, PD_FRAME_MAX_PAYLOAD, &n) == PD_OK)
-        (void)pd_link_send_simple(link, PD_FRAME_UPDATE, peers->scratch, n);
-    pd_link_send_heartbeat(link);
 }
 
 /* ---- frames */
@@ -624,7 +300,7 @@ static void got_frame(struct pd_link *link, const struct pd_frame *f, const uint
         else
             pd_admit_ready(link);
     } else if (f->type == PD_FRAME_HEARTBEAT) {
-        got_heartbeat(link, p, f->length);
+        pd_link_got_heartbeat(link, p, f->length);
     } else if (f->type == PD_FRAME_UPDATE) {
         got_update(link, p, f->length);
     } else if (f->type >= PD_FRAME_OPEN) {
@@ -721,7 +397,7 @@ static void flush_self(struct pd_link *link)
         memcpy(link->rx + link->rx_n, c->bytes + c->head, n);
         link->rx_n += n;
         todo -= n;
-        tx_consume(link, n);
+        pd_link_consume(link, n);
         parse(link);
     }
     pd_calls_pump(link);
@@ -737,7 +413,7 @@ static void flush_stream(struct pd_link *link)
             pd_calls_pump(link);
         if (link->tx_bytes == 0 || link->is_blocked)
             break;
-        if (!write_queued(link)) {
+        if (!pd_link_write(link)) {
             pd_link_fail(link, PD_GOODBYE_NONE, "");
             return;
         }
@@ -840,7 +516,7 @@ pd_status pd_link_open(struct pd_dial *dial, const struct pd_addr *addr)
         link_free(link);
         return st;
     }
-    set_timer(link, pd_loop_now(peers->loop) + peers->conf.connect_timeout);
+    pd_link_set_timer(link, pd_loop_now(peers->loop) + peers->conf.connect_timeout);
     link->dial = dial;
     dial->link = link;
     return PD_OK;
@@ -860,7 +536,7 @@ bool pd_link_accept(struct pd_peers *peers, struct pd_stream *stream)
     pd_stream_set_events(stream, &link_events, link);
     if (pd_stream_peer_addr(stream, &addr) == PD_OK)
         pd_addr_format(peers->loop, &addr, link->address, sizeof link->address);
-    set_timer(link, pd_loop_now(peers->loop) + peers->conf.connect_timeout);
+    pd_link_set_timer(link, pd_loop_now(peers->loop) + peers->conf.connect_timeout);
     begin_hello(link);
     return true;
 }

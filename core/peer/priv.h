@@ -278,22 +278,37 @@ pd_status pd_link_open(struct pd_dial *dial, const struct pd_addr *addr);
 /* False: one too many; the stream is not taken. */
 bool pd_link_accept(struct pd_peers *peers, struct pd_stream *stream);
 pd_status pd_link_open_self(struct pd_peers *peers);
+/* Ends the link now: goodbye with this reason unless it is NONE.  Only from
+ * loop callbacks. */
+void pd_link_fail(struct pd_link *link, uint32_t reason, const char *detail);
+void pd_link_close_self(struct pd_link *link);
+
+/* link_queue.c */
 /* Queues a frame; PD_OK or PD_ENOMEM (the link then fails at the end of the turn). */
 pd_status pd_link_send(struct pd_link *link, const struct pd_frame *frame,
                        const struct pd_iov *payload, size_t n);
 pd_status pd_link_send_simple(struct pd_link *link, uint8_t type, const void *payload, size_t n);
+bool pd_link_may_send(const struct pd_link *link);
 /* Something is to be done at the end of the turn. */
 void pd_link_kick(struct pd_link *link);
-/* Ends the link now: goodbye with this reason unless it is NONE.  Only from
- * loop callbacks. */
-void pd_link_fail(struct pd_link *link, uint32_t reason, const char *detail);
+/* Writes what is queued; false when the stream failed. */
+bool pd_link_write(struct pd_link *link);
+/* n bytes of the queue have gone; n is at most tx_bytes. */
+void pd_link_consume(struct pd_link *link, size_t n);
+void pd_link_drop_queue(struct pd_link *link);
+
+/* link_life.c */
 void pd_link_set_up(struct pd_link *link);
+void pd_link_set_timer(struct pd_link *link, pd_time due);
+/* The time is up of a link that is up; of the one back to ourselves. */
+void pd_link_tick(struct pd_link *link);
+void pd_link_tick_self(struct pd_link *link);
 /* The first call is opened on the link. */
 void pd_link_set_busy(struct pd_link *link);
 void pd_link_send_heartbeat(struct pd_link *link);
+/* The payload of a heartbeat frame. */
+void pd_link_got_heartbeat(struct pd_link *link, const uint8_t *p, size_t n);
 void pd_link_times_changed(struct pd_link *link);
-void pd_link_close_self(struct pd_link *link);
-bool pd_link_may_send(const struct pd_link *link);
 
 /* call.c */
 void pd_calls_init(struct pd_link *link);
