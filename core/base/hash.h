@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The one door to xxHash.  Not for secrets.  Results are the same on every
- * machine, but for those of pd_hash_chain.  Any thread. */
+ * machine.  Any thread. */
 #ifndef PD_BASE_HASH_H
 #define PD_BASE_HASH_H
 
@@ -17,10 +17,9 @@ struct pd_hash128 pd_hash128(const void *p, size_t n, uint64_t seed);
 /* A well mixed 64-bit value from a 64-bit value; a bijection for each seed. */
 uint64_t pd_hash_u64(uint64_t v, uint64_t seed);
 
-/* A chain over n blocks of `block` bytes each, the last one maybe shorter: out[i] is of
- * block i and out[i - 1], out[-1] is `chain`.  p has `bytes` bytes; n is at most the
- * number of blocks in them.  Processors differ in the values: they never leave the
- * process. */
+/* A chain over n blocks of `block` bytes each, the last one maybe shorter:
+ *     out[i] = pd_hash_u64(pd_hash64(block i, seed 0), out[i - 1]),   out[-1] = chain
+ * p has `bytes` bytes; n is at most the number of blocks in them. */
 void pd_hash_chain(const void *p, size_t bytes, size_t block, uint64_t chain, uint64_t *out, size_t n);
 
 static inline bool pd_hash128_eq(struct pd_hash128 a, struct pd_hash128 b)

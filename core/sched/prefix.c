@@ -104,7 +104,7 @@ uint32_t pd_prefix_room(const struct pd_prefix *index, uint64_t bytes)
     return (uint32_t)PD_MIN(blocks, (uint64_t)index->conf.max_blocks);
 }
 
-/* A hash covers all blocks before its own; what is before the first is salt and model. */
+/* h_i = mix(XXH3(block) + h_{i-1}); h_{-1} covers salt and model. */
 void pd_prefix_prompt(const struct pd_prefix *index, struct pd_prompt *prompt, struct pd_str model,
                       struct pd_str salt, const void *bytes, size_t n, uint64_t *hashes, uint32_t room)
 {
