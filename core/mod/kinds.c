@@ -114,17 +114,21 @@ static const struct pd_kind_member exporter_needs[] = {
     { (kind_), (version), (version), (uint32_t)sizeof(struct type), (uint32_t)sizeof(struct type), \
       (uint32_t)PD_ARRAY_LEN(needs), (needs) }
 
+/* The same for a struct that has grown: members from `later` on may be missing. */
+#define KIND_GROWN(kind_, type, version, needs, later) \
+    { (kind_), (version), (version), (uint32_t)sizeof(struct type), (uint32_t)offsetof(struct type, later), \
+      (uint32_t)PD_ARRAY_LEN(needs), (needs) }
+
 static const struct pd_kind_spec kinds[] = {
     KIND(PD_KIND_ROLE, pd_role_ops, PD_ROLE_V1, role_needs),
     KIND(PD_KIND_ENGINE, pd_engine_ops, PD_ENGINE_V1, engine_needs),
     KIND(PD_KIND_TRANSPORT, pd_transport_ops, PD_TRANSPORT_V1, transport_needs),
-    KIND(PD_KIND_FILTER, pd_filter_ops, PD_FILTER_V1, filter_needs),
-    KIND(PD_KIND_SCORER, pd_scorer_ops, PD_SCORER_V1, scorer_needs),
-    KIND(PD_KIND_PICKER, pd_picker_ops, PD_PICKER_V1, picker_needs),
+    KIND_GROWN(PD_KIND_FILTER, pd_filter_ops, PD_FILTER_V1, filter_needs, flags),
+    KIND_GROWN(PD_KIND_SCORER, pd_scorer_ops, PD_SCORER_V1, scorer_needs, flags),
+    KIND_GROWN(PD_KIND_PICKER, pd_picker_ops, PD_PICKER_V1, picker_needs, flags),
     KIND(PD_KIND_DECIDER, pd_decider_ops, PD_DECIDER_V1, decider_needs),
     /* Adapters of servers that do not share requests may end before `split`. */
-    { PD_KIND_ADAPTER, PD_ADAPTER_V1, PD_ADAPTER_V1, (uint32_t)sizeof(struct pd_adapter_ops),
-      (uint32_t)offsetof(struct pd_adapter_ops, split), (uint32_t)PD_ARRAY_LEN(adapter_needs), adapter_needs },
+    KIND_GROWN(PD_KIND_ADAPTER, pd_adapter_ops, PD_ADAPTER_V1, adapter_needs, split),
     KIND(PD_KIND_DISCOVERY, pd_discovery_ops, PD_DISCOVERY_V1, discovery_needs),
     KIND(PD_KIND_EXPORTER, pd_exporter_ops, PD_EXPORTER_V1, exporter_needs),
     KIND(PD_KIND_CODEC, pd_codec_ops, PD_CODEC_V1, codec_needs),

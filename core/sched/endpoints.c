@@ -22,6 +22,7 @@ pd_status pd_endpoints_init(struct pd_endpoints *t, uint32_t max, uint32_t failu
         return PD_EINVAL;
     pd_strmap_init(&t->by_key, max, 0);
     t->max = max;
+    t->version = 1;
     t->failures_max = failures_max;
     t->suspect_ns = suspect_ns;
     t->slots = pd_calloc(max, sizeof *t->slots);
@@ -181,10 +182,17 @@ void pd_endpoints_remove(struct pd_endpoints *t, struct pd_endpoint *e)
     endpoint_free(e);
 }
 
-void pd_endpoint_leave(struct pd_endpoint *e)
+void pd_endpoints_state(struct pd_endpoints *t, struct pd_endpoint *e, uint32_t state)
+{
+    t->version += state != e->view.state;
+    e->view.state = state;
+}
+
+void pd_endpoints_leave(struct pd_endpoints *t, struct pd_endpoint *e)
 {
     if (e->is_leaving)
         return;
+    t->version++;
     e->is_leaving = true;
     e->state_before = e->view.state;
     e->view.state = PD_ENDPOINT_DRAINING;
@@ -220,19 +228,33 @@ bool pd_endpoint_serves(const struct pd_endpoint *e, struct pd_str model, uint64
     return false;
 }
 
+pd_time pd_endpoint_age(const struct pd_endpoint *e, pd_time now)
+{
+    if (e->reported == PD_TIME_NEVER)
+        return PD_TIME_NEVER;
+    return now > e->reported ? now - e->reported : 0;
+}
+
 void pd_endpoint_view_at(const struct pd_endpoint *e, pd_time now, struct pd_endpoint_view *out)
 {
     *out = e->view;
-    if (e->reported == PD_TIME_NEVER)
-        out->report_age_ns = PD_TIME_NEVER;
-    else
-        out->report_age_ns = now > e->reported ? now - e->reported : 0;
+    out->report_age_ns = pd_endpoint_age(e, now);
     if (out->state == PD_ENDPOINT_UP && now < e->suspect_until)
         out->state = PD_ENDPOINT_SUSPECT;
 }
 
-void pd_endpoint_report(struct pd_endpoint *e, const struct pd_endpoint_load *load, pd_time now)
+static void changed(struct pd_endpoints *t, const struct pd_endpoint *e)
 {
+    t->changed[t->changes++ % PD_ENDPOINTS_CHANGES] = e->view.slot;
+}
+
+void pd_endpoints_report(struct pd_endpoints *t, struct pd_endpoint *e, const struct pd_endpoint_load *load,
+                         pd_time stale_ns, pd_time now)
+{
+    pd_time age = pd_endpoint_age(e, now);
+
+    t->version += age > stale_ns || age == PD_TIME_NEVER;
+    changed(t, e);
     e->view.running = load->running;
     e->view.waiting = load->waiting;
     if (load->blocks_total != 0)
@@ -243,9 +265,10 @@ void pd_endpoint_report(struct pd_endpoint *e, const struct pd_endpoint_load *lo
     e->reported = now;
 }
 
-void pd_endpoint_dispatched(struct pd_endpoint *e, uint32_t role, uint64_t tokens,
-                            struct pd_dispatch *out)
+void pd_endpoints_dispatched(struct pd_endpoints *t, struct pd_endpoint *e, uint32_t role, uint64_t tokens,
+                             struct pd_dispatch *out)
 {
+    changed(t, e);
     out->ref = pd_endpoint_ref_of(e);
     out->tokens = tokens;
     out->report = e->report;
@@ -256,16 +279,30 @@ void pd_endpoint_dispatched(struct pd_endpoint *e, uint32_t role, uint64_t token
     e->dispatched_total++;
 }
 
-void pd_endpoint_computed(struct pd_endpoint *e, struct pd_dispatch *d)
+static void forget_tokens(struct pd_endpoint *e, struct pd_dispatch *d)
 {
     e->view.inflight_tokens -= PD_MIN(d->tokens, e->view.inflight_tokens);
     d->tokens = 0;
 }
 
-void pd_endpoint_ended(struct pd_endpoints *t, struct pd_endpoint *e, struct pd_dispatch *d,
-                       uint32_t result, pd_time now)
+void pd_endpoints_computed(struct pd_endpoints *t, struct pd_endpoint *e, struct pd_dispatch *d)
 {
-    pd_endpoint_computed(e, d);
+    if (d->tokens != 0)
+        changed(t, e);
+    forget_tokens(e, d);
+}
+
+static void suspect_until(struct pd_endpoints *t, struct pd_endpoint *e, pd_time until)
+{
+    t->version += e->suspect_until != until;
+    e->suspect_until = until;
+}
+
+void pd_endpoints_ended(struct pd_endpoints *t, struct pd_endpoint *e, struct pd_dispatch *d,
+                        uint32_t result, pd_time now)
+{
+    changed(t, e);
+    forget_tokens(e, d);
     if (e->view.inflight > 0)
         e->view.inflight--;
     /* What was sent after the last report and has ended is not in the report
@@ -274,11 +311,11 @@ void pd_endpoint_ended(struct pd_endpoints *t, struct pd_endpoint *e, struct pd_
         e->view.dispatched--;
     if (result == PD_DISPATCH_OK) {
         e->failures = 0;
-        e->suspect_until = 0;
+        suspect_until(t, e, 0);
     } else if (result == PD_DISPATCH_FAILED) {
         e->failures++;
         e->failed_total++;
         if (t->failures_max != 0 && e->failures >= t->failures_max)
-            e->suspect_until = now + t->suspect_ns;
+            suspect_until(t, e, now + t->suspect_ns);
     }
 }

@@ -9,6 +9,9 @@
 
 #include <pdplane/sched.h>
 
+/* Changes that are remembered. */
+#define PD_ENDPOINTS_CHANGES 64u
+
 struct pd_endpoint_model {
     uint64_t hash;
     size_t n;
@@ -44,7 +47,9 @@ struct pd_endpoints {
     uint32_t used;                  /* slots below this may be in use */
     uint32_t n;
     uint64_t serial;
-    uint64_t version;               /* changes when an endpoint or its models do */
+    uint64_t version;               /* changes when an endpoint, its models, roles or state do; not 0 */
+    uint64_t changes;               /* of loads, so far */
+    uint32_t changed[PD_ENDPOINTS_CHANGES]; /* slots; that of change i at i % PD_ENDPOINTS_CHANGES */
     struct pd_strmap by_key;
     uint32_t failures_max;          /* in a row until suspect */
     pd_time suspect_ns;
@@ -61,7 +66,8 @@ pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info
                            struct pd_endpoint **out, bool *is_new);
 void pd_endpoints_remove(struct pd_endpoints *t, struct pd_endpoint *e);
 /* Marks it as leaving; whoever ends its last dispatch removes it. */
-void pd_endpoint_leave(struct pd_endpoint *e);
+void pd_endpoints_leave(struct pd_endpoints *t, struct pd_endpoint *e);
+void pd_endpoints_state(struct pd_endpoints *t, struct pd_endpoint *e, uint32_t state);
 struct pd_endpoint *pd_endpoints_find(const struct pd_endpoints *t, struct pd_str key);
 /* NULL when it is gone. */
 struct pd_endpoint *pd_endpoints_at(const struct pd_endpoints *t, struct pd_endpoint_ref ref);
@@ -69,15 +75,19 @@ struct pd_endpoint_ref pd_endpoint_ref_of(const struct pd_endpoint *e);
 
 bool pd_endpoint_serves(const struct pd_endpoint *e, struct pd_str model, uint64_t model_hash);
 uint64_t pd_endpoint_model_hash(struct pd_str model);
+/* PD_TIME_NEVER: it never reported. */
+pd_time pd_endpoint_age(const struct pd_endpoint *e, pd_time now);
 /* The view at this moment, match_blocks 0. */
 void pd_endpoint_view_at(const struct pd_endpoint *e, pd_time now, struct pd_endpoint_view *out);
 
-void pd_endpoint_report(struct pd_endpoint *e, const struct pd_endpoint_load *load, pd_time now);
+/* A report after stale_ns without one, or the first, counts as a change of state. */
+void pd_endpoints_report(struct pd_endpoints *t, struct pd_endpoint *e, const struct pd_endpoint_load *load,
+                         pd_time stale_ns, pd_time now);
 /* Counts a dispatch and fills all of out but ticket and prompt. */
-void pd_endpoint_dispatched(struct pd_endpoint *e, uint32_t role, uint64_t tokens,
-                            struct pd_dispatch *out);
-void pd_endpoint_computed(struct pd_endpoint *e, struct pd_dispatch *d);
-void pd_endpoint_ended(struct pd_endpoints *t, struct pd_endpoint *e, struct pd_dispatch *d,
-                       uint32_t result, pd_time now);
+void pd_endpoints_dispatched(struct pd_endpoints *t, struct pd_endpoint *e, uint32_t role, uint64_t tokens,
+                             struct pd_dispatch *out);
+void pd_endpoints_computed(struct pd_endpoints *t, struct pd_endpoint *e, struct pd_dispatch *d);
+void pd_endpoints_ended(struct pd_endpoints *t, struct pd_endpoint *e, struct pd_dispatch *d,
+                        uint32_t result, pd_time now);
 
 #endif

@@ -82,7 +82,7 @@ static const struct pd_option prefix_rows[] = {
                .max = 65536, .unit = "blocks", .help = "Blocks of a prompt that are looked up."),
     PD_OPT_INT("blocks", struct pd_sched_prefix_conf, blocks, "1048576", .min = 64,
                .max = 1 << 27, .unit = "blocks",
-               .help = "Blocks of all endpoints together, at about 45 bytes of memory each, "
+               .help = "Blocks of all endpoints together, at about 50 bytes of memory each, "
                        "used as needed."),
     PD_OPT_END
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs one profile.  Candidates stand in one array; each filter marks and the
- * array is compacted in place, so scorers and picker see what is left and
- * nothing else.  Plugins are third-party code: what they return is clamped
- * (scores to 0..1, NaN to 0), and indices of a picker are checked.
+/* Scores a shortlist and picks from it.  Scores that only loads change stand in the list
+ * already, those that need a match are asked for candidates that have one.  Plugins are
+ * third-party code: what they return is clamped (scores to 0..1, NaN to 0), and indices
+ * of a picker are checked.
  *
  *     total(c) = sum over scorers of weight * clamp(score(c)) */
 #include "sched/pipeline.h"
@@ -10,23 +10,21 @@
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "sched/prefix.h"
+#include "sched/shortlist.h"
 
 #include <math.h>
 #include <string.h>
 
-pd_status pd_pipeline_scratch_init(struct pd_pipeline_scratch *s, uint32_t cap,
-                                   uint32_t scorers_max)
+pd_status pd_pipeline_scratch_init(struct pd_pipeline_scratch *s, uint32_t cap)
 {
     memset(s, 0, sizeof *s);
     s->cap = cap;
-    s->scorers_max = PD_MAX(scorers_max, 1u);
-    s->views = pd_calloc(cap, sizeof *s->views);
     s->keep = pd_calloc(cap, sizeof *s->keep);
     s->total = pd_calloc(cap, sizeof *s->total);
-    s->scores = pd_calloc((size_t)cap * s->scorers_max, sizeof *s->scores);
+    s->holders = pd_calloc(cap, sizeof *s->holders);
     s->index = pd_calloc(PD_PIPELINE_PICKS_MAX, sizeof *s->index);
-    if (s->views == NULL || s->keep == NULL || s->total == NULL || s->scores == NULL ||
-        s->index == NULL) {
+    if (s->keep == NULL || s->total == NULL || s->holders == NULL || s->index == NULL) {
         pd_pipeline_scratch_fini(s);
         return PD_ENOMEM;
     }
@@ -35,10 +33,9 @@ pd_status pd_pipeline_scratch_init(struct pd_pipeline_scratch *s, uint32_t cap,
 
 void pd_pipeline_scratch_fini(struct pd_pipeline_scratch *s)
 {
-    pd_free(s->views);
     pd_free(s->keep);
     pd_free(s->total);
-    pd_free(s->scores);
+    pd_free(s->holders);
     pd_free(s->index);
     memset(s, 0, sizeof *s);
 }
@@ -67,90 +64,6 @@ pd_status pd_profile_add_scorer(struct pd_profile *p, const char *name,
     return PD_OK;
 }
 
-/* Removes candidates that are not marked, keeps the order of the others. */
-static uint32_t compact(struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run,
-                        uint32_t n, const char *plugin, uint32_t *explained)
-{
-    uint32_t left = 0;
-
-    if (memchr(s->keep, 0, n) == NULL)
-        return n;
-    for (uint32_t i = 0; i < n; i++) {
-        if (s->keep[i] != 0) {
-            if (left != i)
-                s->views[left] = s->views[i];
-            left++;
-        } else if (run->explain.line != NULL && *explained < run->explain_max) {
-            (*explained)++;
-            pd_explain_emit(&run->explain, PD_EXPLAIN_DROPPED, s->views[i].name, plugin, "", 0, 0);
-        }
-    }
-    return left;
-}
-
-/* Reports that stopped coming mislead: such candidates step back behind the
- * others.  When all have stopped, old numbers are better than none.  A
- * candidate that never reports (a server without load reports) is not stale. */
-static uint32_t drop_stale(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run, uint32_t n,
-                           uint32_t *explained)
-{
-    uint32_t good = 0;
-
-    for (uint32_t i = 0; i < n; i++) {
-        pd_time age = s->views[i].report_age_ns;
-        s->keep[i] = age == PD_TIME_NEVER || age <= run->stale_ns;
-        good += s->keep[i];
-    }
-    run->stale = good == 0 && n > 0;
-    if (good == n || good == 0)
-        return n;
-    return compact(s, run, n, "stale load report", explained);
-}
-
-/* Whatever the profile filters by: nothing goes to an endpoint that is down or
- * draining. */
-static uint32_t drop_closed(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run, uint32_t n,
-                            uint32_t *explained)
-{
-    for (uint32_t i = 0; i < n; i++)
-        s->keep[i] = s->views[i].state != PD_ENDPOINT_DOWN &&
-                     s->views[i].state != PD_ENDPOINT_DRAINING;
-    return compact(s, run, n, "down or draining", explained);
-}
-
-/* Mostly neither has anything to drop. */
-static bool all_open_and_fresh(const struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run,
-                               uint32_t n)
-{
-    uint32_t others = 0;
-
-    /* Without a report the age is the greatest there is, and one more makes it 0. */
-    _Static_assert(PD_TIME_NEVER == UINT64_MAX, "adding 1 gives 0");
-    for (uint32_t i = 0; i < n; i++) {
-        const struct pd_endpoint_view *v = &s->views[i];
-        others |= (uint32_t)(v->state >= PD_ENDPOINT_DOWN) |
-                  (uint32_t)(v->report_age_ns + 1 > run->stale_ns + (run->stale_ns != PD_TIME_NEVER));
-    }
-    return others == 0;
-}
-
-static uint32_t filter(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run)
-{
-    const struct pd_profile *p = run->profile;
-    uint32_t n = run->candidates;
-    uint32_t explained = 0;
-
-    for (uint32_t f = 0; f < p->filters_n && n > 0; f++) {
-        memset(s->keep, 1, n);
-        p->filters[f].ops->apply(p->filters[f].instance, run->request, s->views, n, s->keep);
-        n = compact(s, run, n, p->filters[f].name, &explained);
-    }
-    if (all_open_and_fresh(s, run, n))
-        return n;
-    n = drop_closed(s, run, n, &explained);
-    return drop_stale(s, run, n, &explained);
-}
-
 /* Written so that it becomes two instructions without a jump. */
 static inline double clamp(double score)
 {
@@ -158,22 +71,81 @@ static inline double clamp(double score)
     return low < 1 ? low : 1;
 }
 
+static inline double *column_of(const struct pd_shortlist *l, uint32_t scorer)
+{
+    return l->scores + (size_t)scorer * l->cap;
+}
+
+/* What the request before left. */
+static void forget_matches(struct pd_shortlist *l)
+{
+    const struct pd_profile *p = l->profile;
+
+    for (uint32_t m = 0; m < l->matched_n; m++) {
+        uint32_t i = l->matched[m];
+        l->views[i].match_blocks = 0;
+        for (uint32_t k = 0; k < p->scorers_n; k++) {
+            if ((p->scorers[k].ops->flags & PD_SCORER_BY_MATCH) != 0)
+                column_of(l, k)[i] = 0;
+        }
+    }
+    l->matched_n = 0;
+}
+
+void pd_pipeline_match(const struct pd_pipeline_scratch *s, struct pd_shortlist *l)
+{
+    forget_matches(l);
+    for (uint32_t h = 0; h < s->holders_n; h++) {
+        uint32_t i = pd_shortlist_find(l, s->holders[h].slot);
+        if (i >= l->n)
+            continue;
+        l->views[i].match_blocks = s->holders[h].blocks;
+        l->matched[l->matched_n++] = i;
+    }
+}
+
+static void score_matched(struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run, uint32_t k)
+{
+    const struct pd_shortlist *l = run->list;
+    const struct pd_scorer_ops *ops = l->profile->scorers[k].ops;
+    double *column = column_of(l, k), weight = l->profile->scorers[k].weight;
+
+    for (uint32_t m = 0; m < l->matched_n; m++) {
+        uint32_t i = l->matched[m];
+        ops->score(l->profile->scorers[k].instance, run->request, &l->views[i], 1, &column[i]);
+        column[i] = clamp(column[i]);
+        s->total[i] += weight * column[i];
+    }
+}
+
+static void score_all(struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run, uint32_t k)
+{
+    const struct pd_shortlist *l = run->list;
+    double *column = column_of(l, k), *total = s->total, weight = l->profile->scorers[k].weight;
+    uint32_t n = l->n;
+
+    memset(column, 0, n * sizeof *column);
+    l->profile->scorers[k].ops->score(l->profile->scorers[k].instance, run->request, l->views, n, column);
+    for (uint32_t i = 0; i < n; i++) {
+        column[i] = clamp(column[i]);
+        total[i] += weight * column[i];
+    }
+}
+
 static void score(struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run)
 {
-    const struct pd_profile *p = run->profile;
-    uint32_t n = run->left;
+    const struct pd_shortlist *l = run->list;
+    const struct pd_profile *p = l->profile;
 
-    memset(s->total, 0, n * sizeof *s->total);
+    memcpy(s->total, l->base, l->n * sizeof *s->total);
     for (uint32_t k = 0; k < p->scorers_n; k++) {
-        double *row = s->scores + (size_t)k * s->cap;
-        memset(row, 0, n * sizeof *row);
-        p->scorers[k].ops->score(p->scorers[k].instance, run->request, s->views, n, row);
-        double weight = p->scorers[k].weight;
-        double *total = s->total;
-        for (uint32_t i = 0; i < n; i++) {
-            row[i] = clamp(row[i]);
-            total[i] += weight * row[i];
-        }
+        uint64_t flags = p->scorers[k].ops->flags;
+        if ((flags & PD_SCORER_BY_LOAD) != 0)
+            continue;
+        if ((flags & PD_SCORER_BY_MATCH) != 0 && l->matched_n < l->n / 4 + 1)
+            score_matched(s, run, k);
+        else
+            score_all(s, run, k);
     }
 }
 
@@ -181,17 +153,17 @@ static void score(struct pd_pipeline_scratch *s, const struct pd_pipeline_run *r
  * that gives nothing although there are candidates gets the first one. */
 static uint32_t pick(struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run)
 {
-    const struct pd_profile *p = run->profile;
-    uint32_t want = PD_MIN(PD_MIN(run->want, run->left), PD_PIPELINE_PICKS_MAX);
+    const struct pd_shortlist *l = run->list;
+    const struct pd_profile *p = l->profile;
+    uint32_t want = PD_MIN(PD_MIN(run->want, l->n), PD_PIPELINE_PICKS_MAX);
     uint32_t legal = 0;
 
     if (want == 0)
         return 0;
-    uint32_t got = p->picker_ops->pick(p->picker, run->request, s->views, s->total, run->left, want,
-                                       s->index);
+    uint32_t got = p->picker_ops->pick(p->picker, run->request, l->views, s->total, l->n, want, s->index);
     got = PD_MIN(got, want);
     for (uint32_t i = 0; i < got; i++) {
-        bool good = s->index[i] < run->left;
+        bool good = s->index[i] < l->n;
         for (uint32_t j = 0; j < legal && good; j++)
             good = s->index[j] != s->index[i];
         if (good)
@@ -237,9 +209,9 @@ static void rows_flush(struct rows *r)
 
 static inline void rows_add(struct rows *r, uint32_t candidate)
 {
-    uint32_t at = r->table.rows++, columns = r->table.columns, cap = r->s->cap;
-    const struct pd_endpoint_view *view = &r->s->views[candidate];
-    const double *from = &r->s->scores[candidate];
+    uint32_t at = r->table.rows++, columns = r->table.columns, cap = r->run->list->cap;
+    const struct pd_endpoint_view *view = &r->run->list->views[candidate];
+    const double *from = &r->run->list->scores[candidate];
     double *to = &r->score[at * columns];
 
     r->row[at] = (struct pd_explain_row){ pd_str_from(view->name), r->s->total[candidate],
@@ -253,7 +225,8 @@ static inline void rows_add(struct rows *r, uint32_t candidate)
 /* The picked ones first, so that room for lines never hides them. */
 static void explain(const struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run)
 {
-    const struct pd_profile *p = run->profile;
+    const struct pd_shortlist *l = run->list;
+    const struct pd_profile *p = l->profile;
     uint32_t shown = 0;
     struct rows r;
 
@@ -266,7 +239,7 @@ static void explain(const struct pd_pipeline_scratch *s, const struct pd_pipelin
         r.column[k] = (struct pd_explain_column){ pd_str_from(p->scorers[k].name), p->scorers[k].weight };
     for (uint32_t k = 0; k < run->picks; k++, shown++)
         rows_add(&r, s->index[k]);
-    for (uint32_t i = 0; i < run->left && shown < run->explain_max; i++) {
+    for (uint32_t i = 0; i < l->n && shown < run->explain_max; i++) {
         bool picked = false;
         for (uint32_t k = 0; k < run->picks && !picked; k++)
             picked = s->index[k] == i;
@@ -277,25 +250,36 @@ static void explain(const struct pd_pipeline_scratch *s, const struct pd_pipelin
     }
     rows_flush(&r);
     for (uint32_t k = 0; k < run->picks; k++)
-        pd_explain_emit(&run->explain, PD_EXPLAIN_PICKED, s->views[s->index[k]].name,
+        pd_explain_emit(&run->explain, PD_EXPLAIN_PICKED, l->views[s->index[k]].name,
                         p->picker_name, "", s->total[s->index[k]], 0);
+}
+
+static void explain_filters(const struct pd_pipeline_run *run)
+{
+    const struct pd_shortlist *l = run->list;
+    uint32_t shown = 0;
+
+    pd_explain_emit(&run->explain, PD_EXPLAIN_PROFILE, l->profile->name, "", "",
+                    l->candidates - (run->without != 0), 0);
+    for (uint32_t i = 0; i < l->drops_n && shown < run->explain_max; i++) {
+        if (l->drops[i].slot + 1 == run->without)
+            continue;
+        pd_explain_emit(&run->explain, PD_EXPLAIN_DROPPED, l->drops[i].name, l->drops[i].plugin, "", 0, 0);
+        shown++;
+    }
+    if (l->is_stale)
+        pd_explain_emit(&run->explain, PD_EXPLAIN_NOTE, "", "", "every load report is stale, used anyway", 0, 0);
+    if (l->n == 0)
+        pd_explain_emit(&run->explain, PD_EXPLAIN_NOTE, "", "", "no candidate is left", 0, 0);
 }
 
 void pd_pipeline_run(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run)
 {
-    pd_assert(run->candidates <= s->cap && run->profile->scorers_n <= s->scorers_max);
-    run->stale = false;
     run->picks = 0;
-    pd_explain_emit(&run->explain, PD_EXPLAIN_PROFILE, run->profile->name, "", "", run->candidates,
-                    0);
-    run->left = filter(s, run);
-    if (run->stale)
-        pd_explain_emit(&run->explain, PD_EXPLAIN_NOTE, "", "",
-                        "every load report is stale, used anyway", 0, 0);
-    if (run->left == 0) {
-        pd_explain_emit(&run->explain, PD_EXPLAIN_NOTE, "", "", "no candidate is left", 0, 0);
+    if (run->explain.line != NULL)
+        explain_filters(run);
+    if (run->list->n == 0)
         return;
-    }
     score(s, run);
     run->picks = pick(s, run);
     explain(s, run);

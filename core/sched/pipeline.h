@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One scheduling profile: filters, weighted scorers and a picker, run over an
- * array of candidates.  Borrows its plugins.  Loop thread. */
+/* One scheduling profile: filters, weighted scorers and a picker; the last two run over
+ * the shortlist that the filters left.  Borrows its plugins.  Loop thread. */
 #ifndef PD_SCHED_PIPELINE_H
 #define PD_SCHED_PIPELINE_H
 
@@ -33,34 +33,33 @@ struct pd_profile {
     struct pd_picker *picker;
 };
 
+struct pd_shortlist;
+struct pd_prefix_holder;
+
 /* Memory that runs share. */
 struct pd_pipeline_scratch {
-    struct pd_endpoint_view *views; /* candidates; compacted by filters */
     uint8_t *keep;
     double *total;
-    double *scores;                 /* scorers_max rows of `cap` */
+    struct pd_prefix_holder *holders;   /* of the prompt's first block */
+    uint32_t holders_n;
     uint32_t *index;
     uint32_t cap;
-    uint32_t scorers_max;
 };
 
 struct pd_pipeline_run {
-    const struct pd_profile *profile;
+    struct pd_shortlist *list;
     const struct pd_sched_request *request;
-    uint32_t candidates;            /* that stand in scratch->views */
+    uint64_t without;               /* an endpoint that the list is to be taken as not having, by its
+                                       slot + 1; 0: none */
     uint32_t want;                  /* picks */
-    pd_time stale_ns;               /* reports older than this; PD_TIME_NEVER: none is stale */
     uint32_t explain_max;           /* candidates to explain */
     struct pd_explain_sink explain;
     /* results */
-    uint32_t left;                  /* candidates after the filters, first in scratch->views */
     uint32_t picks;                 /* in scratch->index, best first */
-    bool stale;                     /* every report was stale and was used anyway */
 };
 
 /* PD_OK or PD_ENOMEM (nothing is held then). */
-pd_status pd_pipeline_scratch_init(struct pd_pipeline_scratch *s, uint32_t cap,
-                                   uint32_t scorers_max);
+pd_status pd_pipeline_scratch_init(struct pd_pipeline_scratch *s, uint32_t cap);
 void pd_pipeline_scratch_fini(struct pd_pipeline_scratch *s);
 
 /* PD_OK or PD_ELIMIT.  Everything is borrowed; weight is finite. */
@@ -70,8 +69,9 @@ pd_status pd_profile_add_scorer(struct pd_profile *p, const char *name,
                                 const struct pd_scorer_ops *ops, struct pd_scorer *instance,
                                 double weight);
 
-/* Runs the profile; run->picks is 0 when no candidate is left.  Allocates
- * nothing. */
+/* Writes the matches of scratch->holders into the views. */
+void pd_pipeline_match(const struct pd_pipeline_scratch *s, struct pd_shortlist *list);
+/* Scores and picks; run->picks is 0 when no candidate is left.  Allocates nothing. */
 void pd_pipeline_run(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run);
 
 /* Helpers for lines of explanation; nothing happens without a sink. */

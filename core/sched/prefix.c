@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The prefix index.  One entry is a pair (block hash, endpoint slot).  It sits
  * in a hash table of its pair, in the list of its slot and in the list of all
- * entries, both ordered by last use.
+ * entries, both ordered by last use.  Entries of first blocks are in a second hash
+ * table, of the hash alone: so a lookup costs for each endpoint that has the first
+ * block, not for each that there is.
  *
  * A block's hash covers all blocks before it, so each hash has one parent.
  * Insertion goes from the last block to the first: a parent is always used
@@ -19,6 +21,7 @@
 
 #define AHEAD 8u                /* lookups under way at a time */
 #define NIL 0u                  /* entries are numbered from 1 */
+#define NOT_FIRST UINT32_MAX    /* as `mate`: not the first block of a prompt */
 
 struct link {
     uint32_t prev;
@@ -31,6 +34,7 @@ struct entry {
     uint32_t ticket;            /* of the insertion that made it; 0: confirmed by another */
     uint32_t chain;             /* next in the bucket */
     struct link lru[2];         /* of the slot, of all */
+    uint32_t mate;              /* next in the bucket of first blocks, or NOT_FIRST */
 };
 
 /* Ends of a list: head is the most recently used. */
@@ -51,6 +55,7 @@ struct pd_prefix {
     struct pd_prefix_conf conf;
     struct entry *entries;      /* [1..conf.entries] */
     uint32_t *buckets;
+    uint32_t *firsts;           /* as many */
     uint32_t mask;
     uint32_t fresh;             /* entries from here on were never used */
     uint32_t spare;             /* list through chain */
@@ -75,8 +80,9 @@ pd_status pd_prefix_create(const struct pd_prefix_conf *conf, struct pd_prefix *
     index->fresh = 1;
     index->entries = pd_calloc((size_t)conf->entries + 1, sizeof *index->entries);
     index->buckets = pd_calloc(buckets, sizeof *index->buckets);
+    index->firsts = pd_calloc(buckets, sizeof *index->firsts);
     index->slots = pd_calloc(conf->slots, sizeof *index->slots);
-    if (index->entries == NULL || index->buckets == NULL || index->slots == NULL) {
+    if (index->entries == NULL || index->buckets == NULL || index->firsts == NULL || index->slots == NULL) {
         pd_prefix_destroy(index);
         return PD_ENOMEM;
     }
@@ -92,6 +98,7 @@ void pd_prefix_destroy(struct pd_prefix *index)
         return;
     pd_free(index->entries);
     pd_free(index->buckets);
+    pd_free(index->firsts);
     pd_free(index->slots);
     pd_free(index);
 }
@@ -125,6 +132,11 @@ static inline uint32_t *bucket_of(const struct pd_prefix *index, uint64_t hash, 
 {
     uint64_t both = hash ^ slot * 0x9e3779b97f4a7c15u;
     return &index->buckets[(both ^ both >> 32) & index->mask];
+}
+
+static inline uint32_t *first_bucket_of(const struct pd_prefix *index, uint64_t hash)
+{
+    return &index->firsts[(hash ^ hash >> 32) & index->mask];
 }
 
 static inline uint32_t find(struct pd_prefix *index, uint64_t hash, uint32_t slot)
@@ -217,6 +229,11 @@ static void drop(struct pd_prefix *index, uint32_t at)
     while (*link != at)
         link = &index->entries[*link].chain;
     *link = e->chain;
+    if (e->mate != NOT_FIRST) {
+        for (link = first_bucket_of(index, e->hash); *link != at;)
+            link = &index->entries[*link].mate;
+        *link = e->mate;
+    }
     list_remove(index, &slot->lru, OF_SLOT, at);
     list_remove(index, &index->all, OF_ALL, at);
     e->chain = index->spare;
@@ -243,7 +260,7 @@ static uint32_t take(struct pd_prefix *index)
     return at;
 }
 
-static void add(struct pd_prefix *index, uint32_t slot_no, uint64_t hash, uint32_t ticket)
+static void add(struct pd_prefix *index, uint32_t slot_no, uint64_t hash, uint32_t ticket, bool is_first)
 {
     struct slot *slot = &index->slots[slot_no];
 
@@ -257,6 +274,12 @@ static void add(struct pd_prefix *index, uint32_t slot_no, uint64_t hash, uint32
     e->ticket = ticket;
     e->chain = *bucket;
     *bucket = at;
+    e->mate = NOT_FIRST;
+    if (is_first) {
+        bucket = first_bucket_of(index, hash);
+        e->mate = *bucket;
+        *bucket = at;
+    }
     list_push(index, &slot->lru, OF_SLOT, at);
     list_push(index, &index->all, OF_ALL, at);
     slot->n++;
@@ -300,16 +323,18 @@ uint32_t pd_prefix_match(struct pd_prefix *index, uint32_t slot, const uint64_t 
     return match_rest(index, slot, hashes, n);
 }
 
-void pd_prefix_match_all(struct pd_prefix *index, struct pd_endpoint_view *views, uint32_t views_n,
-                         const uint64_t *hashes, uint32_t n)
+uint32_t pd_prefix_holders(struct pd_prefix *index, const uint64_t *hashes, uint32_t n,
+                           struct pd_prefix_holder *holders)
 {
-    /* The first lookups wait for memory together. */
-    for (uint32_t i = 0; i < views_n; i++)
-        __builtin_prefetch(bucket_of(index, hashes[0], views[i].slot));
-    for (uint32_t i = 0; i < views_n; i++) {
-        if (index->slots[views[i].slot].n > 0 && find(index, hashes[0], views[i].slot) != NIL)
-            views[i].match_blocks = match_rest(index, views[i].slot, hashes, n);
+    uint32_t found = 0;
+
+    for (uint32_t at = *first_bucket_of(index, hashes[0]); at != NIL; at = index->entries[at].mate) {
+        const struct entry *e = &index->entries[at];
+        index->stats.probes++;
+        if (e->hash == hashes[0])
+            holders[found++] = (struct pd_prefix_holder){ e->slot, match_rest(index, e->slot, hashes, n) };
     }
+    return found;
 }
 
 /* Block by block every entry would go to the front.  Blocks that were inserted
@@ -328,7 +353,7 @@ void pd_prefix_insert(struct pd_prefix *index, uint32_t slot_no, const uint64_t 
         uint32_t at = find(index, hashes[i - 1], slot_no);
         if (at == NIL) {
             run_to_front(index, slot, &run);
-            add(index, slot_no, hashes[i - 1], ticket);
+            add(index, slot_no, hashes[i - 1], ticket, i == 1);
             continue;
         }
         struct entry *e = &index->entries[at];

@@ -22,6 +22,12 @@ struct pd_prefix_stats {
     uint64_t probes;            /* entries looked at, ever */
 };
 
+/* A slot and the leading blocks of a prompt that it is expected to hold. */
+struct pd_prefix_holder {
+    uint32_t slot;
+    uint32_t blocks;
+};
+
 struct pd_prefix;
 
 /* Allocates everything that it will ever use.  PD_OK, PD_EINVAL, PD_ENOMEM.
@@ -40,9 +46,10 @@ void pd_prefix_slot_limit(struct pd_prefix *index, uint32_t slot, uint32_t limit
 /* Leading blocks of the prompt that the slot is expected to hold. */
 uint32_t pd_prefix_match(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes,
                          uint32_t n);
-/* The same for the slots of all views, whose match_blocks are 0 before; n is not 0. */
-void pd_prefix_match_all(struct pd_prefix *index, struct pd_endpoint_view *views, uint32_t views_n,
-                         const uint64_t *hashes, uint32_t n);
+/* All slots that are expected to hold the first block, and how many leading ones they
+ * hold, in no order.  n is not 0; holders has a place for each slot of the index. */
+uint32_t pd_prefix_holders(struct pd_prefix *index, const uint64_t *hashes, uint32_t n,
+                           struct pd_prefix_holder *holders);
 /* The slot will hold these blocks from now on.  ticket: not 0; names what this
  * call adds for pd_prefix_rollback. */
 void pd_prefix_insert(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n,

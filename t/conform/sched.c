@@ -382,6 +382,117 @@ static void allocates(struct cf_inst *i)
             (unsigned long long)(allocations - warm));
 }
 
+/* The candidate alone, or with other loads, or of another request. */
+static void change(struct question *q, uint64_t seed, bool loads, bool match, bool request)
+{
+    for (uint32_t i = 0; i < q->n; i++) {
+        struct pd_endpoint_view *v = &q->views[i];
+        v->report_age_ns = seed % 3 == 0 ? PD_TIME_NEVER : cf_random(&seed) % PD_SEC;
+        if (match)
+            v->match_blocks = (uint32_t)(cf_random(&seed) % 17);
+        if (loads) {
+            v->running = (uint32_t)(cf_random(&seed) % 20);
+            v->waiting = (uint32_t)(cf_random(&seed) % 200);
+            v->inflight = (uint32_t)(cf_random(&seed) % 30);
+            v->dispatched = (uint32_t)(cf_random(&seed) % 5);
+            v->blocks_free = (uint32_t)(cf_random(&seed) % 1001);
+            v->inflight_tokens = cf_random(&seed) % 100000;
+        }
+    }
+    if (!request)
+        return;
+    q->request.prompt_bytes = cf_random(&seed) % 4096;
+    q->request.prompt_tokens = q->request.prompt_bytes / 4;
+    q->request.prompt_blocks = (uint32_t)(cf_random(&seed) % 20);
+    q->request.random = cf_random(&seed);
+    q->request.session = PD_STR("session-2");
+}
+
+/* Bytes that an answer has for each candidate. */
+static void same_alone(struct cf_inst *i, const struct question *q, const struct answer *all, size_t each,
+                       const char *flag)
+{
+    for (uint32_t k = 0; k < q->n; k++) {
+        struct question one = *q;
+        struct answer a;
+        one.n = 1;
+        one.views = &q->views[k];
+        ask(i, &one, &a);
+        CF_NEED(memcmp(a.bytes, all->bytes + k * each, each) == 0, "%s, but candidate %u alone is judged otherwise",
+                flag, k);
+        free(a.bytes);
+    }
+}
+
+static void same_changed(struct cf_inst *i, struct question *q, const struct answer *before, uint64_t seed,
+                         const bool what[3], const char *flag)
+{
+    struct answer a;
+
+    change(q, seed, what[0], what[1], what[2]);
+    ask(i, q, &a);
+    CF_NEED(a.n == before->n && memcmp(a.bytes, before->bytes, a.n) == 0,
+            "%s, but what it does not depend on changes the answer", flag);
+    free(a.bytes);
+}
+
+static void keeps_filter(struct cf_inst *i, struct question *q, const struct answer *a, uint64_t seed)
+{
+    uint64_t flags = ((const struct pd_filter_ops *)(const void *)i->w->u->ops)->flags;
+
+    if ((flags & PD_FILTER_EACH) != 0)
+        same_alone(i, q, a, 1, "PD_FILTER_EACH");
+    if ((flags & PD_FILTER_STEADY) != 0)
+        same_changed(i, q, a, seed, (const bool[3]){ true, true, true }, "PD_FILTER_STEADY");
+}
+
+static void keeps_scorer(struct cf_inst *i, struct question *q, const struct answer *a, uint64_t seed)
+{
+    uint64_t flags = ((const struct pd_scorer_ops *)(const void *)i->w->u->ops)->flags;
+    const double *score = (const double *)(const void *)a->bytes;
+
+    for (uint32_t k = 0; k < q->n && (flags & PD_SCORER_BY_MATCH) != 0; k++)
+        CF_NEED(q->views[k].match_blocks != 0 || !(score[k] > 0), "PD_SCORER_BY_MATCH, but a score without a match is %g",
+                score[k]);
+    if ((flags & (PD_SCORER_BY_LOAD | PD_SCORER_BY_MATCH)) != 0)
+        same_alone(i, q, a, sizeof(double), "PD_SCORER_BY_...");
+    if ((flags & PD_SCORER_BY_LOAD) != 0)
+        same_changed(i, q, a, seed, (const bool[3]){ false, true, true }, "PD_SCORER_BY_LOAD");
+    else if ((flags & (PD_SCORER_BY_MATCH | PD_SCORER_NO_AGE)) != 0)
+        same_changed(i, q, a, seed, (const bool[3]){ false, false, false }, "PD_SCORER_NO_AGE");
+}
+
+/* What the flags of the ops say holds; other is asked where the first may not be twice. */
+static void run_promises(const struct cf_unit *u)
+{
+    struct cf_world w;
+    struct cf_inst i, other;
+
+    cf_world_open(&w, u);
+    cf_create_ok(&w, &i, 0);
+    cf_create_ok(&w, &other, 1);
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        struct question q;
+        struct answer a;
+        question_open(&q, 1 + (uint32_t)(seed % 12), seed);
+        for (uint32_t k = 0; k < q.n && seed % 2 == 0; k++)
+            q.views[k].state = 1 + (uint32_t)((seed / 2 + k) % 4);
+        ask(&i, &q, &a);
+        if (is_kind(u, PD_KIND_FILTER))
+            keeps_filter(&i, &q, &a, seed);
+        else if (is_kind(u, PD_KIND_SCORER))
+            keeps_scorer(&i, &q, &a, seed);
+        else if (is_kind(u, PD_KIND_PICKER) &&
+                 (((const struct pd_picker_ops *)(const void *)u->ops)->flags & PD_PICKER_NO_AGE) != 0)
+            same_changed(&other, &q, &a, seed, (const bool[3]){ false, false, false }, "PD_PICKER_NO_AGE");
+        free(a.bytes);
+        question_close(&q);
+    }
+    cf_destroy(&w, &i);
+    cf_destroy(&w, &other);
+    cf_world_close(&w);
+}
+
 #define RUN(name)                                                              \
     static void run_##name(const struct cf_unit *u)                            \
     {                                                                          \
@@ -404,6 +515,7 @@ const struct cf_case cf_sched_cases[] = {
     { "many", "10,000 candidates in less than 100 ms", run_many },
     { "stable", "the same question gives the same answer (pickers may take turns)", run_stable },
     { "alike", "two instances asked the same answer the same", run_alike },
+    { "promises", "what the flags of the ops say holds", run_promises },
     { "growth", "calls keep no memory", run_growth },
     { "allocates", "after the first calls, none allocates", run_allocates },
     { NULL, NULL, NULL },

@@ -10,7 +10,7 @@
 #include <pdplane/scheduler.h>
 
 enum { FAULT_NONE, FAULT_LEAK, FAULT_RANGE, FAULT_UNSTABLE, FAULT_NAN, FAULT_BEHIND, FAULT_GROWTH,
-       FAULT_ALLOC, FAULT_BUSY, FAULT_NOMEM, FAULT_CRASH, FAULT_MUTE, FAULT_FDS };
+       FAULT_ALLOC, FAULT_BUSY, FAULT_NOMEM, FAULT_CRASH, FAULT_MUTE, FAULT_FDS, FAULT_PROMISE };
 
 struct broken_conf {
     uint32_t fault;
@@ -39,7 +39,7 @@ static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE }, { "leak", FAULT_LEAK }, { "range", FAULT_RANGE }, { "unstable", FAULT_UNSTABLE },
     { "nan", FAULT_NAN }, { "behind", FAULT_BEHIND }, { "growth", FAULT_GROWTH },
     { "alloc", FAULT_ALLOC }, { "busy", FAULT_BUSY }, { "nomem", FAULT_NOMEM }, { "crash", FAULT_CRASH },
-    { "mute", FAULT_MUTE }, { "fds", FAULT_FDS }, { NULL, 0 },
+    { "mute", FAULT_MUTE }, { "fds", FAULT_FDS }, { "promise", FAULT_PROMISE }, { NULL, 0 },
 };
 
 static const struct pd_option options[] = {
@@ -135,7 +135,6 @@ static void filter_apply(struct pd_filter *f, const struct pd_sched_request *req
                          const struct pd_endpoint_view *candidates, uint32_t n, uint8_t *keep)
 {
     (void)request;
-    (void)candidates;
     call(&f->b);
     if (f->b.fault == FAULT_BEHIND)
         keep[n] = 0;
@@ -145,6 +144,8 @@ static void filter_apply(struct pd_filter *f, const struct pd_sched_request *req
         keep[0] = 7;
     if (f->b.fault == FAULT_UNSTABLE)
         keep[0] = (uint8_t)(f->b.calls % 2);
+    if (f->b.fault == FAULT_PROMISE)
+        keep[0] = candidates[0].waiting < 50;
 }
 
 static void scorer_score(struct pd_scorer *s, const struct pd_sched_request *request,
@@ -156,7 +157,7 @@ static void scorer_score(struct pd_scorer *s, const struct pd_sched_request *req
     for (uint32_t i = 0; i < n; i++)
         score[i] = s->b.fault == FAULT_RANGE ? 1.5
                    : s->b.fault == FAULT_NAN ? (double)NAN
-                   : s->b.fault == FAULT_UNSTABLE ? (s->b.calls % 7) / 7.0 : 0.5;
+                   : s->b.fault == FAULT_PROMISE ? (i == 0) : s->b.fault == FAULT_UNSTABLE ? (s->b.calls % 7) / 7.0 : 0.5;
     if (s->b.fault == FAULT_BEHIND)
         score[n] = 1;
 }
@@ -168,11 +169,11 @@ static uint32_t picker_pick(struct pd_picker *p, const struct pd_sched_request *
     uint32_t got = n < k ? n : k;
 
     (void)request;
-    (void)candidates;
     (void)total;
     call(&p->b);
     for (uint32_t i = 0; i < got; i++)
-        index[i] = p->b.fault == FAULT_RANGE ? n : p->b.fault == FAULT_UNSTABLE ? 0 : i;
+        index[i] = p->b.fault == FAULT_RANGE ? n : p->b.fault == FAULT_UNSTABLE ? 0
+                   : p->b.fault == FAULT_PROMISE ? (uint32_t)((i + candidates[0].report_age_ns) % n) : i;
     if (p->b.fault == FAULT_BEHIND)
         index[k] = 0;
     return got;
@@ -196,14 +197,17 @@ static void decider_decide(struct pd_decider *d, const struct pd_sched_request *
 static const struct pd_filter_ops filter_ops = {
     .head = PD_OPS(pd_filter_ops, PD_FILTER_V1),
     .create = filter_create, .destroy = filter_destroy, .apply = filter_apply,
+    .flags = PD_FILTER_STEADY,
 };
 static const struct pd_scorer_ops scorer_ops = {
     .head = PD_OPS(pd_scorer_ops, PD_SCORER_V1),
     .create = scorer_create, .destroy = scorer_destroy, .score = scorer_score,
+    .flags = PD_SCORER_BY_LOAD,
 };
 static const struct pd_picker_ops picker_ops = {
     .head = PD_OPS(pd_picker_ops, PD_PICKER_V1),
     .create = picker_create, .destroy = picker_destroy, .pick = picker_pick,
+    .flags = PD_PICKER_NO_AGE,
 };
 static const struct pd_decider_ops decider_ops = {
     .head = PD_OPS(pd_decider_ops, PD_DECIDER_V1),

@@ -10,6 +10,7 @@
 #include "sched/endpoints.h"
 #include "sched/pipeline.h"
 #include "sched/scheduler.h"
+#include "sched/shortlist.h"
 
 /* ---- plugins of this test ---- */
 
@@ -639,25 +640,28 @@ static void plugins_cannot_break_it(void **state)
     (void)state;
     struct pd_profile p = { .name = "x", .picker_name = "wild", .picker_ops = &wild_pick_ops };
     struct pd_pipeline_scratch s;
+    struct pd_shortlist l = { 0 };
     struct pd_sched_request request = { .size = sizeof request };
-    struct pd_pipeline_run run = { .profile = &p, .request = &request, .candidates = 5, .want = 3,
-                                   .stale_ns = PD_TIME_NEVER };
+    struct pd_pipeline_run run = { .list = &l, .request = &request, .want = 3 };
     assert_int_equal(pd_profile_add_scorer(&p, "wild", &wild_ops, NULL, 2), PD_OK);
-    assert_int_equal(pd_pipeline_scratch_init(&s, 8, 2), PD_OK);
-    pd_pipeline_run(&s, &run);
-    static const double expected[5] = { 0, 0, 2, 2, 0.5 };
-    for (int i = 0; i < 5; i++)
-        assert_true(fabs(s.total[i] - expected[i]) < 1e-12);
-    assert_int_equal(run.picks, 1);
-    assert_int_equal(s.index[0], 0);
-    p.picker_ops = &no_pick_ops;
-    run.candidates = 2;
-    pd_pipeline_run(&s, &run);
-    assert_int_equal(run.picks, 1);
-    assert_int_equal(s.index[0], 0);
-    run.candidates = 0;
-    pd_pipeline_run(&s, &run);
-    assert_int_equal(run.picks, 0);
+    assert_int_equal(pd_pipeline_scratch_init(&s, 8), PD_OK);
+    assert_int_equal(pd_shortlist_reserve(&l, 8, 2, 8), PD_OK);
+    for (uint32_t n = 5; n <= 5; n -= n == 5 ? 3 : 2) {
+        pd_shortlist_begin(&l, &p, 8);
+        for (uint32_t i = 0; i < n; i++) {
+            struct pd_endpoint e = { .view = { .size = sizeof e.view, .slot = i, .state = PD_ENDPOINT_UP } };
+            pd_shortlist_add(&l, &e, 0);
+        }
+        pd_shortlist_filter(&l, &s, &request, PD_TIME_NEVER, 8);
+        pd_pipeline_run(&s, &run);
+        static const double expected[5] = { 0, 0, 2, 2, 0.5 };
+        for (uint32_t i = 0; i < n; i++)
+            assert_true(fabs(s.total[i] - expected[i]) < 1e-12);
+        assert_int_equal(run.picks, n > 0);
+        assert_int_equal(s.index[0], 0);
+        p.picker_ops = &no_pick_ops;
+    }
+    pd_shortlist_fini(&l);
     pd_pipeline_scratch_fini(&s);
     for (uint32_t i = 1; i < PD_PROFILE_SCORERS_MAX; i++)
         assert_int_equal(pd_profile_add_scorer(&p, "w", &wild_ops, NULL, 1), PD_OK);

@@ -71,6 +71,21 @@ struct pd_sched_request {
     uint64_t random;           /* fresh random bits for this request */
 };
 
+/* Flags of ops are promises.  The core keeps answers that they say cannot have changed
+ * and does not ask about every candidate of every request; without them, and for a
+ * module that was compiled before there were any, it always asks about all. */
+enum {
+    PD_FILTER_STEADY = 1u << 0,    /* looks at nothing but request->roles, and of candidates at slot,
+                                      serial, name, roles, state and weight */
+    PD_FILTER_EACH = 1u << 1,      /* what it says of one candidate does not depend on the others */
+    PD_SCORER_BY_LOAD = 1u << 0,   /* a candidate's score depends on nothing but its view, and there
+                                      not on match_blocks and report_age_ns */
+    PD_SCORER_BY_MATCH = 1u << 1,  /* a candidate's score is 0 when its match_blocks are, and depends on
+                                      nothing but the request and its view without report_age_ns */
+    PD_SCORER_NO_AGE = 1u << 2,    /* never looks at report_age_ns */
+    PD_PICKER_NO_AGE = 1u << 0     /* the same */
+};
+
 struct pd_filter;
 struct pd_filter_ops {
     struct pd_ops_head head;   /* PD_OPS(pd_filter_ops, PD_FILTER_V1) */
@@ -80,6 +95,7 @@ struct pd_filter_ops {
     /* Sets keep[i] to 0 for candidates to drop; it is 1 before. */
     void (*apply)(struct pd_filter *filter, const struct pd_sched_request *request,
                   const struct pd_endpoint_view *candidates, uint32_t n, uint8_t *keep);
+    uint64_t flags;            /* PD_FILTER_* */
 };
 
 struct pd_scorer;
@@ -94,6 +110,7 @@ struct pd_scorer_ops {
     /* The request went to this candidate.  May be NULL. */
     void (*picked)(struct pd_scorer *scorer, const struct pd_sched_request *request,
                    const struct pd_endpoint_view *candidate);
+    uint64_t flags;            /* PD_SCORER_* */
 };
 
 struct pd_picker;
@@ -106,6 +123,7 @@ struct pd_picker_ops {
     uint32_t (*pick)(struct pd_picker *picker, const struct pd_sched_request *request,
                      const struct pd_endpoint_view *candidates, const double *total, uint32_t n,
                      uint32_t k, uint32_t *index);
+    uint64_t flags;            /* PD_PICKER_* */
 };
 
 enum {

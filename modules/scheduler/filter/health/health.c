@@ -66,6 +66,7 @@ static void health_apply(struct pd_filter *filter, const struct pd_sched_request
 static const struct pd_filter_ops health_ops = {
     .head = PD_OPS(pd_filter_ops, PD_FILTER_V1),
     .create = health_create, .destroy = health_destroy, .apply = health_apply,
+    .flags = PD_FILTER_STEADY,
 };
 
 static const struct pd_unit health_units[] = {

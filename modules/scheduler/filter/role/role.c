@@ -124,21 +124,25 @@ static void pass_apply(struct pd_filter *filter, const struct pd_sched_request *
 static const struct pd_filter_ops role_ops = {
     .head = PD_OPS(pd_filter_ops, PD_FILTER_V1),
     .create = role_create, .destroy = role_destroy, .apply = role_apply,
+    .flags = PD_FILTER_STEADY | PD_FILTER_EACH,
 };
 
 static const struct pd_filter_ops prefill_ops = {
     .head = PD_OPS(pd_filter_ops, PD_FILTER_V1),
     .create = prefill_create, .destroy = role_destroy, .apply = role_apply,
+    .flags = PD_FILTER_STEADY | PD_FILTER_EACH,
 };
 
 static const struct pd_filter_ops decode_ops = {
     .head = PD_OPS(pd_filter_ops, PD_FILTER_V1),
     .create = decode_create, .destroy = role_destroy, .apply = role_apply,
+    .flags = PD_FILTER_STEADY | PD_FILTER_EACH,
 };
 
 static const struct pd_filter_ops pass_ops = {
     .head = PD_OPS(pd_filter_ops, PD_FILTER_V1),
     .create = pass_create, .destroy = role_destroy, .apply = pass_apply,
+    .flags = PD_FILTER_STEADY | PD_FILTER_EACH,
 };
 
 static const char *const prefill_aliases[] = { "prefill-filter", NULL };

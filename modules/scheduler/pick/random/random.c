@@ -33,6 +33,7 @@ static uint32_t rnd_pick(struct pd_picker *picker, const struct pd_sched_request
 static const struct pd_picker_ops rnd_ops = {
     .head = PD_OPS(pd_picker_ops, PD_PICKER_V1),
     .create = picker_create, .destroy = picker_destroy, .pick = rnd_pick,
+    .flags = PD_PICKER_NO_AGE,
 };
 
 static const char *const rnd_aliases[] = { "random-picker", NULL };

@@ -64,6 +64,7 @@ static uint32_t rr_pick(struct pd_picker *picker, const struct pd_sched_request 
 static const struct pd_picker_ops rr_ops = {
     .head = PD_OPS(pd_picker_ops, PD_PICKER_V1),
     .create = rr_create, .destroy = rr_destroy, .pick = rr_pick,
+    .flags = PD_PICKER_NO_AGE,
 };
 
 static const struct pd_unit rr_units[] = {

@@ -53,6 +53,7 @@ static uint32_t wr_pick(struct pd_picker *picker, const struct pd_sched_request 
 static const struct pd_picker_ops wr_ops = {
     .head = PD_OPS(pd_picker_ops, PD_PICKER_V1),
     .create = picker_create, .destroy = picker_destroy, .pick = wr_pick,
+    .flags = PD_PICKER_NO_AGE,
 };
 
 static const char *const wr_aliases[] = { "weighted-random-picker", NULL };

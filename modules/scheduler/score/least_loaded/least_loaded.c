@@ -60,6 +60,7 @@ static void ll_score(struct pd_scorer *scorer, const struct pd_sched_request *re
 static const struct pd_scorer_ops ll_ops = {
     .head = PD_OPS(pd_scorer_ops, PD_SCORER_V1),
     .create = ll_create, .destroy = ll_destroy, .score = ll_score,
+    .flags = PD_SCORER_NO_AGE,
 };
 
 static const struct pd_unit ll_units[] = {

@@ -67,6 +67,7 @@ static void la_score(struct pd_scorer *scorer, const struct pd_sched_request *re
 static const struct pd_scorer_ops la_ops = {
     .head = PD_OPS(pd_scorer_ops, PD_SCORER_V1),
     .create = la_create, .destroy = la_destroy, .score = la_score,
+    .flags = PD_SCORER_BY_LOAD | PD_SCORER_NO_AGE,
 };
 
 static const char *const la_aliases[] = { "load-aware-scorer", NULL };

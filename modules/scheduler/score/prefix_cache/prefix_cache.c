@@ -68,6 +68,7 @@ static void pc_score(struct pd_scorer *scorer, const struct pd_sched_request *re
 static const struct pd_scorer_ops pc_ops = {
     .head = PD_OPS(pd_scorer_ops, PD_SCORER_V1),
     .create = pc_create, .destroy = pc_destroy, .score = pc_score,
+    .flags = PD_SCORER_BY_MATCH | PD_SCORER_NO_AGE,
 };
 
 static const char *const pc_aliases[] = { "prefix-cache-scorer", "prefix_lru", NULL };
