@@ -73,7 +73,7 @@ static void on_head(struct pd_http_call *call, const struct pd_http_head *head, 
                        head->has_length && !q->forward_sse ? head->length : PD_HTTP_UNKNOWN_LENGTH);
 }
 
-bool forward_piece(struct request *q, struct pd_http_call *call, struct pd_str piece)
+static inline bool take_piece(struct request *q, struct pd_http_call *call, struct pd_str piece)
 {
     struct router *r = q->router;
     size_t queued;
@@ -92,9 +92,14 @@ bool forward_piece(struct request *q, struct pd_http_call *call, struct pd_str p
     return true;
 }
 
+bool forward_piece(struct request *q, struct pd_http_call *call, struct pd_str piece)
+{
+    return take_piece(q, call, piece);
+}
+
 static void on_body(struct pd_http_call *call, struct pd_str piece, void *arg)
 {
-    (void)forward_piece(arg, call, piece);
+    (void)take_piece(arg, call, piece);
 }
 
 /* A token does not wait for those of other streams that came in the same turn. */
