@@ -2,49 +2,27 @@
 /* Adapter for SGLang servers, with prefill and decode apart: both get the same request
  * at the same time, with the place where they meet: the bootstrap server of the prefill
  * server, and a room there. */
-#include <pdplane/adapter.h>
-
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "server.h"
 
 #define BOOTSTRAP_HOST_MAX 255u
 
 struct sglang_conf {
-    const char *api_key;
-    const char *path;
-    const char *probe;
+    struct pd_server_conf server;
     const char *bootstrap_host;
     uint32_t bootstrap_port;
 };
 
 struct pd_adapter {
-    char *authorization;       /* "Bearer ...", NULL without a key */
-    char *chat, *completions, *models, *probe;
+    struct pd_server server;
     char *host;                /* of the bootstrap server, as JSON; NULL: that of the url */
     char port[8];
 };
 
 static void sglang_destroy(struct pd_adapter *adapter)
 {
-    if (adapter->authorization != NULL)
-        explicit_bzero(adapter->authorization, strlen(adapter->authorization));
-    free(adapter->authorization);
-    free(adapter->chat);
-    free(adapter->completions);
-    free(adapter->models);
-    free(adapter->probe);
+    pd_server_close(&adapter->server);
     free(adapter->host);
     free(adapter);
-}
-
-static bool joined(char **out, const char *a, const char *b, const char *c)
-{
-    if (asprintf(out, "%s%s%s", a, b, c) >= 0)
-        return true;
-    *out = NULL;
-    return false;
 }
 
 static pd_status sglang_create(const struct pd_instance_ctx *ctx, const void *conf, struct pd_adapter **out,
@@ -53,16 +31,17 @@ static pd_status sglang_create(const struct pd_instance_ctx *ctx, const void *co
     const struct sglang_conf *c = conf;
     struct pd_adapter *a = calloc(1, sizeof *a);
     (void)ctx;
-    if (a == NULL || !joined(&a->chat, c->path, "/chat/completions", "") ||
-        !joined(&a->completions, c->path, "/completions", "") || !joined(&a->models, c->path, "/models", "") ||
-        (c->probe[0] != '\0' && !joined(&a->probe, c->probe, "", "")) ||
-        (c->bootstrap_host != NULL && !joined(&a->host, "\"", c->bootstrap_host, "\"")) ||
-        (c->api_key != NULL && !joined(&a->authorization, "Bearer ", c->api_key, ""))) {
-        if (a != NULL)
-            sglang_destroy(a);
-        err->status = PD_ENOMEM;
-        strcpy(err->text, "out of memory");
+    if (a == NULL)
+        return pd_server_refuse(err, PD_ENOMEM, "out of memory");
+    if (c->bootstrap_host != NULL && asprintf(&a->host, "\"%s\"", c->bootstrap_host) < 0) {
+        a->host = NULL;
+        pd_server_refuse(err, PD_ENOMEM, "out of memory");
+        sglang_destroy(a);
         return PD_ENOMEM;
+    }
+    if (pd_server_open(&a->server, &c->server, err) != PD_OK) {
+        sglang_destroy(a);
+        return err->status;
     }
     snprintf(a->port, sizeof a->port, "%u", c->bootstrap_port);
     *out = a;
@@ -71,23 +50,7 @@ static pd_status sglang_create(const struct pd_instance_ctx *ctx, const void *co
 
 static pd_status sglang_http(struct pd_adapter *adapter, uint32_t what, struct pd_adapter_http *out)
 {
-    const char *target = what == PD_ADAPTER_CHAT ? adapter->chat
-                         : what == PD_ADAPTER_COMPLETIONS ? adapter->completions
-                         : what == PD_ADAPTER_MODELS ? adapter->models
-                         : what == PD_ADAPTER_PROBE ? adapter->probe : NULL;
-    if (target == NULL)
-        return PD_ENOSYS;
-    out->target = (struct pd_str){ target, strlen(target) };
-    out->n_headers = 0;
-    if (adapter->authorization != NULL) {
-        out->headers[0].name = PD_STR("authorization");
-        out->headers[0].value =
-            (struct pd_str){ adapter->authorization, strlen(adapter->authorization) };
-        out->n_headers = 1;
-    }
-    if (out->size >= offsetof(struct pd_adapter_http, flags) + sizeof out->flags)
-        out->flags |= PD_ADAPTER_SALT;
-    return PD_OK;
+    return pd_server_http(&adapter->server, what, true, out);
 }
 
 /* Nothing else differs from what the client sent: a prefill server stops by itself. */
@@ -123,14 +86,9 @@ static bool is_host(const char *s)
 static pd_status sglang_check(const void *conf, struct pd_err *err)
 {
     const struct sglang_conf *c = conf;
-    if (c->path[0] != '/' || (c->probe[0] != '\0' && c->probe[0] != '/'))
-        strcpy(err->text, "\"path\" and \"probe\" must begin with \"/\"");
-    else if (c->bootstrap_host != NULL && !is_host(c->bootstrap_host))
-        strcpy(err->text, "\"bootstrap_host\" is no name or address of a host");
-    else
-        return PD_OK;
-    err->status = PD_EINVAL;
-    return PD_EINVAL;
+    if (c->bootstrap_host != NULL && !is_host(c->bootstrap_host))
+        return pd_server_refuse(err, PD_EINVAL, "\"bootstrap_host\" is no name or address of a host");
+    return pd_server_check(&c->server, err);
 }
 
 static const struct pd_option sglang_options[] = {
@@ -139,13 +97,9 @@ static const struct pd_option sglang_options[] = {
                        "Decode servers connect to it."),
     PD_OPT_STRING("bootstrap_host", struct sglang_conf, bootstrap_host, NULL,
                   .help = "Host of the prefill server as decode servers reach it; by default that of url."),
-    PD_OPT_STRING("api_key", struct sglang_conf, api_key, NULL, .flags = PD_OPT_SECRET,
-                  .help = "Key that the server wants, sent as \"Authorization: Bearer\"."),
-    PD_OPT_STRING("path", struct sglang_conf, path, "/v1",
-                  .help = "Where the API begins on the server; models are listed there."),
-    PD_OPT_STRING("probe", struct sglang_conf, probe, "/health",
-                  .help = "Path asked to see whether the server is healthy.  Empty: no probe, the server "
-                          "counts as healthy."),
+    PD_SERVER_OPTIONS(struct sglang_conf, server., "Where the API begins on the server; models are listed there.",
+                      "/health", "Path asked to see whether the server is healthy.  Empty: no probe, the server "
+                      "counts as healthy."),
     PD_OPT_END
 };
 

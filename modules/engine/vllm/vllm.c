@@ -2,43 +2,24 @@
 /* Adapter for vLLM servers, with prefill and decode apart over the NixlConnector in
  * pull mode: the prefill server keeps the KV of a prompt and says in its answer where
  * it is, the decode server fetches it from there. */
-#include <pdplane/adapter.h>
-
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "server.h"
 
 enum { CONNECTOR_NONE = 0, CONNECTOR_NIXL = 1 };
 
 struct vllm_conf {
-    const char *api_key;
-    const char *path;
-    const char *probe;
+    struct pd_server_conf server;
     uint32_t connector;
 };
 
 struct pd_adapter {
-    char *authorization;       /* "Bearer ...", NULL without a key */
-    char *chat, *completions, *models, *probe;
+    struct pd_server server;
     uint32_t connector;
 };
 
 static void vllm_destroy(struct pd_adapter *adapter)
 {
-    if (adapter->authorization != NULL)
-        explicit_bzero(adapter->authorization, strlen(adapter->authorization));
-    free(adapter->authorization);
-    free(adapter->chat);
-    free(adapter->completions);
-    free(adapter->models);
-    free(adapter->probe);
+    pd_server_close(&adapter->server);
     free(adapter);
-}
-
-static bool joined(char **out, const char *a, const char *b)
-{
-    return asprintf(out, "%s%s", a, b) >= 0;
 }
 
 static pd_status vllm_create(const struct pd_instance_ctx *ctx, const void *conf, struct pd_adapter **out,
@@ -47,15 +28,11 @@ static pd_status vllm_create(const struct pd_instance_ctx *ctx, const void *conf
     const struct vllm_conf *c = conf;
     struct pd_adapter *a = calloc(1, sizeof *a);
     (void)ctx;
-    if (a == NULL || !joined(&a->chat, c->path, "/chat/completions") ||
-        !joined(&a->completions, c->path, "/completions") || !joined(&a->models, c->path, "/models") ||
-        (c->probe[0] != '\0' && !joined(&a->probe, c->probe, "")) ||
-        (c->api_key != NULL && !joined(&a->authorization, "Bearer ", c->api_key))) {
-        if (a != NULL)
-            vllm_destroy(a);
-        err->status = PD_ENOMEM;
-        strcpy(err->text, "out of memory");
-        return PD_ENOMEM;
+    if (a == NULL)
+        return pd_server_refuse(err, PD_ENOMEM, "out of memory");
+    if (pd_server_open(&a->server, &c->server, err) != PD_OK) {
+        vllm_destroy(a);
+        return err->status;
     }
     a->connector = c->connector;
     *out = a;
@@ -64,23 +41,7 @@ static pd_status vllm_create(const struct pd_instance_ctx *ctx, const void *conf
 
 static pd_status vllm_http(struct pd_adapter *adapter, uint32_t what, struct pd_adapter_http *out)
 {
-    const char *target = what == PD_ADAPTER_CHAT ? adapter->chat
-                         : what == PD_ADAPTER_COMPLETIONS ? adapter->completions
-                         : what == PD_ADAPTER_MODELS ? adapter->models
-                         : what == PD_ADAPTER_PROBE ? adapter->probe : NULL;
-    if (target == NULL)
-        return PD_ENOSYS;
-    out->target = (struct pd_str){ target, strlen(target) };
-    out->n_headers = 0;
-    if (adapter->authorization != NULL) {
-        out->headers[0].name = PD_STR("authorization");
-        out->headers[0].value =
-            (struct pd_str){ adapter->authorization, strlen(adapter->authorization) };
-        out->n_headers = 1;
-    }
-    if (out->size >= offsetof(struct pd_adapter_http, flags) + sizeof out->flags)
-        out->flags |= PD_ADAPTER_SALT;
-    return PD_OK;
+    return pd_server_http(&adapter->server, what, true, out);
 }
 
 static void edit(struct pd_adapter_edit *edits, uint32_t *n, uint32_t op, struct pd_str member,
@@ -116,12 +77,7 @@ static pd_status vllm_split(struct pd_adapter *adapter, struct pd_adapter_split 
 
 static pd_status vllm_check(const void *conf, struct pd_err *err)
 {
-    const struct vllm_conf *c = conf;
-    if (c->path[0] == '/' && (c->probe[0] == '\0' || c->probe[0] == '/'))
-        return PD_OK;
-    err->status = PD_EINVAL;
-    strcpy(err->text, "\"path\" and \"probe\" must begin with \"/\"");
-    return PD_EINVAL;
+    return pd_server_check(&((const struct vllm_conf *)conf)->server, err);
 }
 
 static const struct pd_option_name connector_names[] = {
@@ -133,13 +89,9 @@ static const struct pd_option vllm_options[] = {
                 .help = "What moves KV between servers: nixl is the NixlConnector in pull mode; a prompt is "
                         "then computed by an endpoint with the role prefill and answered by one with the role "
                         "decode.  With none each server answers its requests alone."),
-    PD_OPT_STRING("api_key", struct vllm_conf, api_key, NULL, .flags = PD_OPT_SECRET,
-                  .help = "Key that the server wants, sent as \"Authorization: Bearer\"."),
-    PD_OPT_STRING("path", struct vllm_conf, path, "/v1",
-                  .help = "Where the API begins on the server; models are listed there."),
-    PD_OPT_STRING("probe", struct vllm_conf, probe, "/health",
-                  .help = "Path asked to see whether the server is healthy.  Empty: no probe, the server "
-                          "counts as healthy."),
+    PD_SERVER_OPTIONS(struct vllm_conf, server., "Where the API begins on the server; models are listed there.",
+                      "/health", "Path asked to see whether the server is healthy.  Empty: no probe, the server "
+                      "counts as healthy."),
     PD_OPT_END
 };
 
