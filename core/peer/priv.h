@@ -246,15 +246,20 @@ struct pd_peers {
     struct pd_gauge *metric_up;
 };
 
-/* peers.c */
+/* peers_count.c */
+void pd_peers_make_metrics(struct pd_peers *peers);
 void pd_peers_count(struct pd_peers *peers, enum pd_peers_counter which, uint64_t n);
 void pd_peers_count_goodbye(struct pd_peers *peers, bool sent, uint32_t reason);
+
+/* peers.c */
 void pd_peers_emit(struct pd_peers *peers, struct pd_peer *peer, uint32_t what);
 struct pd_peer *pd_peers_by_uuid(struct pd_peers *peers, const struct pd_uuid *uuid);
 struct pd_peer *pd_peers_get(struct pd_peers *peers, pd_peer_ref ref);
 /* Makes a peer in state CONNECTING; takes desc on success. */
 pd_status pd_peers_add(struct pd_peers *peers, struct pd_peer_desc *desc, struct pd_peer **out);
 void pd_peers_remove(struct pd_peer *peer);
+/* The same without telling anybody. */
+void pd_peer_free(struct pd_peer *peer);
 void pd_peers_load(struct pd_peers *peers, struct pd_engine_load *out);
 /* Sets or clears PD_PEER_RESTING and tells. */
 void pd_peer_rest(struct pd_peer *peer, bool is_resting);
