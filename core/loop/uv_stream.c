@@ -48,7 +48,7 @@ _Static_assert(sizeof(struct pd_iov) == sizeof(struct iovec) &&
 static struct uvs *uvs_of(struct pd_stream *s) { return (struct uvs *)s; }
 static struct uvl *loop_of(struct uvs *s) { return uvl_of(s->base.loop); }
 
-static uint16_t needed(const struct uvs *s)
+static inline uint16_t needed(const struct uvs *s)
 {
     uint16_t bits = 0;
 
@@ -72,8 +72,6 @@ static void arm(struct uvs *s, uint16_t bits)
     int op = bits == 0 ? EPOLL_CTL_DEL : s->armed == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
     pd_status st;
 
-    if (bits == s->armed)
-        return;
     l->st.polls_changed++;
     s->armed = bits;
     st = pd_loop_uvl_set_change(l, op, s->fd, bits, &s->source);
@@ -161,8 +159,9 @@ static void on_ready(struct uvl_source *source, uint32_t events)
     else
         deliver(s, events);
     if (s->state != CLOSED) {
-        uint16_t need = needed(s);
-        arm(s, (s->armed & (uint16_t)~fired) | need);
+        uint16_t bits = (s->armed & (uint16_t)~fired) | needed(s);
+        if (bits != s->armed)
+            arm(s, bits);
     }
     pd_loop_uvl_leave(l, name);
 }
@@ -218,7 +217,7 @@ static size_t iov_bytes(const struct pd_iov *iov, size_t n)
     return bytes;
 }
 
-static pd_status after_write(struct uvs *s, ssize_t r, size_t asked, size_t *sent)
+static pd_status after_part(struct uvs *s, ssize_t r, size_t asked, size_t *sent)
 {
     struct uvl *l = loop_of(s);
 
@@ -233,6 +232,15 @@ static pd_status after_write(struct uvs *s, ssize_t r, size_t asked, size_t *sen
         arm_more(s);
     }
     return r > 0 || asked == 0 ? PD_OK : PD_EAGAIN;
+}
+
+static inline pd_status after_write(struct uvs *s, ssize_t r, size_t asked, size_t *sent)
+{
+    if (r < 0 || (size_t)r < asked || r == 0)
+        return after_part(s, r, asked, sent);
+    *sent = (size_t)r;
+    loop_of(s)->st.written_bytes += (uint64_t)r;
+    return PD_OK;
 }
 
 static ssize_t send_many(int fd, const struct pd_iov *iov, size_t n)

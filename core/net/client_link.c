@@ -388,9 +388,13 @@ static void on_readable(struct pd_stream *stream, void *arg)
         return;
     }
     c->stats.bytes_in += got;
-    l->call->got_bytes = true;
-    pd_http_link_touch(l);
     struct pd_http_call *call = l->call;
+    l->since = pd_loop_now(c->loop);
+    /* Later ones move the limit back, which the timer sees when it fires. */
+    if (!call->got_bytes) {
+        call->got_bytes = true;
+        arm(l);
+    }
     take(l, c->scratch, got);
     if (l->state == PD_HTTP_LINK_BUSY && l->call == call && call->ev->on_read != NULL)
         call->ev->on_read(call, call->arg);

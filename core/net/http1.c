@@ -232,8 +232,8 @@ static enum pd_http1_event next_plain(struct pd_http1 *p, const char *data, size
     return PD_HTTP1_BODY;
 }
 
-enum pd_http1_event pd_http1_next(struct pd_http1 *p, const char *data, size_t n, size_t *used,
-                                  struct pd_str *body)
+static enum pd_http1_event next_other(struct pd_http1 *p, const char *data, size_t n, size_t *used,
+                                      struct pd_str *body)
 {
     *used = 0;
     *body = (struct pd_str){ data, 0 };
@@ -256,6 +256,15 @@ enum pd_http1_event pd_http1_next(struct pd_http1 *p, const char *data, size_t n
     default:
         return pd_http1_chunked_next(p, data, n, used, body);
     }
+}
+
+enum pd_http1_event pd_http1_next(struct pd_http1 *p, const char *data, size_t n, size_t *used,
+                                  struct pd_str *body)
+{
+    /* A chunk of a stream, as most of what comes. */
+    if (p->state == PD_HTTP1_S_CHUNK_SIZE && pd_http1_whole_chunk(p, data, n, used, body))
+        return PD_HTTP1_BODY;
+    return next_other(p, data, n, used, body);
 }
 
 enum pd_http1_event pd_http1_end_of_input(struct pd_http1 *p)

@@ -151,7 +151,40 @@ static enum pd_http_reject framing_byte(struct pd_http1 *p, unsigned char c)
 
 static bool is_line_end(const char *p, size_t n)
 {
-    return n >= 2 && p[0] == '\r' && p[1] == '\n';
+    return n >= 2 && memcmp(p, "\r\n", 2) == 0;
+}
+
+bool pd_http1_whole_chunk(struct pd_http1 *p, const char *data, size_t n, size_t *used,
+                          struct pd_str *body)
+{
+    /* Above zero: a hex digit's value and one. */
+    static const unsigned char hex[256] = {
+        ['0'] = 1, ['1'] = 2, ['2'] = 3, ['3'] = 4, ['4'] = 5, ['5'] = 6, ['6'] = 7, ['7'] = 8,
+        ['8'] = 9, ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+        ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
+    };
+    const char *at = data, *most = data + (n < 8 ? n : 8);
+    size_t size = 0, rest;
+    unsigned digit;
+    uint64_t excess = p->excess;
+
+    while (at < most && (digit = hex[(unsigned char)*at]) != 0) {
+        size = size << 4 | (digit - 1);
+        at++;
+    }
+    rest = n - (size_t)(at - data);
+    if (size == 0 || p->digits != 0 || rest < 4 || size > rest - 4 || !is_line_end(at, 2) ||
+        !is_line_end(at + 2 + size, 2) || size > p->body_limit - p->body_bytes ||
+        excess + 14 > PD_HTTP1_CHUNK_EXCESS)
+        return false;
+    excess += (size_t)(at - data) + 2;
+    p->excess = (excess > 16 + 2 * size ? excess - 16 - 2 * size : 0) + 2;
+    p->ext_bytes = 0;
+    p->left = 0;
+    p->body_bytes += size;
+    *body = (struct pd_str){ at + 2, size };
+    *used = (size_t)(at - data) + size + 4;
+    return true;
 }
 
 /* What stands between the data of two chunks when nothing is unusual: CRLF after

@@ -309,11 +309,13 @@ enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p)
 
 struct pd_str pd_http_head_get(const struct pd_http_head *head, const char *name)
 {
-    struct pd_str want = pd_str_from(name);
+    size_t n = strlen(name);
 
-    for (size_t i = 0; i < head->n_headers; i++)
-        if (pd_str_eq(head->headers[i].name, want))
-            return head->headers[i].value;
+    for (size_t i = 0; i < head->n_headers; i++) {
+        const struct pd_http_header *h = &head->headers[i];
+        if (h->name.n == n && h->name.p[0] == name[0] && memcmp(h->name.p, name, n) == 0)
+            return h->value;
+    }
     return (struct pd_str){ NULL, 0 };
 }
 

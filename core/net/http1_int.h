@@ -152,6 +152,10 @@ enum {
 /* One event of a chunked body; as pd_http1_next. */
 enum pd_http1_event pd_http1_chunked_next(struct pd_http1 *p, const char *data, size_t n,
                                           size_t *used, struct pd_str *body);
+/* A chunk that is there with its size, both line ends and nothing unusual, read where
+ * a size may begin.  False: it is read bit by bit, and nothing was used yet. */
+bool pd_http1_whole_chunk(struct pd_http1 *p, const char *data, size_t n, size_t *used,
+                          struct pd_str *body);
 enum pd_http1_event pd_http1_refuse(struct pd_http1 *p, enum pd_http_reject reject);
 
 #endif

@@ -320,6 +320,7 @@ pd_status pd_http_server_route(struct pd_http_server *s, const struct pd_http_ro
             return PD_EEXIST;
     if (s->n_routes == PD_HTTP_MAX_ROUTES)
         return PD_ELIMIT;
+    s->path_n[s->n_routes] = strlen(route->path);
     s->routes[s->n_routes++] = *route;
     return PD_OK;
 }
@@ -329,8 +330,10 @@ pd_status pd_http_server_unroute(struct pd_http_server *s, const char *path)
     size_t kept = 0, n = s->n_routes;
 
     for (size_t i = 0; i < n; i++)
-        if (strcmp(s->routes[i].path, path) != 0)
+        if (strcmp(s->routes[i].path, path) != 0) {
+            s->path_n[kept] = s->path_n[i];
             s->routes[kept++] = s->routes[i];
+        }
     s->n_routes = kept;
     return kept == n ? PD_ENOENT : PD_OK;
 }
@@ -350,7 +353,7 @@ const struct pd_http_route *pd_http_server_find(const struct pd_http_server *s,
 
     *allowed = 0;
     for (size_t i = 0; i < s->n_routes; i++) {
-        if (!pd_str_is(path, s->routes[i].path))
+        if (path.n != s->path_n[i] || memcmp(path.p, s->routes[i].path, path.n) != 0)
             continue;
         *allowed |= s->routes[i].methods;
         if ((s->routes[i].methods & (bit | 1u << method)) != 0)

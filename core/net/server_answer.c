@@ -49,7 +49,7 @@ static void after_write(struct pd_http_req *req)
 }
 
 /* What is queued and nothing else.  False: connection lost. */
-static bool write_queue(struct pd_http_req *req)
+static inline bool write_queue(struct pd_http_req *req)
 {
     struct pd_http_conn *c = req->conn;
     struct pd_http_server_stats *st = &c->server->stats;
@@ -70,6 +70,14 @@ static bool write_queue(struct pd_http_req *req)
     st->bytes_out += sent;
     if (sent > 0)
         req->progress = pd_loop_now(c->server->loop);
+    if (sent == all.len && !req->above_high) {
+        /* Mostly it takes all. */
+        req->out.p = req->out.base;
+        req->out.n = 0;
+        st->queued_bytes -= req->counted;
+        req->counted = 0;
+        return true;
+    }
     pd_buf_consume(&req->out, sent);
     after_write(req);
     return true;
@@ -132,8 +140,10 @@ void pd_http_req_flush(struct pd_http_req *req)
 
 void pd_http_flush(struct pd_http_req *req)
 {
-    if (is_open(req) && !req->is_ended)
-        pd_http_req_flush(req);
+    if (!is_open(req) || req->is_ended)
+        return;
+    req->want_flush = false;
+    (void)write_queue(req);
 }
 
 /* ---- heads ---- */
@@ -444,21 +454,18 @@ pd_status pd_http_begin_with(struct pd_http_req *req, const struct pd_http_head 
     return begun(req, st);
 }
 
-/* "1f\r\n"; returns its length. */
-static size_t put_size(char out[SIZE_LINE], size_t bytes)
+/* "1f\r\n"; returns what follows it. */
+static inline char *put_size(char *to, size_t bytes)
 {
-    unsigned shift = 0;
-    size_t n = 0;
+    unsigned shift = bytes == 0 ? 0 : (63u - (unsigned)__builtin_clzll(bytes)) & ~3u;
 
-    while (bytes >> shift > 15)
-        shift += 4;
     for (;; shift -= 4) {
-        out[n++] = "0123456789abcdef"[bytes >> shift & 15];
+        *to++ = "0123456789abcdef"[bytes >> shift & 15];
         if (shift == 0)
             break;
     }
-    memcpy(out + n, "\r\n", 2);
-    return n + 2;
+    memcpy(to, "\r\n", 2);
+    return to + 2;
 }
 
 /* Frames the runs; out has room for 2 more than n.  Returns the count. */
@@ -468,7 +475,7 @@ static size_t frame(const struct pd_http_req *req, const struct pd_iov *iov, siz
     size_t count = 0;
 
     if (req->is_chunked)
-        out[count++] = (struct pd_iov){ size_line, put_size(size_line, bytes) };
+        out[count++] = (struct pd_iov){ size_line, (size_t)(put_size(size_line, bytes) - size_line) };
     for (size_t i = 0; i < n; i++)
         out[count++] = iov[i];
     if (req->is_chunked)
@@ -477,19 +484,21 @@ static size_t frame(const struct pd_http_req *req, const struct pd_iov *iov, siz
 }
 
 /* Adds the runs with their frame to the queue. */
-static void queue_up(struct pd_http_req *req, const struct pd_iov *iov, size_t n, size_t bytes)
+static inline void queue_up(struct pd_http_req *req, const struct pd_iov *iov, size_t n, size_t bytes)
 {
+    struct pd_buf *b = &req->out;
     char *to;
 
-    if (pd_buf_reserve(&req->out, bytes + SIZE_LINE + 2) != PD_OK) {
+    if ((b->base == NULL || pd_buf_room(b) < bytes + SIZE_LINE + 2) &&
+        pd_buf_reserve(b, bytes + SIZE_LINE + 2) != PD_OK) {
         lost_memory(req);
         return;
     }
-    if (req->out.n == 0)
+    if (b->n == 0)
         req->progress = pd_loop_now(req->conn->server->loop);
-    to = pd_buf_tail(&req->out);
+    to = pd_buf_tail(b);
     if (req->is_chunked)
-        to += put_size(to, bytes);
+        to = put_size(to, bytes);
     for (size_t i = 0; i < n; i++) {
         memcpy(to, iov[i].base, iov[i].len);
         to += iov[i].len;
@@ -498,9 +507,12 @@ static void queue_up(struct pd_http_req *req, const struct pd_iov *iov, size_t n
         memcpy(to, "\r\n", 2);
         to += 2;
     }
-    req->out.n = (size_t)(to - req->out.p);
-    pd_http_req_note_queue(req);
-    flush_later(req);
+    b->n = (size_t)(to - b->p);
+    /* One that is flushed soon is counted then. */
+    if (!req->own_flush) {
+        pd_http_req_note_queue(req);
+        flush_later(req);
+    }
 }
 
 /* Sends the runs with their frame past the queue; false: connection lost. */
@@ -512,15 +524,12 @@ static bool write_framed(struct pd_http_req *req, const struct pd_iov *iov, size
     return write_out(req, framed, frame(req, iov, n, bytes, size_line, framed));
 }
 
-size_t pd_http_write(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
+static inline size_t write_runs(struct pd_http_req *req, const struct pd_iov *iov, size_t n, size_t bytes)
 {
     const struct pd_http_server_opts *o = &req->conn->server->opts;
-    size_t bytes = 0;
 
     if (!is_open(req) || req->is_ended || req->no_body)
         return 0;
-    for (size_t i = 0; i < n; i++)
-        bytes += iov[i].len;
     if (bytes == 0)
         return req->out.n;
     if (!req->has_begun || n > PD_HTTP_MAX_IOV || bytes > req->left) {
@@ -543,11 +552,20 @@ size_t pd_http_write(struct pd_http_req *req, const struct pd_iov *iov, size_t n
     return req->out.n;
 }
 
+size_t pd_http_write(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < n; i++)
+        bytes += iov[i].len;
+    return write_runs(req, iov, n, bytes);
+}
+
 size_t pd_http_write_str(struct pd_http_req *req, struct pd_str bytes)
 {
     struct pd_iov iov = { (void *)(uintptr_t)bytes.p, bytes.n };
 
-    return pd_http_write(req, &iov, 1);
+    return write_runs(req, &iov, 1, bytes.n);
 }
 
 void pd_http_end(struct pd_http_req *req)

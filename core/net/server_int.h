@@ -129,6 +129,7 @@ struct pd_http_server {
     struct pd_http_server_stats stats;
     struct pd_stream_events events;
     struct pd_http_route routes[PD_HTTP_MAX_ROUTES];
+    size_t path_n[PD_HTTP_MAX_ROUTES];  /* bytes of their paths */
     size_t n_routes;
     struct pd_http_port ports[PD_HTTP_MAX_LISTENERS];
     struct pd_list conns;
