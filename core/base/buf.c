@@ -76,7 +76,7 @@ static pd_status make_room(struct pd_buf *b, size_t more)
     return PD_OK;
 }
 
-pd_status pd_buf_reserve(struct pd_buf *b, size_t more)
+pd_status pd_buf_reserve_grow(struct pd_buf *b, size_t more)
 {
     if (more > b->limit - b->n)
         return fail(b, PD_ELIMIT);
@@ -96,11 +96,21 @@ pd_status pd_buf_append_grow(struct pd_buf *b, const void *p, size_t n)
 
 pd_status pd_buf_append_u64(struct pd_buf *b, uint64_t v)
 {
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+                                "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+                                "8081828384858687888990919293949596979899";
     char digits[20];
     size_t at = sizeof digits;
-    do
-        digits[--at] = (char)('0' + v % 10);
-    while ((v /= 10) != 0);
+    for (; v >= 100; v /= 100) {
+        at -= 2;
+        memcpy(digits + at, pairs + 2 * (v % 100), 2);
+    }
+    if (v >= 10) {
+        at -= 2;
+        memcpy(digits + at, pairs + 2 * v, 2);
+    } else {
+        digits[--at] = (char)('0' + v);
+    }
     return pd_buf_append(b, digits + at, sizeof digits - at);
 }
 

@@ -29,8 +29,14 @@ void pd_buf_fini(struct pd_buf *b);
 /* Empty again, status PD_OK, memory kept. */
 void pd_buf_clear(struct pd_buf *b);
 
+pd_status pd_buf_reserve_grow(struct pd_buf *b, size_t more);
 /* Room for `more` bytes behind the content: PD_OK, PD_ELIMIT, PD_ENOMEM. */
-pd_status pd_buf_reserve(struct pd_buf *b, size_t more);
+static inline pd_status pd_buf_reserve(struct pd_buf *b, size_t more)
+{
+    if (b->base != NULL && more <= b->limit - b->n && more <= b->cap - (size_t)(b->p - b->base) - b->n)
+        return PD_OK;
+    return pd_buf_reserve_grow(b, more);
+}
 pd_status pd_buf_append_grow(struct pd_buf *b, const void *p, size_t n);
 static inline pd_status pd_buf_append(struct pd_buf *b, const void *p, size_t n)
 {

@@ -177,12 +177,21 @@ static bool host_is_valid(struct pd_str host)
     return host.p[end] == ':' && port_is_valid(pd_str_sub(host, end + 1, host.n - end - 1));
 }
 
-static bool all_digits(struct pd_str s)
+/* One plain number of up to 18 digits. */
+static bool read_length(struct pd_str s, uint64_t *out)
 {
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] < '0' || s.p[i] > '9')
+    uint64_t v = 0;
+
+    if (s.n == 0 || s.n > 18)
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned digit = (unsigned char)s.p[i] - (unsigned)'0';
+        if (digit > 9)
             return false;
-    return s.n >= 1 && s.n <= 18;
+        v = v * 10 + digit;
+    }
+    *out = v;
+    return true;
 }
 
 void pd_http1_note_connection(struct pd_str list, struct pd_http1_found *f)
@@ -223,10 +232,8 @@ static enum pd_http_reject check_framing(struct pd_http1 *p, const struct pd_htt
         h->is_chunked = true;
     }
     if (f->n_length > 0) {
-        if (f->n_length > 1 || !all_digits(f->length) || tab_follows(f->length))
+        if (f->n_length > 1 || !read_length(f->length, &h->length) || tab_follows(f->length))
             return PD_HTTP_REJECT_CONTENT_LENGTH;
-        for (size_t i = 0; i < f->length.n; i++)
-            h->length = h->length * 10 + (uint64_t)(f->length.p[i] - '0');
         h->has_length = true;
     }
     return PD_HTTP_REJECT_NONE;

@@ -199,6 +199,31 @@ struct item {
     struct pd_heap_node node;
 };
 
+/* Digits as the C library writes them, around every power of ten. */
+static void test_buf_digits(void **state)
+{
+    (void)state;
+    struct pd_buf b;
+    char want[32];
+    pd_buf_init(&b, 64);
+    for (uint64_t power = 1, last = 0; power > last; last = power, power *= 10) {
+        for (uint64_t v = power - 1; v <= power + 12; v++) {
+            pd_buf_clear(&b);
+            assert_int_equal(pd_buf_append_u64(&b, v), PD_OK);
+            snprintf(want, sizeof want, "%llu", (unsigned long long)v);
+            assert_int_equal(b.n, strlen(want));
+            assert_memory_equal(b.p, want, b.n);
+        }
+        if (power == 10000000000000000000u)
+            break;
+    }
+    pd_buf_clear(&b);
+    assert_int_equal(pd_buf_append_u64(&b, UINT64_MAX), PD_OK);
+    assert_int_equal(b.n, 20);
+    assert_memory_equal(b.p, "18446744073709551615", 20);
+    pd_buf_fini(&b);
+}
+
 static void test_list(void **state)
 {
     (void)state;
@@ -596,7 +621,7 @@ static void test_status(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_status),
     cmocka_unit_test(test_mem),    cmocka_unit_test(test_str),
-    cmocka_unit_test(test_numbers), cmocka_unit_test(test_buf),
+    cmocka_unit_test(test_numbers), cmocka_unit_test(test_buf), cmocka_unit_test(test_buf_digits),
     cmocka_unit_test(test_list),   cmocka_unit_test(test_strmap),
     cmocka_unit_test(test_idmap),  cmocka_unit_test(test_heap),
     cmocka_unit_test(test_arena),  cmocka_unit_test(test_ring),
