@@ -11,6 +11,9 @@
 #define PD_EXPLAIN_RESERVE 640u
 #define PD_EXPLAIN_MIN (PD_EXPLAIN_RESERVE + 384u)
 
+/* Rosters that one explanation may refer to. */
+#define PD_EXPLAIN_ROSTERS 2u
+
 struct pd_explain {
     uint8_t *bytes;         /* first, or own */
     uint8_t *first;         /* borrowed */
@@ -21,6 +24,7 @@ struct pd_explain {
     uint32_t used;
     uint32_t lost;
     bool skip_scores;       /* the candidate before did not fit */
+    struct pd_explain_roster *roster[PD_EXPLAIN_ROSTERS];   /* references; NULL: free */
 };
 
 /* bytes: borrowed, for as much as usually comes; max: at least cap. */
@@ -34,6 +38,8 @@ void pd_explain_add(struct pd_explain *e, const struct pd_explain_line *line);
 /* The same for the lines that a table stands for; rows without room are counted
  * line by line. */
 void pd_explain_add_table(struct pd_explain *e, const struct pd_explain_table *table);
+/* The same for a run; false: it needs a roster too many. */
+bool pd_explain_add_run(struct pd_explain *e, const struct pd_explain_run *run);
 /* *cursor = 0 first; false at the end.  Strings are borrowed until reset. */
 bool pd_explain_next(const struct pd_explain *e, uint32_t *cursor, struct pd_explain_line *out);
 

@@ -20,7 +20,7 @@
 #define SLAB_RECORDS 16u
 /* Of the explanation's memory, what every record has; more is allocated when it is
  * needed. */
-#define EXPLAIN_FIRST 512u
+#define EXPLAIN_FIRST 384u
 
 struct record {
     struct pd_req req;      /* first: the two are cast into each other */
@@ -173,11 +173,28 @@ const struct pd_req_api *pd_reqs_api(void)
         .outcome_name = pd_req_outcome_name,
         .explain_table = pd_req_explain_table,
         .watch = pd_reqs_watch,
+        .explain_run = pd_req_explain_run,
     };
     return &api;
 }
 
-/* Visible ASCII without quotes and backslash. */
+#define EACH(byte) ((byte) * 0x0101010101010101u)
+
+/* Whether eight bytes are visible ASCII without quotes and backslash: none is negative,
+ * below '!', above '~', or becomes zero with one of these three taken out. */
+static inline bool are_visible(const char *p)
+{
+    uint64_t v, quote, back;
+
+    memcpy(&v, p, sizeof v);
+    quote = v ^ EACH((uint64_t)'"');
+    back = v ^ EACH((uint64_t)'\\');
+    uint64_t bad = v | (v + EACH((uint64_t)1)) | (v - EACH((uint64_t)'!')) | ((quote - EACH((uint64_t)1)) & ~quote) |
+                   ((back - EACH((uint64_t)1)) & ~back);
+    return (bad & EACH((uint64_t)0x80)) == 0;
+}
+
+/* The same of one. */
 static const bool is_visible[256] = {
     ['!'] = true, ['#' ... '['] = true, [']' ... '~'] = true,
 };
@@ -193,12 +210,12 @@ static void copy_id(struct pd_req *req, struct pd_str id)
     }
     memcpy(req->id, id.p, n);
     req->id[n] = '\0';
-    bool is_good = true;
-    for (size_t i = 0; i < n; i++)
-        is_good &= is_visible[(unsigned char)id.p[i]];
-    for (size_t i = 0; i < n && !is_good; i++) {
-        if (!is_visible[(unsigned char)id.p[i]])
-            req->id[i] = '_';
+    size_t good = 0;
+    while (good + 8 <= n && are_visible(req->id + good))
+        good += 8;
+    for (; good < n; good++) {
+        if (!is_visible[(unsigned char)req->id[good]])
+            req->id[good] = '_';
     }
 }
 
@@ -296,6 +313,11 @@ void pd_req_finish(struct pd_reqs *reqs, struct pd_req *req, uint32_t outcome, u
 void pd_req_explain(void *req, const struct pd_explain_line *line)
 {
     pd_explain_add(&record_of(req)->explain, line);
+}
+
+bool pd_req_explain_run(void *req, const struct pd_explain_run *run)
+{
+    return pd_explain_add_run(&record_of(req)->explain, run);
 }
 
 void pd_req_explain_table(void *req, const struct pd_explain_table *table)

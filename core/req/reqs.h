@@ -37,6 +37,7 @@ void pd_req_tokens(struct pd_reqs *reqs, struct pd_req *req, uint32_t n, pd_time
 void pd_req_finish(struct pd_reqs *reqs, struct pd_req *req, uint32_t outcome, uint32_t http_status,
                    struct pd_str code, pd_time now);
 void pd_req_explain(void *req, const struct pd_explain_line *line);
+bool pd_req_explain_run(void *req, const struct pd_explain_run *run);
 void pd_req_explain_table(void *req, const struct pd_explain_table *table);
 void pd_req_note(struct pd_req *req, const char *fmt, ...) PD_PRINTF(2, 3);
 bool pd_req_explain_next(const struct pd_req *req, uint32_t *cursor, struct pd_explain_line *out);

@@ -273,14 +273,31 @@ static void explain_filters(const struct pd_pipeline_run *run)
         pd_explain_emit(&run->explain, PD_EXPLAIN_NOTE, "", "", "no candidate is left", 0, 0);
 }
 
+/* The short way, where the names of the list stand in a roster. */
+static bool explain_run(const struct pd_pipeline_scratch *s, const struct pd_pipeline_run *run)
+{
+    struct pd_shortlist *l = run->list;
+
+    if (run->explain.run == NULL || pd_shortlist_roster(l, run->explain_max) == NULL)
+        return false;
+    const struct pd_explain_run all = {
+        .roster = l->roster, .picked = s->index, .picks = run->picks, .rows = run->explain_max,
+        .without = (uint32_t)run->without, .stride = l->cap, .views = l->views, .score = l->scores,
+    };
+    return run->explain.run(run->explain.arg, &all);
+}
+
 void pd_pipeline_run(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run)
 {
     run->picks = 0;
+    if (run->list->n > 0) {
+        score(s, run);
+        run->picks = pick(s, run);
+        if (explain_run(s, run))
+            return;
+    }
     if (run->explain.line != NULL)
         explain_filters(run);
-    if (run->list->n == 0)
-        return;
-    score(s, run);
-    run->picks = pick(s, run);
-    explain(s, run);
+    if (run->list->n > 0)
+        explain(s, run);
 }

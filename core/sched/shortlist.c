@@ -9,6 +9,7 @@
 
 #include "base/compiler.h"
 #include "base/mem.h"
+#include "req/roster.h"
 
 pd_status pd_shortlist_reserve(struct pd_shortlist *l, uint32_t n, uint32_t columns, uint32_t slots)
 {
@@ -32,6 +33,7 @@ pd_status pd_shortlist_reserve(struct pd_shortlist *l, uint32_t n, uint32_t colu
 
 void pd_shortlist_fini(struct pd_shortlist *l)
 {
+    pd_explain_roster_put(l->roster);
     pd_free(l->views);
     pd_free(l->base);
     pd_free(l->scores);
@@ -45,6 +47,9 @@ void pd_shortlist_begin(struct pd_shortlist *l, const struct pd_profile *profile
 {
     pd_assert(slots <= l->slots && profile->scorers_n <= l->columns);
     memset(l->at, 0, slots * sizeof *l->at);
+    pd_explain_roster_put(l->roster);
+    l->roster = NULL;
+    l->explained = 0;
     l->version = 0;
     l->profile = profile;
     l->n = l->matched_n = l->drops_n = 0;
@@ -138,21 +143,38 @@ static double clamp(double score)
     return score > 0 ? PD_MIN(score, 1.0) : 0;      /* NaN is 0 too */
 }
 
-/* Of candidates from..to-1. */
-static void set_base(struct pd_shortlist *l, const struct pd_sched_request *request, uint32_t from, uint32_t to)
+static void set_base(struct pd_shortlist *l, const struct pd_sched_request *request)
 {
     const struct pd_profile *p = l->profile;
 
-    memset(l->base + from, 0, (to - from) * sizeof *l->base);
+    memset(l->base, 0, l->n * sizeof *l->base);
     for (uint32_t k = 0; k < p->scorers_n; k++) {
         if ((p->scorers[k].ops->flags & PD_SCORER_BY_LOAD) == 0)
             continue;
         double *column = l->scores + (size_t)k * l->cap, weight = p->scorers[k].weight;
-        memset(column + from, 0, (to - from) * sizeof *column);
-        p->scorers[k].ops->score(p->scorers[k].instance, request, l->views + from, to - from, column + from);
-        for (uint32_t i = from; i < to; i++)
+        memset(column, 0, l->n * sizeof *column);
+        p->scorers[k].ops->score(p->scorers[k].instance, request, l->views, l->n, column);
+        for (uint32_t i = 0; i < l->n; i++)
             l->base[i] += weight * (column[i] = clamp(column[i]));
     }
+}
+
+/* The same of one. */
+static void set_one(struct pd_shortlist *l, const struct pd_sched_request *request, uint32_t i)
+{
+    const struct pd_profile *p = l->profile;
+    double base = 0;
+
+    for (uint32_t k = 0; k < p->scorers_n; k++) {
+        if ((p->scorers[k].ops->flags & PD_SCORER_BY_LOAD) == 0)
+            continue;
+        double score = 0;
+        p->scorers[k].ops->score(p->scorers[k].instance, request, &l->views[i], 1, &score);
+        score = clamp(score);
+        l->scores[(size_t)k * l->cap + i] = score;
+        base += p->scorers[k].weight * score;
+    }
+    l->base[i] = base;
 }
 
 /* What the scorers promise; scores that need a match are 0 from here on. */
@@ -191,8 +213,53 @@ void pd_shortlist_filter(struct pd_shortlist *l, struct pd_pipeline_scratch *s,
         l->at[l->views[i].slot] = i + 1;
     look_at_plugins(l);
     if (l->n > 0)
-        set_base(l, request, 0, l->n);
+        set_base(l, request);
 }
+
+/* ---- names ---- */
+
+static size_t text_bytes(const struct pd_shortlist *l)
+{
+    const struct pd_profile *p = l->profile;
+    size_t n = strlen(p->name) + strlen(p->picker_name);
+
+    for (uint32_t k = 0; k < p->scorers_n; k++)
+        n += strlen(p->scorers[k].name);
+    for (uint32_t i = 0; i < l->n; i++)
+        n += strlen(l->views[i].name);
+    for (uint32_t i = 0; i < l->drops_n; i++)
+        n += strlen(l->drops[i].name) + strlen(l->drops[i].plugin);
+    return n;
+}
+
+struct pd_explain_roster *pd_shortlist_roster(struct pd_shortlist *l, uint32_t drops_max)
+{
+    const struct pd_profile *p = l->profile;
+
+    if (l->roster != NULL || l->version == 0 || ++l->explained < PD_SHORTLIST_ROSTER_AFTER)
+        return l->roster;
+    struct pd_explain_roster *r = pd_explain_roster_make(l->n, p->scorers_n, l->drops_n, text_bytes(l));
+    l->explained = 0;
+    if (r == NULL)
+        return NULL;
+    r->candidates = l->candidates;
+    r->is_stale = l->is_stale;
+    r->drops_max = drops_max;
+    r->profile = pd_explain_roster_text(r, p->name);
+    r->picker = pd_explain_roster_text(r, p->picker_name);
+    for (uint32_t k = 0; k < p->scorers_n; k++)
+        r->column[k] = (struct pd_explain_column){ pd_explain_roster_text(r, p->scorers[k].name),
+                                                   p->scorers[k].weight };
+    for (uint32_t i = 0; i < l->n; i++)
+        r->name[i] = pd_explain_roster_text(r, l->views[i].name);
+    for (uint32_t i = 0; i < l->drops_n; i++)
+        r->drop[i] = (struct pd_explain_drop){ l->drops[i].slot, pd_explain_roster_text(r, l->drops[i].name),
+                                               pd_explain_roster_text(r, l->drops[i].plugin) };
+    l->roster = r;
+    return r;
+}
+
+/* ---- loads ---- */
 
 static void take_load(struct pd_endpoint_view *v, const struct pd_endpoint *e)
 {
@@ -212,7 +279,7 @@ void pd_shortlist_refresh(struct pd_shortlist *l, const struct pd_endpoints *t,
         for (uint32_t i = 0; i < l->n; i++)
             take_load(&l->views[i], t->slots[l->views[i].slot]);
         if (l->n > 0)
-            set_base(l, request, 0, l->n);
+            set_base(l, request);
         l->seen = t->changes;
     }
     for (; l->seen != t->changes; l->seen++) {
@@ -221,7 +288,7 @@ void pd_shortlist_refresh(struct pd_shortlist *l, const struct pd_endpoints *t,
             continue;
         take_load(&l->views[i], t->slots[slot]);
         if (l->has_base)
-            set_base(l, request, i, i + 1);
+            set_one(l, request, i);
     }
     for (uint32_t i = 0; i < l->n && l->shows_age; i++)
         l->views[i].report_age_ns = pd_endpoint_age(t->slots[l->views[i].slot], now);

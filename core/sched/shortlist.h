@@ -11,6 +11,8 @@
 #include "sched/pipeline.h"
 
 #define PD_SHORTLIST_MODEL_MAX 255u
+/* Explanations after which a list gets a roster: what lives shorter is not worth one. */
+#define PD_SHORTLIST_ROSTER_AFTER 16u
 
 struct pd_shortlist_drop {
     uint32_t slot;
@@ -38,6 +40,9 @@ struct pd_shortlist {
     bool has_partners;              /* the next two are known */
     uint32_t partners;
     uint64_t partners_family;
+
+    struct pd_explain_roster *roster;   /* its names for explanations; NULL: not made */
+    uint32_t explained;                 /* times, up to PD_SHORTLIST_ROSTER_AFTER */
 
     uint32_t cap;
     uint32_t columns;
@@ -83,6 +88,9 @@ void pd_shortlist_filter(struct pd_shortlist *l, struct pd_pipeline_scratch *s,
 /* Brings loads, and ages where a plugin looks at them, to what they are now. */
 void pd_shortlist_refresh(struct pd_shortlist *l, const struct pd_endpoints *t,
                           const struct pd_sched_request *request, pd_time now);
+
+/* The roster when it is time for one and there is memory, else NULL. */
+struct pd_explain_roster *pd_shortlist_roster(struct pd_shortlist *l, uint32_t drops_max);
 
 /* The endpoint's place in the list, or a number of at least l->n. */
 static inline uint32_t pd_shortlist_find(const struct pd_shortlist *l, uint32_t slot)

@@ -7,6 +7,7 @@
 #include "metric/metric.h"
 #include "req/explain.h"
 #include "req/reqs.h"
+#include "req/roster.h"
 
 static struct pd_reqs *make(uint64_t live, uint64_t finished)
 {
@@ -302,6 +303,86 @@ static void tables_read_as_lines(void **state)
     assert_int_equal(got.kind, PD_EXPLAIN_PICKED);
 }
 
+static struct pd_explain_roster *roster_of(uint32_t n)
+{
+    struct pd_explain_roster *r = pd_explain_roster_make(n, 2, 2, 200);
+    assert_non_null(r);
+    r->candidates = n + 2;
+    r->drops_max = 1;
+    r->is_stale = true;
+    r->profile = pd_explain_roster_text(r, "decode");
+    r->picker = pd_explain_roster_text(r, "best");
+    r->column[0] = (struct pd_explain_column){ pd_explain_roster_text(r, "one"), 2 };
+    r->column[1] = (struct pd_explain_column){ pd_explain_roster_text(r, "three"), 0.5 };
+    for (uint32_t i = 0; i < n; i++)
+        r->name[i] = pd_explain_roster_text(r, i == 0 ? "d0" : i == 1 ? "d1" : "dn");
+    r->drop[0] = (struct pd_explain_drop){ 7, pd_explain_roster_text(r, "p0"), pd_explain_roster_text(r, "role") };
+    r->drop[1] = (struct pd_explain_drop){ 9, pd_explain_roster_text(r, "p1"), pd_explain_roster_text(r, "role") };
+    return r;
+}
+
+/* A run reads as the lines it stands for, what was picked first; rows without room are
+ * counted line by line, and a third roster is not taken. */
+static void runs_read_as_lines(void **state)
+{
+    static const struct pd_endpoint_view views[30] = { [1] = { .match_blocks = 3 } };
+    static const double scores[60] = { [0] = 0.5, [1] = 0.1, [30] = 1, [31] = 0.2 };
+    static const uint32_t picked[] = { 1 };
+    static const struct { uint32_t kind; const char *subject, *plugin; double value, extra; } want[] = {
+        { PD_EXPLAIN_PROFILE, "decode", "", 3, 0 },
+        { PD_EXPLAIN_DROPPED, "p1", "role", 0, 0 },
+        { PD_EXPLAIN_NOTE, "", "", 0, 0 },
+        { PD_EXPLAIN_CANDIDATE, "d1", "", 2 * 0.1 + 0.5 * 0.2, 3 },
+        { PD_EXPLAIN_SCORE, "", "one", 0.1, 2 },
+        { PD_EXPLAIN_SCORE, "", "three", 0.2, 0.5 },
+        { PD_EXPLAIN_CANDIDATE, "d0", "", 1.5, 0 },
+        { PD_EXPLAIN_SCORE, "", "one", 0.5, 2 },
+        { PD_EXPLAIN_SCORE, "", "three", 1, 0.5 },
+        { PD_EXPLAIN_PICKED, "d1", "best", 2 * 0.1 + 0.5 * 0.2, 0 },
+        { PD_EXPLAIN_NOTE, "", "", 0, 0 },
+    };
+    struct pd_explain_roster *roster[3] = { roster_of(2), roster_of(30), roster_of(2) };
+    struct pd_explain_run run = { .roster = roster[0], .picked = picked, .picks = 1, .rows = 8, .without = 8,
+                                  .stride = 30, .views = views, .score = scores };
+    struct pd_explain_line note = { .kind = PD_EXPLAIN_NOTE, .text = PD_STR("x") }, got;
+    uint8_t room[PD_EXPLAIN_MIN];
+    struct pd_explain e;
+    uint32_t cursor = 0, lines = 0;
+    (void)state;
+    pd_explain_init(&e, room, sizeof room, sizeof room);
+    assert_true(pd_explain_add_run(&e, &run));
+    pd_explain_add(&e, &note);
+    for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        assert_true(pd_explain_next(&e, &cursor, &got));
+        assert_int_equal(got.kind, want[i].kind);
+        assert_true(pd_str_is(got.subject, want[i].subject) && pd_str_is(got.plugin, want[i].plugin));
+        assert_true(got.value == want[i].value && got.extra == want[i].extra);
+    }
+    assert_false(pd_explain_next(&e, &cursor, &got));
+    assert_int_equal(e.lost, 0);
+    assert_int_equal(roster[0]->refs, 2);
+    /* Now with more rows than there is room for, and all of a run when there is none. */
+    run.roster = roster[1];
+    run.rows = 30;
+    run.without = 0;
+    uint32_t total = 11;
+    for (uint32_t i = 0; i < 60; i++, total += 1 + 1 + 1 + 30 * 3 + 1)
+        assert_true(pd_explain_add_run(&e, &run));
+    assert_int_equal(roster[1]->refs, 2);
+    for (cursor = 0; pd_explain_next(&e, &cursor, &got); lines++)
+        assert_true(got.kind <= PD_EXPLAIN_NOTE);
+    assert_true(e.lost > 0 && e.used <= sizeof room);
+    assert_int_equal(lines + e.lost, total);
+    run.roster = roster[2];
+    assert_false(pd_explain_add_run(&e, &run));
+    pd_explain_reset(&e);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(roster[i]->refs, 1);
+        pd_explain_roster_put(roster[i]);
+    }
+    pd_explain_roster_put(NULL);
+}
+
 static void metrics(void **state)
 {
     (void)state;
@@ -416,6 +497,7 @@ static void an_observer_sees_each_step(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(tables_read_as_lines),
+    cmocka_unit_test(runs_read_as_lines),
     cmocka_unit_test(an_observer_sees_each_step),
     cmocka_unit_test(life_of_a_request),
     cmocka_unit_test(ids),

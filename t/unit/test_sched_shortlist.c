@@ -2,11 +2,13 @@
 /* Lists that are kept against lists that are made for each request: two schedulers live
  * through the same, one with plugins that promise what lets the core keep answers, one
  * with the same plugins without promises.  They must choose the same and explain it with
- * the same words. */
+ * the same words, one into a record of a request, which keeps the names of a list that
+ * lives long once for many requests. */
 #include "unit.h"
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "req/reqs.h"
 #include "sched/scheduler.h"
 
 #define KEYS 12u
@@ -35,12 +37,18 @@ static void health_apply(struct pd_filter *f, const struct pd_sched_request *r, 
         keep[i] = c[i].state == PD_ENDPOINT_UP || (!any && c[i].state == PD_ENDPOINT_SUSPECT);
 }
 
+/* Has seven digits. */
+static double rounded(double score)
+{
+    return (double)(int)(score * 64) / 64;
+}
+
 static void prefix_score(struct pd_scorer *s, const struct pd_sched_request *r, const struct pd_endpoint_view *c,
                          uint32_t n, double *score)
 {
     (void)s;
     for (uint32_t i = 0; i < n && r->prompt_blocks > 0; i++)
-        score[i] = (double)c[i].match_blocks / r->prompt_blocks;
+        score[i] = rounded((double)c[i].match_blocks / r->prompt_blocks);
 }
 
 static void queue_score(struct pd_scorer *s, const struct pd_sched_request *r, const struct pd_endpoint_view *c,
@@ -49,7 +57,7 @@ static void queue_score(struct pd_scorer *s, const struct pd_sched_request *r, c
     (void)s;
     (void)r;
     for (uint32_t i = 0; i < n; i++)
-        score[i] = 1.0 / (1 + c[i].waiting + c[i].dispatched + (double)c[i].inflight_tokens / 64);
+        score[i] = rounded(1.0 / (1 + c[i].waiting + c[i].dispatched + (double)c[i].inflight_tokens / 64));
 }
 
 /* Of the others, and of the age of reports. */
@@ -63,7 +71,7 @@ static void relative_score(struct pd_scorer *s, const struct pd_sched_request *r
         most = c[i].running > most ? c[i].running : most;
     for (uint32_t i = 0; i < n; i++)
         score[i] = c[i].report_age_ns == PD_TIME_NEVER
-                       ? 0.25 : (1 - (double)c[i].running / most) / (1 + (double)c[i].report_age_ns / PD_SEC);
+                       ? 0.25 : rounded((1 - (double)c[i].running / most) / (1 + (double)c[i].report_age_ns / PD_SEC));
 }
 
 static uint32_t best_pick(struct pd_picker *p, const struct pd_sched_request *r, const struct pd_endpoint_view *c,
@@ -126,6 +134,7 @@ struct side {
     struct pd_sched_plan plan;
     pd_status status;
     char lines[16384];
+    char before[16384];         /* of the record before */
 };
 
 struct pair {
@@ -135,6 +144,7 @@ struct pair {
     uint64_t random;
     pd_time now;
     uint32_t schedules, remote, none;
+    struct pd_reqs *reqs;       /* explains the second side */
 };
 
 static const struct pd_sched_conf conf = {
@@ -184,6 +194,8 @@ static void pair_open(struct pair *x, uint64_t seed, bool relative)
         s->pipeline.decider_ops = &decide_ops;
         assert_int_equal(pd_sched_create(&conf, &s->pipeline, NULL, &err, &s->sched), PD_OK);
     }
+    const struct pd_reqs_conf records = { .live = 4, .finished = 8, .explain_bytes = 4096 };
+    assert_int_equal(pd_reqs_create(&records, NULL, &err, &x->reqs), PD_OK);
     for (uint32_t i = 0; i < 8; i++) {
         char text[8 * 16];
         for (uint32_t b = 0; b < 8; b++)
@@ -269,6 +281,29 @@ static void end(struct pair *x)
     }
 }
 
+static void read_record(const struct pd_req *req, struct side *s)
+{
+    struct pd_explain_line line;
+    uint32_t cursor = 0;
+    s->lines[0] = '\0';
+    while (pd_req_explain_next(req, &cursor, &line))
+        write_line(s, &line);
+    assert_int_equal(pd_req_explain_lost(req), 0);
+}
+
+/* The record before says what it said, whatever became of its endpoints. */
+static void read_again(struct pair *x, uint64_t number)
+{
+    struct side *s = &x->side[1];
+    char id[24];
+    snprintf(id, sizeof id, "%llu", (unsigned long long)number);
+    const struct pd_req *req = number == 0 ? NULL : pd_reqs_find(x->reqs, pd_str_from(id));
+    if (req != NULL) {
+        read_record(req, s);
+        assert_string_equal(s->lines, s->before);
+    }
+}
+
 static void same(const struct pair *x)
 {
     const struct side *a = &x->side[0], *b = &x->side[1];
@@ -294,11 +329,17 @@ static void schedule(struct pair *x)
     bool avoids = chance(x, 8) == 0 && any(x, avoid);
     uint32_t at = (uint32_t)chance(x, OPEN);
     mode_of_all = 1 + (uint32_t)chance(x, 3);
+    struct pd_req *req = NULL;
+    assert_int_equal(pd_req_begin(x->reqs, PD_STR(""), PD_ROLE_ROUTER, x->now, &req), PD_OK);
+    read_again(x, req->number - 1);
     for (uint32_t i = 0; i < 2; i++) {
         struct side *s = &x->side[i];
         s->lines[0] = '\0';
         memset(&s->plan, 0, sizeof s->plan);
-        ask.explain = (struct pd_explain_sink){ .line = write_line, .arg = s };
+        if (i == 0)
+            ask.explain = (struct pd_explain_sink){ .line = write_line, .arg = s };
+        else
+            ask.explain = (struct pd_explain_sink){ pd_req_explain, req, pd_req_explain_table, pd_req_explain_run };
         ask.avoid = &avoid[i];
         ask.avoid_n = avoids;
         s->status = pd_sched_api()->schedule(s->sched, &ask, &s->plan);
@@ -307,6 +348,9 @@ static void schedule(struct pair *x)
             pd_sched_api()->dispatch(s->sched, s->plan.decode.ref, PD_ROLE_DECODE, prompt, 32, x->now, &s->open[at]);
         }
     }
+    read_record(req, &x->side[1]);
+    memcpy(x->side[1].before, x->side[1].lines, sizeof x->side[1].lines);
+    pd_req_finish(x->reqs, req, PD_REQ_OK, 200, PD_STR(""), x->now);
     same(x);
     x->schedules++;
     x->remote += x->side[0].plan.prefill_n > 0;
@@ -338,6 +382,7 @@ static void live(uint64_t seed, bool relative)
     assert_true(x.remote > x.schedules / 20 && x.none < x.schedules / 2);
     for (uint32_t i = 0; i < 2; i++)
         pd_sched_destroy(x.side[i].sched);
+    pd_reqs_destroy(x.reqs);
 }
 
 static void kept_lists_choose_the_same(void **state)

@@ -152,12 +152,30 @@ struct pd_explain_table {
 #define PD_EXPLAIN_ROWS 16u
 #define PD_EXPLAIN_COLUMNS 16u
 
+/* A whole run of a profile whose names stand in a roster (core/req/roster.h): it stands
+ * for the lines PROFILE, DROPPED, NOTE (stale reports), CANDIDATE with its SCOREs, and
+ * PICKED.  Rows keep seven digits of a score. */
+struct pd_explain_roster;
+struct pd_endpoint_view;
+struct pd_explain_run {
+    struct pd_explain_roster *roster;  /* who keeps it takes a reference */
+    const uint32_t *picked;    /* of its candidates, best first */
+    uint32_t picks;
+    uint32_t rows;             /* candidates to show, those first, then in their order */
+    uint32_t without;          /* an endpoint that is not to be told about, its slot + 1; 0: none */
+    uint32_t stride;
+    const struct pd_endpoint_view *views;  /* for their match_blocks */
+    const double *score;       /* a column of `stride` for each scorer */
+};
+
 /* Where lines go; line == NULL: nobody wants them.  Strings are borrowed for
  * the call. */
 struct pd_explain_sink {
     void (*line)(void *arg, const struct pd_explain_line *line);
     void *arg;
     void (*table)(void *arg, const struct pd_explain_table *table); /* NULL: as lines */
+    /* False: it was not taken, as lines and tables then.  NULL: never. */
+    bool (*run)(void *arg, const struct pd_explain_run *run);
 };
 
 struct pd_req_counts {
@@ -217,6 +235,9 @@ struct pd_req_api {
      * and tokens, behind the change and before the owner goes on.  It only
      * looks. */
     void (*watch)(struct pd_reqs *reqs, void (*on_step)(const struct pd_req *req, void *arg), void *arg);
+
+    /* The `run` of a sink. */
+    bool (*explain_run)(void *req, const struct pd_explain_run *run);
 };
 
 #ifdef __cplusplus

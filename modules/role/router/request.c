@@ -518,7 +518,8 @@ static pd_status leg_schedule(struct leg *leg, struct pd_sched_plan *plan)
         .size = sizeof ask, .prefill_max = PD_SCHED_PREFILL_MAX, .model = q->api->model,
         .session = q->api->session, .prompt = prompt, .max_output = q->api->max_output,
         .random = pd_loop_random_u64(r->loop), .now = now_of(q), .avoid = leg->avoid,
-        .avoid_n = leg->n_avoid, .explain = { r->req->explain, q->record, r->req->explain_table },
+        .avoid_n = leg->n_avoid, .explain = { r->req->explain, q->record, r->req->explain_table,
+                                            r->req->explain_run },
     };
     if (q->kind == PD_API_COMPLETIONS && q->api->prompts[leg->index / q->api->n_choices].tokens != NULL) {
         ask.prompt_tokens = q->api->prompts[leg->index / q->api->n_choices].n_tokens;
