@@ -164,6 +164,7 @@ my @broken = (
     [ broken_adapter => broken_adapter => value => 'http', qr/control character/ ],
     [ broken_adapter => broken_adapter => unknown => 'unknown_request', qr/PD_ENOSYS/ ],
     [ broken_adapter => broken_adapter => pair => 'split', qr/an answer that is not there/ ],
+    [ broken_adapter => broken_adapter => dots => 'expects', qr/cannot be found by its name/ ],
     [ broken_adapter => broken_adapter => each => 'split', qr/flags that its op does not know/ ],
     [ broken_engine => broken_engine => import => 'info', qr/IMPORT is claimed without/ ],
     [ broken_engine => broken_engine => inside => 'life', qr/from inside an op/ ],

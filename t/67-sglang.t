@@ -306,6 +306,33 @@ is scalar(grep { /^pdplane_endpoint_inflight|^pdplane_sched.*inflight/ && $m->{$
 is_deeply [ PDPlane::FakeSGLang::crimes() ], [], 'no server got what it must not get';
 $node->stop;
 
+# ---- servers in another mode than their roles need
+{
+    $s{p0}->info('{"model_path":"/m","disaggregation_mode":"prefill","x":1}');
+    $s{p1}->info('{"disaggregation_mode":"decode"}');
+    $s{d0}->info('{"disaggregation_mode":"null"}');
+    $s{d1}->info('cut');
+    $s{w0}->info('{"disaggregation_mode":');
+    my $text = slurp($node->{conf});
+    $text =~ s/127\.0\.0\.1:@{[$node->$_]}/127.0.0.1:%%PORT_careful_$_%%/ for qw(api_port admin);
+    $text =~ s/^(?:control|module_path) = .*//mg;
+    my $careful = PDPlane::Daemon->new('careful', $text);
+    $careful->expect_log(qr/endpoint "p1" is not used: its disaggregation_mode is "decode", and its roles need "prefill"/,
+        qr/endpoint "d0" is not used: its disaggregation_mode is "null", and its roles need "decode"/,
+        qr/endpoint "p1" is up/, qr/endpoint "d0" is not used/);
+    $careful->start;
+    my $has = sub { my ($p, $d) = @_; return until_true(30, sub { my $m = $careful->metrics; ($m->{"${m0}_prefill_endpoints_up"} // -1) == $p && ($m->{"${m0}_decode_endpoints_up"} // -1) == $d }) };
+    ok $has->(2, 2), 'servers in a wrong mode are not used, those that do not tell are';
+    modes('prefill');
+    @r = map { post($careful->api_port, path(), body()) } 1 .. 4;
+    is scalar(grep { $_->{body} =~ /remote p0/ } @r), 4, 'requests go to those in the right one';
+    is_deeply [sent('p1', 'd0')], [], 'and to no others';
+    $s{p1}->info('{"disaggregation_mode":"prefill"}');
+    ok $has->(3, 2), 'one that was started anew, in the right mode, is used';
+    is scalar(() = $careful->log_text =~ /"d0" is not used/g), 1, 'what is wrong is said once';
+    $careful->stop;
+}
+
 # ---- options
 for my $case ([ 'bootstrap_host = "a b"', qr/"bootstrap_host" is no name or address/ ], [ 'bootstrap_port = 70000', qr/bootstrap_port/ ], [ 'probe = "health"', qr/must begin with/ ]) {
     my ($rc, undef, $err) = check_text(qq(module_path = [ "@{[PDPlane::Daemon::modules_folder()]}" ];\nload = [ "router", "sglang" ];\nlisten = ( { address = "127.0.0.1:0"; api = "openai"; } );\n)

@@ -47,7 +47,7 @@ static void run_http(const struct cf_unit *u)
 
     cf_world_open(&w, u);
     cf_create_ok(&w, &i, 0);
-    for (uint32_t what = PD_ADAPTER_CHAT; what <= PD_ADAPTER_MODELS; what++) {
+    for (uint32_t what = PD_ADAPTER_CHAT; what <= PD_ADAPTER_INFO; what++) {
         struct pd_adapter_http h[2];
         pd_status st = PD_OK;
         memset(h, 0, sizeof(h));
@@ -127,6 +127,39 @@ static void run_split(const struct cf_unit *u)
     cf_world_close(&w);
 }
 
+static void run_expects(const struct cf_unit *u)
+{
+    const struct pd_adapter_ops *ops = (const void *)u->ops;
+    struct cf_world w;
+    struct cf_inst i;
+
+    cf_world_open(&w, u);
+    cf_create_ok(&w, &i, 0);
+    for (uint32_t roles = 1; roles <= 3 && ops->expects != NULL; roles++) {
+        struct pd_adapter_expects e[2];
+        pd_status st = PD_OK;
+        memset(e, 0, sizeof(e));
+        for (int k = 0; k < 2; k++) {
+            e[k].size = sizeof(e[k]);
+            st = ops->expects(i.p, roles, &e[k]);
+        }
+        CF_NEED(st == PD_OK || st == PD_ENOSYS, "expects returns %d", st);
+        if (st != PD_OK)
+            continue;
+        CF_NEED(e[0].n <= PD_ADAPTER_MAX_EXPECTS, "%u members are more than %u", e[0].n, PD_ADAPTER_MAX_EXPECTS);
+        for (uint32_t k = 0; k < e[0].n; k++) {
+            struct pd_str m = e[0].items[k].member;
+            CF_NEED(m.n > 0 && m.n <= PD_ADAPTER_MAX_MEMBER, "member %u has no fit name", k);
+            for (size_t j = 0; j < m.n; j++)
+                CF_NEED((unsigned char)m.p[j] >= ' ' && m.p[j] != '"' && m.p[j] != '\\' && m.p[j] != '.',
+                        "member \"%.*s\" cannot be found by its name", PD_STR_ARG(m));
+        }
+        CF_NEED(memcmp(&e[0], &e[1], sizeof(e[0])) == 0, "the second answer differs from the first");
+    }
+    cf_destroy(&w, &i);
+    cf_world_close(&w);
+}
+
 static void run_unknown(const struct cf_unit *u)
 {
     const struct pd_adapter_ops *ops = (const void *)u->ops;
@@ -164,6 +197,7 @@ static void run_growth(const struct cf_unit *u)
 const struct cf_case cf_adapter_cases[] = {
     { "http", "targets begin with \"/\", header names are in lower case, answers stay", run_http },
     { "split", "what two legs of a request have otherwise can be spliced", run_split },
+    { "expects", "what a server must say of itself can be looked up, and stays", run_expects },
     { "unknown_request", "a request of an unknown kind is not offered", run_unknown },
     { "growth", "answers keep no memory", run_growth },
     { NULL, NULL, NULL },

@@ -4,7 +4,7 @@
 
 #include <pdplane/adapter.h>
 
-enum { FAULT_NONE, FAULT_TARGET, FAULT_HEADER, FAULT_VALUE, FAULT_UNKNOWN, FAULT_PAIR, FAULT_EACH };
+enum { FAULT_NONE, FAULT_TARGET, FAULT_HEADER, FAULT_VALUE, FAULT_UNKNOWN, FAULT_PAIR, FAULT_EACH, FAULT_DOTS };
 
 struct broken_conf {
     uint32_t fault;
@@ -17,7 +17,8 @@ struct pd_adapter {
 static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE },   { "target", FAULT_TARGET },   { "header", FAULT_HEADER },
     { "value", FAULT_VALUE }, { "unknown", FAULT_UNKNOWN },
-    { "pair", FAULT_PAIR },   { "each", FAULT_EACH },       { NULL, 0 },
+    { "pair", FAULT_PAIR },   { "each", FAULT_EACH },       { "dots", FAULT_DOTS },
+    { NULL, 0 },
 };
 
 static const struct pd_option options[] = {
@@ -72,9 +73,18 @@ static pd_status split(struct pd_adapter *a, struct pd_adapter_split *out)
     return PD_OK;
 }
 
+static pd_status expects(struct pd_adapter *a, uint32_t roles, struct pd_adapter_expects *out)
+{
+    (void)roles;
+    out->n = 1;
+    out->items[0].member = a->fault == FAULT_DOTS ? PD_STR("mode.name") : PD_STR("mode");
+    out->items[0].value = PD_STR("x");
+    return PD_OK;
+}
+
 static const struct pd_adapter_ops ops = {
     .head = PD_OPS(pd_adapter_ops, PD_ADAPTER_V1), .create = create, .destroy = destroy, .http = http,
-    .split = split,
+    .split = split, .expects = expects,
 };
 
 static const struct pd_unit units[] = {

@@ -37,7 +37,9 @@ enum {
     PD_ADAPTER_COMPLETIONS = 2,
     PD_ADAPTER_PROBE = 3,      /* GET; status 200 means healthy; a body in the form of OpenAI's model
                                   list names the models */
-    PD_ADAPTER_MODELS = 4      /* GET; OpenAI's model list, where the probe does not give it */
+    PD_ADAPTER_MODELS = 4,     /* GET; OpenAI's model list, where the probe does not give it */
+    PD_ADAPTER_INFO = 5        /* GET; what the server says of itself, for `expects`.  Without status
+                                  200 nothing is known */
 };
 
 enum {
@@ -104,6 +106,20 @@ struct pd_adapter_split {
     struct pd_str whole[PD_ADAPTER_MAX_WHOLE];
 };
 
+#define PD_ADAPTER_MAX_EXPECTS 4u
+
+/* What must be right for a server to be used: members at the top of what PD_ADAPTER_INFO
+ * gives.  One that is not there is no fault.  Strings are the adapter's, valid until
+ * destroy. */
+struct pd_adapter_expects {
+    uint32_t size;
+    uint32_t n;
+    struct {
+        struct pd_str member;      /* at most PD_ADAPTER_MAX_MEMBER bytes, no escapes, no dots */
+        struct pd_str value;       /* a string, decoded */
+    } items[PD_ADAPTER_MAX_EXPECTS];
+};
+
 struct pd_adapter_ops {
     struct pd_ops_head head;   /* PD_OPS(pd_adapter_ops, PD_ADAPTER_V1) */
     pd_status (*create)(const struct pd_instance_ctx *ctx, const void *conf, struct pd_adapter **out,
@@ -114,6 +130,9 @@ struct pd_adapter_ops {
     /* How this server computes prompts for others; out->size is set.  PD_OK; PD_ENOSYS: it
      * does not, and takes no prompts of others either.  May be NULL: the same. */
     pd_status (*split)(struct pd_adapter *adapter, struct pd_adapter_split *out);
+    /* What a server with these roles (PD_ROLE_* of scheduler.h) must say of itself; out->size is
+     * set.  PD_OK, PD_ENOSYS: anything will do.  May be NULL: the same. */
+    pd_status (*expects)(struct pd_adapter *adapter, uint32_t roles, struct pd_adapter_expects *out);
 };
 
 #ifdef __cplusplus

@@ -4,10 +4,13 @@
  * server, and a room there. */
 #include "server.h"
 
+#include <pdplane/scheduler.h>
+
 #define BOOTSTRAP_HOST_MAX 255u
 
 struct sglang_conf {
     struct pd_server_conf server;
+    const char *info;          /* "": not asked */
     const char *bootstrap_host;
     uint32_t bootstrap_port;
 };
@@ -16,6 +19,7 @@ struct pd_adapter {
     struct pd_server server;
     char *host;                /* of the bootstrap server, as JSON; NULL: that of the url */
     char port[8];
+    struct pd_str info;        /* the configuration's */
 };
 
 static void sglang_destroy(struct pd_adapter *adapter)
@@ -44,13 +48,18 @@ static pd_status sglang_create(const struct pd_instance_ctx *ctx, const void *co
         return err->status;
     }
     snprintf(a->port, sizeof a->port, "%u", c->bootstrap_port);
+    a->info = (struct pd_str){ c->info, strlen(c->info) };
     *out = a;
     return PD_OK;
 }
 
 static pd_status sglang_http(struct pd_adapter *adapter, uint32_t what, struct pd_adapter_http *out)
 {
-    return pd_server_http(&adapter->server, what, true, out);
+    bool is_info = what == PD_ADAPTER_INFO && adapter->info.n > 0;
+    pd_status status = pd_server_http(&adapter->server, is_info ? PD_ADAPTER_CHAT : what, true, out);
+    if (is_info)
+        out->target = adapter->info;
+    return status;
 }
 
 /* Nothing else differs from what the client sent: a prefill server stops by itself. */
@@ -75,6 +84,17 @@ static pd_status sglang_split(struct pd_adapter *adapter, struct pd_adapter_spli
     return PD_OK;
 }
 
+/* The roles of an endpoint are the mode that its server must run in. */
+static pd_status sglang_expects(struct pd_adapter *adapter, uint32_t roles, struct pd_adapter_expects *out)
+{
+    (void)adapter;
+    out->items[0].member = PD_STR("disaggregation_mode");
+    out->items[0].value = roles == PD_ROLE_PREFILL  ? PD_STR("prefill")
+                          : roles == PD_ROLE_DECODE ? PD_STR("decode") : PD_STR("null");
+    out->n = 1;
+    return PD_OK;
+}
+
 /* What a host's name or address consists of, also in brackets. */
 static bool is_host(const char *s)
 {
@@ -88,6 +108,8 @@ static pd_status sglang_check(const void *conf, struct pd_err *err)
     const struct sglang_conf *c = conf;
     if (c->bootstrap_host != NULL && !is_host(c->bootstrap_host))
         return pd_server_refuse(err, PD_EINVAL, "\"bootstrap_host\" is no name or address of a host");
+    if (c->info[0] != '\0' && c->info[0] != '/')
+        return pd_server_refuse(err, PD_EINVAL, "\"info\" must begin with \"/\"");
     return pd_server_check(&c->server, err);
 }
 
@@ -100,6 +122,10 @@ static const struct pd_option sglang_options[] = {
     PD_SERVER_OPTIONS(struct sglang_conf, server., "Where the API begins on the server; models are listed there.",
                       "/health", "Path asked to see whether the server is healthy.  Empty: no probe, the server "
                       "counts as healthy."),
+    PD_OPT_STRING("info", struct sglang_conf, info, "/server_info",
+                  .help = "Path asked, when the server comes up, in which mode it runs: one whose mode does "
+                          "not fit the endpoint's roles is not used.  A server that does not answer there is "
+                          "taken as it is; older ones do at \"/get_server_info\".  Empty: not asked."),
     PD_OPT_END
 };
 
@@ -109,6 +135,7 @@ static const struct pd_adapter_ops sglang_ops = {
     .destroy = sglang_destroy,
     .http = sglang_http,
     .split = sglang_split,
+    .expects = sglang_expects,
 };
 
 static const struct pd_unit sglang_units[] = {

@@ -74,7 +74,7 @@ struct target {
     struct pd_resolve resolve;
     struct pd_timer probe_timer;
     struct pd_http_call *probe;
-    uint32_t probe_what;       /* PD_ADAPTER_PROBE, PD_ADAPTER_MODELS */
+    uint32_t probe_what;       /* PD_ADAPTER_PROBE, PD_ADAPTER_MODELS, PD_ADAPTER_INFO */
     uint32_t n_probes;         /* since the models were asked for */
     uint32_t probe_status;
     char *probe_body;
@@ -82,6 +82,8 @@ struct target {
     bool is_resolved;
     bool is_resolving;
     bool shares;               /* requests with a server of the same protocol */
+    bool is_checked;           /* since it was down last */
+    bool is_unfit;             /* it runs otherwise than its roles need */
     bool is_resting;           /* gets no new requests whatever its probe says */
     uint32_t probed;           /* PD_ENDPOINT_UP, PD_ENDPOINT_DOWN */
 };
@@ -146,6 +148,11 @@ void router_targets_peer(struct router *r, pd_peer_ref peer, uint32_t what);
 void router_model_add(struct router *r, struct pd_str model);
 /* Whether the model was ever known. */
 bool router_model_seen(const struct router *r, struct pd_str model);
+
+/* fit.c */
+/* Whether the server runs as the endpoint's roles need, by what it says of itself; tells
+ * once when it does not. */
+bool target_fits(struct target *t, struct pd_str info);
 
 /* request.c */
 void router_request(struct pd_http_req *http, uint32_t kind, struct router *r);

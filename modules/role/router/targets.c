@@ -216,6 +216,7 @@ static void server_state(struct target *t, uint32_t state, const char *why)
     struct pd_endpoint_status now = { .size = sizeof now };
     bool is_same = false;
     t->probed = state;
+    t->is_checked &= state == PD_ENDPOINT_UP;
     if (t->is_resting && state == PD_ENDPOINT_UP)
         state = PD_ENDPOINT_DRAINING;
     if (r->sched->endpoint_get(r->scheds, t->ref, pd_loop_now(r->loop), &now) == PD_OK)
@@ -351,6 +352,17 @@ static bool wants_models(struct target *t)
            (t->probed != PD_ENDPOINT_UP || ++t->n_probes >= MODELS_EVERY);
 }
 
+/* What the server says of itself came, or did not: nothing is known then. */
+static void info_end(struct target *t, bool has_body)
+{
+    struct pd_str body = { t->probe_body, has_body ? t->probe_body_n : 0 };
+    t->is_checked = true;
+    if (target_fits(t, body))
+        server_state(t, PD_ENDPOINT_UP, "");
+    else
+        server_state(t, PD_ENDPOINT_DOWN, "it runs in another mode than its roles need");
+}
+
 static void probe_end(struct pd_http_call *call, void *arg)
 {
     struct target *t = arg;
@@ -359,7 +371,9 @@ static void probe_end(struct pd_http_call *call, void *arg)
     uint32_t n = 0;
     (void)call;
     t->probe = NULL;
-    if (t->probe_status == 200) {
+    if (t->probe_what == PD_ADAPTER_INFO) {
+        info_end(t, t->probe_status == 200);
+    } else if (t->probe_status == 200) {
         if (wants_models(t) && probe_start(t, PD_ADAPTER_MODELS)) {
             t->n_probes = 0;
             return;
@@ -368,6 +382,8 @@ static void probe_end(struct pd_http_call *call, void *arg)
             r->api->models_read(r->apis, (struct pd_str){ t->probe_body, t->probe_body_n }, models,
                                 ROUTER_MODELS_MAX, &n) == PD_OK && n > 0)
             (void)server_put(t, models, n);
+        if (!t->is_checked && probe_start(t, PD_ADAPTER_INFO))
+            return;
         server_state(t, PD_ENDPOINT_UP, "");
     } else {
         server_state(t, PD_ENDPOINT_DOWN, "its probe did not answer with status 200");
@@ -381,7 +397,9 @@ static void probe_error(struct pd_http_call *call, enum pd_http_fail fail, pd_st
     (void)call;
     (void)fail;
     t->probe = NULL;
-    if (why != PD_ECANCELED)
+    if (why != PD_ECANCELED && t->probe_what == PD_ADAPTER_INFO)
+        info_end(t, false);
+    else if (why != PD_ECANCELED)
         server_state(t, PD_ENDPOINT_DOWN, pd_host()->status_text(why));
     if (!t->router->is_closing)
         probe_again(t);

@@ -74,6 +74,14 @@ sub mode {
     return $self;
 }
 
+# What it says of itself at /server_info, or "cut"; undef: there is nothing.
+sub info {
+    my ($self, $info) = @_;
+    unlink "$self->{dir}/info";
+    spew("$self->{dir}/info", $info) if defined $info;
+    return $self;
+}
+
 sub requests {
     my ($self) = @_;
     return map { slurp($_) } sort glob "$self->{dir}/request-*";
@@ -119,6 +127,12 @@ sub serve {
             sleep $self->{list_delay} if $self->{list_delay} > 0;
             my $list = join ',', map { qq({"id":"$_","object":"model","owned_by":"x","created":1}) } @{ $self->{models} };
             $send->(plain('200 OK', 'application/json', qq({"object":"list","data":[$list]})));
+            next;
+        }
+        if ($request =~ m{^GET /\w*server_info }) {
+            my $info = -e "$self->{dir}/info" ? slurp("$self->{dir}/info") : undef;
+            return if defined $info && $info eq 'cut';
+            $send->(defined $info ? plain('200 OK', 'application/json', $info) : plain('404 Not Found', 'text/plain', "no\n"));
             next;
         }
         spew(sprintf("%s/request-%06d-%03d", $self->{dir}, $n, $k), $request);
