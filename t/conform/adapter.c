@@ -67,6 +67,28 @@ static void run_http(const struct cf_unit *u)
     cf_world_close(&w);
 }
 
+static void answer(struct cf_inst *i, struct cf_bytes *out)
+{
+    const struct pd_adapter_ops *ops = (const void *)i->w->u->ops;
+
+    for (uint32_t what = PD_ADAPTER_CHAT; what <= PD_ADAPTER_MODELS; what++) {
+        struct pd_adapter_http h = { .size = sizeof(h) };
+        pd_status st = ops->http(i->p, what, &h);
+        cf_put(out, &st, sizeof(st));
+        if (st != PD_OK)
+            continue;
+        check_http(&h);
+        cf_put(out, h.target.p, h.target.n);
+        for (uint32_t k = 0; k < h.n_headers; k++)
+            cf_put(out, h.headers[k].value.p, h.headers[k].value.n);
+    }
+}
+
+void cf_adapter_beside(const struct cf_unit *u)
+{
+    cf_beside(u, answer);
+}
+
 static void check_edits(const struct pd_adapter_edit *edits, uint32_t n, const char *leg, bool has_answer,
                         bool *takes)
 {

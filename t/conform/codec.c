@@ -206,6 +206,30 @@ static void run_sizes(const struct cf_unit *u)
     rig_close(&r);
 }
 
+static void answer(struct cf_inst *i, struct cf_bytes *out)
+{
+    struct rig r = { .w = *i->w, .i = *i, .ops = (const void *)i->w->u->ops };
+    struct pd_codec_state *s = state_of(&r, i);
+    uint8_t in[1000], *encoded;
+    size_t cap = (size_t)r.ops->bound(i->p, sizeof(in)), len = 0;
+    pd_status st;
+
+    fill(in, sizeof(in), 3, 7);
+    encoded = malloc(cap + 1);
+    assert_non_null(encoded);
+    st = r.ops->encode(s, hint_at(2), in, sizeof(in), encoded, cap, &len);
+    cf_put(out, &st, sizeof(st));
+    if (st == PD_OK)
+        cf_put(out, encoded, len);
+    free(encoded);
+    r.ops->state_close(s);
+}
+
+void cf_codec_beside(const struct cf_unit *u)
+{
+    cf_beside(u, answer);
+}
+
 static void run_unaligned(const struct cf_unit *u)
 {
     struct rig r;

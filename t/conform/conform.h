@@ -43,7 +43,7 @@ struct cf_inst {
 };
 
 struct cf_case {
-    const char *name;
+    const char *name;               /* one of them in a kind, t/12-conform.t */
     const char *what;               /* a sentence for -l */
     void (*run)(const struct cf_unit *u);
 };
@@ -53,6 +53,8 @@ extern const struct cf_case cf_static_cases[];      /* every kind */
 extern const struct cf_case cf_common_cases[];      /* every kind that can be created alone */
 extern const struct cf_case cf_shortage_cases[];    /* the same */
 extern const struct cf_case cf_sched_cases[];
+extern const struct cf_case cf_sched_list_cases[];  /* not deciders */
+extern const struct cf_case cf_sched_stable_cases[]; /* not pickers */
 extern const struct cf_case cf_engine_cases[];
 extern const struct cf_case cf_engine_load_cases[];
 extern const struct cf_case cf_transport_cases[];
@@ -84,6 +86,25 @@ pd_status cf_create(struct cf_world *w, struct cf_inst *i, uint32_t number, stru
 void cf_create_ok(struct cf_world *w, struct cf_inst *i, uint32_t number);
 /* Asks for the end and, where the kind tells it later, waits for it. */
 void cf_destroy(struct cf_world *w, struct cf_inst *i);
+
+/* What an instance answers to the questions that a kind chooses, as bytes. */
+struct cf_bytes {
+    uint8_t p[8192];
+    size_t n;
+};
+
+void cf_put(struct cf_bytes *b, const void *p, size_t n);   /* what is too much is left out */
+/* An instance answers the same before another one begins, beside it and after
+ * its end. */
+void cf_beside(const struct cf_unit *u, void (*answer)(struct cf_inst *i, struct cf_bytes *out));
+/* The same in the words of each kind; side_by_side of common.c runs them. */
+void cf_sched_beside(const struct cf_unit *u);
+void cf_engine_beside(const struct cf_unit *u);
+void cf_transport_beside(const struct cf_unit *u);
+void cf_adapter_beside(const struct cf_unit *u);
+void cf_codec_beside(const struct cf_unit *u);
+void cf_exporter_beside(const struct cf_unit *u);
+void cf_discovery_beside(const struct cf_unit *u);
 
 /* Bytes that are allocated now, and open descriptors. */
 uint64_t cf_memory(void);

@@ -323,6 +323,31 @@ static void run_refreshes(const struct cf_unit *u)
     cf_world_close(&w);
 }
 
+/* Two that look at the same; one goes. */
+void cf_discovery_beside(const struct cf_unit *u)
+{
+    struct cf_world w;
+    struct source a, b;
+    uint32_t n;
+
+    world_fill();
+    cf_world_open(&w, u);
+    source_start(&w, &a, 0);
+    source_start(&w, &b, 1);
+    first(&a);
+    first(&b);
+    n = b.s->n;
+    source_end(&a);
+    b.s->tells = 0;
+    refresh(&b);
+    CF_NEED((ops_of(u)->flags & PD_DISCOVERY_REFRESH) == 0 || cf_wait(&w, has_told, &b, FIRST_SECONDS * PD_SEC),
+            "nothing is told when another instance has ended");
+    CF_NEED(b.s->n == n && !b.s->is_lost, "%u of %u entries are there when another instance has ended%s", b.s->n, n,
+            b.s->is_lost ? ", and the source is lost" : "");
+    source_end(&b);
+    cf_world_close(&w);
+}
+
 /* ---- a world that changes -------------------------------------------------------------------- */
 
 static void need_command(const struct cf_unit *u)

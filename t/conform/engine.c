@@ -75,15 +75,36 @@ static void run_bad_text(const struct cf_unit *u)
     bench_close(&b);
 }
 
+static uint64_t sum_of(struct pd_str s)
+{
+    uint64_t sum = 14695981039346656037u;
+
+    for (size_t i = 0; i < s.n; i++)
+        sum = (sum ^ (unsigned char)s.p[i]) * 1099511628211u;
+    return sum;
+}
+
 static void run_pieces(const struct cf_unit *u)
 {
+    struct pd_str *pieces;
+    uint64_t *sums;
     struct bench b;
 
     bench_open(&b, u);
+    pieces = calloc(b.info.vocab, sizeof(*pieces));
+    sums = calloc(b.info.vocab, sizeof(*sums));
+    assert_true(pieces != NULL && sums != NULL);
     for (uint32_t id = 0; id < b.info.vocab; id++) {
         struct pd_str p = b.ops->piece(b.i.p, (int32_t)id), q = b.ops->piece(b.i.p, (int32_t)id);
         CF_NEED(p.p == q.p && p.n == q.n && p.n < 1024, "the piece of token %u does not stay", id);
+        pieces[id] = p;
+        sums[id] = sum_of(p);
     }
+    /* They are borrowed until destroy. */
+    for (uint32_t id = 0; id < b.info.vocab; id++)
+        CF_NEED(sum_of(pieces[id]) == sums[id], "the piece of token %u is another one after others were asked for", id);
+    free(pieces);
+    free(sums);
     bench_close(&b);
 }
 
@@ -214,6 +235,33 @@ static void run_chunked(const struct cf_unit *u)
     bench_close(&b);
 }
 
+/* ---- beside another one */
+
+static void answer(struct cf_inst *i, struct cf_bytes *out)
+{
+    struct bench b = { .w = *i->w, .i = *i, .ops = (const void *)i->w->u->ops, .info = { .size = sizeof(b.info) } };
+    struct job j;
+
+    b.ops->info(i->p, &b.info);
+    cf_put(out, b.info.model, strlen(b.info.model));
+    cf_put(out, &b.info.vocab, sizeof(b.info.vocab));
+    cf_put(out, &b.info.context_tokens, sizeof(b.info.context_tokens));
+    job_do(&b, &j, bench_texts[2], 4);
+    cf_put(out, j.prompt, j.n_prompt * sizeof(j.prompt[0]));
+    for (uint32_t k = 0; k < j.n_prompt; k++) {
+        struct pd_str piece = b.ops->piece(i->p, j.prompt[k]);
+        cf_put(out, piece.p, piece.n);
+    }
+    if ((b.info.flags & PD_ENGINE_EXACT) != 0)
+        cf_put(out, j.out, j.n_out * sizeof(j.out[0]));
+    bench_blocks_are_back(&b);
+}
+
+void cf_engine_beside(const struct cf_unit *u)
+{
+    cf_beside(u, answer);
+}
+
 /* ---- hand-over */
 
 /* The piece p of block `index`: layouts differ in where a block's layers are. */
@@ -250,6 +298,7 @@ static void run_handover(const struct cf_unit *u)
     bench_open(&p, u);
     if ((p.info.flags & (PD_ENGINE_EXPORT | PD_ENGINE_IMPORT)) != (PD_ENGINE_EXPORT | PD_ENGINE_IMPORT))
         cf_skip("EXPORT and IMPORT are not both claimed");
+    CF_NEED(p.ops->seq_blocks != NULL && p.ops->seq_import != NULL, "the operations are not there");
     bench_open(&d, u);
     job_do(&d, &alone, bench_texts[0], 16);
     cf_destroy(&d.w, &d.i);

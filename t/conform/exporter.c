@@ -192,6 +192,26 @@ static void run_whole(const struct cf_unit *u)
     rig_close(&r);
 }
 
+/* The registry may have more in it when there are more instances. */
+static void answer(struct cf_inst *i, struct cf_bytes *out)
+{
+    struct rig r = { .w = *i->w, .i = *i, .ops = (const void *)i->w->u->ops };
+    const char *path = r.ops->path == NULL ? NULL : r.ops->path(i->p);
+    struct answer a;
+
+    if (path == NULL || r.ops->serve == NULL)
+        return;
+    cf_put(out, path, strlen(path));
+    registry_fill(i->w, "plain");
+    ask_ok(&r, "", &a);
+    answer_free(&a);
+}
+
+void cf_exporter_beside(const struct cf_unit *u)
+{
+    cf_beside(u, answer);
+}
+
 static size_t lines_of(const struct answer *a)
 {
     size_t n = 0;
@@ -247,22 +267,35 @@ static void run_limit(const struct cf_unit *u)
 struct churn {
     struct cf_world *w;
     bool stop;
+    uint32_t rounds;
 };
+
+enum { CHURN_VALUES = 13, CHURN_SERVES = 300, CHURN_ROUNDS = 20000 };
+
+/* Makes or changes one child of a family, or takes it away. */
+static void churn_child(struct cf_world *w, uint32_t i, uint32_t number, bool is_there)
+{
+    const char *values[8];
+    char text[32];
+
+    snprintf(text, sizeof(text), "v%u", number % CHURN_VALUES);
+    for (int l = 0; l < 8; l++)
+        values[l] = text;
+    if (is_there)
+        values_set(w, i, values, number);
+    else
+        pd_metrics_remove(w->metrics, family(w, i), values);
+}
 
 static void *churn_run(void *arg)
 {
     struct churn *c = arg;
 
     for (uint32_t n = 0; !__atomic_load_n(&c->stop, __ATOMIC_RELAXED); n++) {
-        uint32_t i = n % FAMILIES;
-        char text[32];
-        const char *values[8];
-        snprintf(text, sizeof(text), "v%u", n % 13);
-        for (int l = 0; l < 8; l++)
-            values[l] = text;
-        values_set(c->w, i, values, n);
-        if (n % 5 == 0)
-            pd_metrics_remove(c->w->metrics, family(c->w, i), values);
+        uint32_t i = n % FAMILIES, round = n / FAMILIES;
+        churn_child(c->w, i, round, true);
+        churn_child(c->w, i, round + CHURN_VALUES - 2, false);
+        __atomic_store_n(&c->rounds, n, __ATOMIC_RELAXED);
     }
     return NULL;
 }
@@ -275,12 +308,13 @@ static void run_changes(const struct cf_unit *u)
 
     rig_serving(&r, u);
     c.w = &r.w;
-    registry_fill(&r.w, "plain");
-    assert_int_equal(pthread_create(&thread, NULL, churn_run, &c), 0);
-    for (int n = 0; n < 300; n++) {
+    churn_child(&r.w, 1, 0, true);
+    for (int n = 0; n < CHURN_SERVES || __atomic_load_n(&c.rounds, __ATOMIC_RELAXED) < CHURN_ROUNDS; n++) {
         struct answer a;
         ask_ok(&r, accepts[n % ACCEPTS], &a);
         answer_free(&a);
+        if (n == 0)                     /* it has seen very little yet */
+            assert_int_equal(pthread_create(&thread, NULL, churn_run, &c), 0);
     }
     __atomic_store_n(&c.stop, true, __ATOMIC_RELAXED);
     assert_int_equal(pthread_join(thread, NULL), 0);

@@ -44,6 +44,8 @@ static struct tables tables_of(uint32_t kind)
     case PD_KIND_PICKER:
     case PD_KIND_DECIDER:
         all.t[3] = cf_sched_cases;
+        all.t[4] = kind == PD_KIND_DECIDER ? NULL : cf_sched_list_cases;
+        all.t[5] = kind == PD_KIND_PICKER ? NULL : cf_sched_stable_cases;
         break;
     case PD_KIND_ENGINE:
         all.t[3] = cf_engine_cases;

@@ -231,6 +231,28 @@ static void sleeps_case(struct tr_env *e)
     cf_pair_close(e, &p);
 }
 
+/* A third node ends: a way between two others stays, and new ones come up. */
+static void beside_case(struct tr_env *e)
+{
+    struct tr_node third;
+    struct tr_link l;
+    struct cf_pair p;
+
+    tr_node_open(e, &third, e->la, 0xc3, 33, 1 << 16, e->conf);
+    cf_pair_open(e, &p, 1 << 20, 1 << 20, e->conf);
+    post_ok(e, &p, p.t, "beside another instance");
+    tr_node_close(e, &third);
+    post_ok(e, &p, p.t, "when another instance has ended");
+    tr_connect_up(e, &l, &p.b, &p.a);
+    tr_disconnect(e, &l, PD_DISCONNECT_DRAIN);
+    cf_pair_close(e, &p);
+}
+
+void cf_transport_beside(const struct cf_unit *u)
+{
+    cf_on_real_loop(u, beside_case);
+}
+
 #define REAL(name)                                                             \
     static void run_##name(const struct cf_unit *u)                            \
     {                                                                          \

@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An adapter that breaks its contract in the way that its option names. */
 #include <stdlib.h>
+#include <string.h>
 
 #include <pdplane/adapter.h>
 
-enum { FAULT_NONE, FAULT_TARGET, FAULT_HEADER, FAULT_VALUE, FAULT_UNKNOWN, FAULT_PAIR, FAULT_EACH, FAULT_DOTS };
+enum {
+    FAULT_NONE, FAULT_TARGET, FAULT_HEADER, FAULT_VALUE, FAULT_UNKNOWN, FAULT_PAIR, FAULT_EACH, FAULT_DOTS,
+    FAULT_TWICE,                /* a member of a leg is changed twice */
+    FAULT_GROWTH, FAULT_LEAK,
+    FAULT_GLOBAL                /* one state for all instances, which goes with the first of them */
+};
 
 struct broken_conf {
     uint32_t fault;
@@ -16,10 +22,19 @@ struct pd_adapter {
 
 static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE },   { "target", FAULT_TARGET },   { "header", FAULT_HEADER },
-    { "value", FAULT_VALUE }, { "unknown", FAULT_UNKNOWN },
-    { "pair", FAULT_PAIR },   { "each", FAULT_EACH },       { "dots", FAULT_DOTS },
+    { "value", FAULT_VALUE }, { "unknown", FAULT_UNKNOWN }, { "twice", FAULT_TWICE },
+    { "pair", FAULT_PAIR },   { "each", FAULT_EACH },       { "growth", FAULT_GROWTH },
+    { "leak", FAULT_LEAK },   { "global", FAULT_GLOBAL },   { "dots", FAULT_DOTS },
     { NULL, 0 },
 };
+
+static const char *path;
+
+static void leak(void)
+{
+    void *volatile lost = malloc(100);
+    (void)lost;
+}
 
 static const struct pd_option options[] = {
     PD_OPT_ENUM("fault", struct broken_conf, fault, "none", faults, .help = "What is wrong."),
@@ -35,11 +50,16 @@ static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, str
     if (*out == NULL)
         return PD_ENOMEM;
     (*out)->fault = ((const struct broken_conf *)conf)->fault;
+    path = "/v1/chat/completions";
+    if ((*out)->fault == FAULT_LEAK)
+        leak();
     return PD_OK;
 }
 
 static void destroy(struct pd_adapter *a)
 {
+    if (a->fault == FAULT_GLOBAL)
+        path = "/gone";
     free(a);
 }
 
@@ -47,7 +67,9 @@ static pd_status http(struct pd_adapter *a, uint32_t what, struct pd_adapter_htt
 {
     if (what > PD_ADAPTER_PROBE && a->fault != FAULT_UNKNOWN)
         return PD_ENOSYS;
-    out->target = a->fault == FAULT_TARGET ? PD_STR("v1/chat/completions") : PD_STR("/v1/chat/completions");
+    if (a->fault == FAULT_GROWTH)
+        leak();
+    out->target = a->fault == FAULT_TARGET ? PD_STR("v1/chat/completions") : (struct pd_str){ path, strlen(path) };
     out->n_headers = 1;
     out->headers[0].name = a->fault == FAULT_HEADER ? PD_STR("X-Key") : PD_STR("x-key");
     out->headers[0].value = a->fault == FAULT_VALUE ? PD_STR("a\r\nevil: 1") : PD_STR("a");
@@ -70,6 +92,8 @@ static pd_status split(struct pd_adapter *a, struct pd_adapter_split *out)
     }
     if (a->fault == FAULT_EACH)
         out->prefill[0].op = PD_ADAPTER_REMOVE;
+    if (a->fault == FAULT_TWICE)
+        out->prefill[out->n_prefill++] = out->prefill[0];
     return PD_OK;
 }
 

@@ -9,7 +9,8 @@
 #include <pdplane/codec.h>
 
 enum { FAULT_NONE, FAULT_LEAK, FAULT_LOSSY, FAULT_BEHIND, FAULT_UNSTABLE, FAULT_GROWTH, FAULT_BOUND, FAULT_TRUST,
-       FAULT_SHARED, FAULT_FORMAT, FAULT_ALIGN, FAULT_ALLOC };
+       FAULT_SHARED, FAULT_FORMAT, FAULT_ALIGN, FAULT_ALLOC,
+       FAULT_GLOBAL /* one table for all instances, which goes with the first of them */ };
 
 struct broken_conf {
     uint32_t fault;
@@ -27,8 +28,10 @@ static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE }, { "leak", FAULT_LEAK }, { "lossy", FAULT_LOSSY }, { "behind", FAULT_BEHIND },
     { "unstable", FAULT_UNSTABLE }, { "growth", FAULT_GROWTH }, { "bound", FAULT_BOUND },
     { "trust", FAULT_TRUST }, { "shared", FAULT_SHARED }, { "format", FAULT_FORMAT }, { "align", FAULT_ALIGN },
-    { "alloc", FAULT_ALLOC }, { NULL, 0 },
+    { "alloc", FAULT_ALLOC }, { "global", FAULT_GLOBAL }, { NULL, 0 },
 };
+
+static uint32_t factor;         /* of the sum; the one table */
 
 static const struct pd_option options[] = {
     PD_OPT_ENUM("fault", struct broken_conf, fault, "none", faults, .help = "What is wrong."),
@@ -50,6 +53,7 @@ static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, str
     if (*out == NULL)
         return PD_ENOMEM;
     (*out)->fault = ((const struct broken_conf *)conf)->fault;
+    factor = 31;
     if ((*out)->fault == FAULT_LEAK)
         leak();
     return PD_OK;
@@ -57,6 +61,8 @@ static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, str
 
 static void destroy(struct pd_codec *c)
 {
+    if (c->fault == FAULT_GLOBAL)
+        factor = 0;
     free(c);
 }
 
@@ -99,7 +105,7 @@ static uint32_t sum_of(struct pd_codec_state *s, const uint8_t *p, size_t n)
         return s->codec->shared;
     }
     for (size_t i = 0; i < n; i++)
-        sum = sum * 31 + p[i];
+        sum = sum * factor + p[i];
     return sum;
 }
 

@@ -12,7 +12,8 @@
 enum {
     FAULT_NONE, FAULT_INSIDE, FAULT_LATE, FAULT_SILENT, FAULT_UNENDED, FAULT_ORDER, FAULT_NAMES,
     FAULT_REFRESH, FAULT_RENAME, FAULT_STICKY, FAULT_STUCK, FAULT_GROWTH, FAULT_TWICE, FAULT_FRAGILE,
-    FAULT_EMPTY, FAULT_DEAF, FAULT_LEAK
+    FAULT_EMPTY, FAULT_DEAF, FAULT_LEAK,
+    FAULT_GLOBAL                /* one state for all instances, which goes with the first of them */
 };
 
 #define NUMBERS_MAX 64
@@ -36,6 +37,7 @@ struct pd_discovery {
 };
 
 static uint32_t serial;
+static const struct pd_discovery *the_one;
 
 static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE },       { "inside", FAULT_INSIDE },   { "late", FAULT_LATE },
@@ -44,6 +46,7 @@ static const struct pd_option_name faults[] = {
     { "rename", FAULT_RENAME },   { "sticky", FAULT_STICKY },   { "stuck", FAULT_STUCK },
     { "growth", FAULT_GROWTH },   { "twice", FAULT_TWICE },     { "fragile", FAULT_FRAGILE },
     { "empty", FAULT_EMPTY },     { "deaf", FAULT_DEAF },       { "leak", FAULT_LEAK },
+    { "global", FAULT_GLOBAL },
     { NULL, 0 },
 };
 
@@ -127,7 +130,7 @@ static void look(struct pd_timer *timer, void *arg)
     if (d->conf->fault == FAULT_GROWTH)
         d->kept = realloc(d->kept, ++d->looks * 8192);
     d->looks++;
-    FILE *f = fopen(d->conf->path, "r");
+    FILE *f = d->conf->fault == FAULT_GLOBAL && the_one == NULL ? NULL : fopen(d->conf->path, "r");
     if (f == NULL) {
         lost(d);
     } else {
@@ -146,6 +149,7 @@ static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, str
     if (d == NULL)
         return PD_ENOMEM;
     d->conf = conf;
+    the_one = d;
     d->loop = ctx->loop;
     pd_timer_init(&d->timer, d->loop, "broken discovery", look, d);
     *out = d;
@@ -175,6 +179,7 @@ static void closed(struct pd_task *task, void *arg)
 {
     struct pd_discovery *d = arg;
     (void)task;
+    the_one = NULL;
     if (d->conf->fault == FAULT_LATE)
         pd_discovery_synced(d->sink);
     d->on_closed(d->arg);

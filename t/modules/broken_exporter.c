@@ -10,7 +10,9 @@
 #include <pdplane/metric.h>
 
 enum { FAULT_NONE, FAULT_LEAK, FAULT_PATH, FAULT_RAW, FAULT_SKIP, FAULT_GROWTH, FAULT_UNSTABLE, FAULT_CUT,
-       FAULT_INSIDE, FAULT_TIMER };
+       FAULT_INSIDE, FAULT_TIMER,
+       FAULT_FROZEN,    /* room for as many samples as there were at first */
+       FAULT_GLOBAL     /* one state for all instances, which goes with the first of them */ };
 
 struct broken_conf {
     uint32_t fault;
@@ -18,7 +20,7 @@ struct broken_conf {
 struct pd_exporter {
     struct pd_loop *loop;
     struct pd_metrics *metrics;
-    uint32_t fault, calls;
+    uint32_t fault, calls, most;
     struct pd_timer timer;
     struct pd_task end;
     void (*on_closed)(void *arg);
@@ -28,8 +30,11 @@ struct pd_exporter {
 static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE }, { "leak", FAULT_LEAK }, { "path", FAULT_PATH }, { "raw", FAULT_RAW },
     { "skip", FAULT_SKIP }, { "growth", FAULT_GROWTH }, { "unstable", FAULT_UNSTABLE }, { "cut", FAULT_CUT },
-    { "inside", FAULT_INSIDE }, { "timer", FAULT_TIMER }, { NULL, 0 },
+    { "inside", FAULT_INSIDE }, { "timer", FAULT_TIMER }, { "frozen", FAULT_FROZEN },
+    { "global", FAULT_GLOBAL }, { NULL, 0 },
 };
+
+static const struct pd_exporter *the_one;
 
 static const struct pd_option options[] = {
     PD_OPT_ENUM("fault", struct broken_conf, fault, "none", faults, .help = "What is wrong."),
@@ -54,6 +59,7 @@ static void on_end(struct pd_task *task, void *arg)
     void (*on_closed)(void *) = e->on_closed;
     void *closed_arg = e->arg;
     (void)task;
+    the_one = NULL;
     if (e->fault != FAULT_TIMER)
         free(e);
     on_closed(closed_arg);
@@ -73,6 +79,7 @@ static pd_status create(const struct pd_instance_ctx *ctx, const void *conf, str
     pd_task_init(&e->end, "broken", on_end, e);
     if (e->fault == FAULT_LEAK)
         leak();
+    the_one = e;
     *out = e;
     return PD_OK;
 }
@@ -104,6 +111,7 @@ struct out {
     struct pd_exporter *e;
     struct pd_export_answer *answer;
     pd_status status;
+    uint32_t samples;
 };
 
 static void put(struct out *o, const char *text)
@@ -121,6 +129,7 @@ static bool on_family(const struct pd_metric_view *f, void *arg)
 static void on_sample(const struct pd_metric_view *f, const struct pd_metric_sample *s, void *arg)
 {
     struct out *o = arg;
+    o->samples++;
     put(o, f->name);
     for (uint32_t i = 0; i < f->n_labels; i++) {
         put(o, " ");
@@ -138,15 +147,21 @@ static pd_status serve(struct pd_exporter *e, const struct pd_export_request *re
 {
     static const struct pd_metric_visitor visitor = { .size = sizeof visitor, .family = on_family,
                                                       .sample = on_sample };
-    struct out o = { e, answer, PD_OK };
+    struct out o = { e, answer, PD_OK, 0 };
     char text[32];
     (void)request;
+    if (e->fault == FAULT_GLOBAL && the_one == NULL)
+        return PD_ESTALE;
     answer->type = "text/plain";
     if (e->fault == FAULT_GROWTH)
         leak();
     snprintf(text, sizeof text, "%u\n", e->fault == FAULT_UNSTABLE ? e->calls++ : 0);
     put(&o, text);
     pd_metrics_visit(e->metrics, &visitor, &o);
+    if (e->most == 0)
+        e->most = o.samples;
+    if (e->fault == FAULT_FROZEN && o.samples > e->most)
+        return PD_ELIMIT;
     return e->fault == FAULT_CUT ? PD_OK : o.status;
 }
 

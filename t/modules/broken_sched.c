@@ -2,6 +2,7 @@
 /* A filter, a scorer, a picker and a decider that break their contract in the
  * way that their option names; t/12-conform.t expects to see it found. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,15 +10,23 @@
 #include <pdplane/loop.h>
 #include <pdplane/scheduler.h>
 
-enum { FAULT_NONE, FAULT_LEAK, FAULT_RANGE, FAULT_UNSTABLE, FAULT_NAN, FAULT_BEHIND, FAULT_GROWTH,
-       FAULT_ALLOC, FAULT_BUSY, FAULT_NOMEM, FAULT_CRASH, FAULT_MUTE, FAULT_FDS, FAULT_PROMISE };
+enum {
+    FAULT_NONE, FAULT_LEAK, FAULT_RANGE, FAULT_UNSTABLE, FAULT_NAN, FAULT_BEHIND, FAULT_GROWTH,
+    FAULT_ALLOC, FAULT_BUSY, FAULT_NOMEM, FAULT_CRASH, FAULT_MUTE, FAULT_FDS, FAULT_PROMISE,
+    FAULT_GLOBAL,               /* one state for all instances, which goes with the first of them */
+    FAULT_NUMBER,               /* the answer depends on which instance is asked */
+    FAULT_FIRST,                /* there is always a first candidate */
+    FAULT_STATE,                /* endpoints are always up */
+    FAULT_OVERFLOW,             /* numbers are never larger than usual */
+    FAULT_VECTOR                /* many candidates are taken by whole vectors */
+};
 
 struct broken_conf {
     uint32_t fault;
 };
 
 struct broken {
-    uint32_t fault, calls;
+    uint32_t fault, calls, number;
     void *table;
     struct pd_timer busy;
 };
@@ -39,8 +48,13 @@ static const struct pd_option_name faults[] = {
     { "none", FAULT_NONE }, { "leak", FAULT_LEAK }, { "range", FAULT_RANGE }, { "unstable", FAULT_UNSTABLE },
     { "nan", FAULT_NAN }, { "behind", FAULT_BEHIND }, { "growth", FAULT_GROWTH },
     { "alloc", FAULT_ALLOC }, { "busy", FAULT_BUSY }, { "nomem", FAULT_NOMEM }, { "crash", FAULT_CRASH },
-    { "mute", FAULT_MUTE }, { "fds", FAULT_FDS }, { "promise", FAULT_PROMISE }, { NULL, 0 },
+    { "mute", FAULT_MUTE }, { "fds", FAULT_FDS }, { "global", FAULT_GLOBAL }, { "number", FAULT_NUMBER },
+    { "first", FAULT_FIRST }, { "state", FAULT_STATE }, { "overflow", FAULT_OVERFLOW },
+    { "vector", FAULT_VECTOR }, { "promise", FAULT_PROMISE }, { NULL, 0 },
 };
+
+static const struct broken *the_one;
+static uint32_t instances;
 
 static const struct pd_option options[] = {
     PD_OPT_ENUM("fault", struct broken_conf, fault, "none", faults, .help = "What is wrong."),
@@ -79,6 +93,8 @@ static pd_status take_descriptors(uint32_t fault, struct pd_err *err)
 static pd_status start(struct broken *b, const struct pd_instance_ctx *ctx, const void *conf, struct pd_err *err)
 {
     b->fault = ((const struct broken_conf *)conf)->fault;
+    b->number = instances++;
+    the_one = b;
     if (b->fault == FAULT_LEAK)
         leak(100);
     pd_timer_init(&b->busy, ctx->loop, "broken busy", on_busy, b);
@@ -94,8 +110,14 @@ static pd_status start(struct broken *b, const struct pd_instance_ctx *ctx, cons
 
 static void stop(struct broken *b)
 {
+    the_one = NULL;
     pd_timer_stop(&b->busy);
     free(b->table);
+}
+
+static bool is_blind(const struct broken *b)
+{
+    return b->fault == FAULT_GLOBAL && the_one == NULL;
 }
 
 static void call(struct broken *b)
@@ -138,8 +160,20 @@ static void filter_apply(struct pd_filter *f, const struct pd_sched_request *req
     call(&f->b);
     if (f->b.fault == FAULT_BEHIND)
         keep[n] = 0;
+    if (f->b.fault == FAULT_FIRST)
+        keep[0] = 1;
     if (n == 0)
         return;
+    for (uint32_t i = 0; i < n && f->b.fault == FAULT_STATE; i++)
+        keep[i] = (uint8_t)candidates[i].state;
+    for (uint32_t i = 0; i < n && f->b.fault == FAULT_OVERFLOW; i++)
+        keep[i] = (uint8_t)(candidates[i].weight / 100);
+    if (f->b.fault == FAULT_VECTOR && n >= 64)
+        memset(keep, 1, (n + 63) / 64 * 64);
+    if (f->b.fault == FAULT_NUMBER)
+        keep[0] = (uint8_t)(f->b.number % 2);
+    if (is_blind(&f->b))
+        memset(keep, 0, n);
     if (f->b.fault == FAULT_RANGE)
         keep[0] = 7;
     if (f->b.fault == FAULT_UNSTABLE)
@@ -151,15 +185,40 @@ static void filter_apply(struct pd_filter *f, const struct pd_sched_request *req
 static void scorer_score(struct pd_scorer *s, const struct pd_sched_request *request,
                          const struct pd_endpoint_view *candidates, uint32_t n, double *score)
 {
+    uint32_t whole = s->b.fault == FAULT_VECTOR && n >= 32 ? (n + 31) / 32 * 32 : n;
+
     (void)request;
-    (void)candidates;
     call(&s->b);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < whole; i++)
         score[i] = s->b.fault == FAULT_RANGE ? 1.5
+                   : s->b.fault == FAULT_NUMBER ? 1.0 / (1 + s->b.number)
                    : s->b.fault == FAULT_NAN ? (double)NAN
-                   : s->b.fault == FAULT_PROMISE ? (i == 0) : s->b.fault == FAULT_UNSTABLE ? (s->b.calls % 7) / 7.0 : 0.5;
+                   : s->b.fault == FAULT_PROMISE ? (i == 0)
+                   : s->b.fault == FAULT_UNSTABLE ? (s->b.calls % 7) / 7.0 : is_blind(&s->b) ? 0 : 0.5;
+    for (uint32_t i = 0; i < n && s->b.fault == FAULT_STATE; i++)
+        score[i] = candidates[i].state == PD_ENDPOINT_UP ? 1 : -1;
+    for (uint32_t i = 0; i < n && s->b.fault == FAULT_OVERFLOW; i++)
+        score[i] = candidates[i].blocks_free / (double)candidates[i].blocks_total;
     if (s->b.fault == FAULT_BEHIND)
         score[n] = 1;
+    if (s->b.fault == FAULT_FIRST)
+        score[0] = 0.5;
+}
+
+/* The best of all, for one that counts on totals from 0 on. */
+static uint32_t best_of(const double *total, uint32_t n, uint32_t *index)
+{
+    double best = -1;
+    uint32_t got = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (total[i] > best) {
+            best = total[i];
+            index[0] = i;
+            got = 1;
+        }
+    }
+    return got;
 }
 
 static uint32_t picker_pick(struct pd_picker *p, const struct pd_sched_request *request,
@@ -169,25 +228,45 @@ static uint32_t picker_pick(struct pd_picker *p, const struct pd_sched_request *
     uint32_t got = n < k ? n : k;
 
     (void)request;
-    (void)total;
     call(&p->b);
     for (uint32_t i = 0; i < got; i++)
         index[i] = p->b.fault == FAULT_RANGE ? n : p->b.fault == FAULT_UNSTABLE ? 0
+                   : p->b.fault == FAULT_NUMBER ? (i + p->b.number) % n
                    : p->b.fault == FAULT_PROMISE ? (uint32_t)((i + candidates[0].report_age_ns) % n) : i;
     if (p->b.fault == FAULT_BEHIND)
         index[k] = 0;
-    return got;
+    if (p->b.fault == FAULT_VECTOR && n >= 256)     /* indices of a byte */
+        for (uint32_t i = 0; i < got; i++)
+            index[i] = (uint8_t)(i * 256);
+    if (p->b.fault == FAULT_FIRST && got == 0) {
+        index[0] = 0;
+        return 1;
+    }
+    if (is_blind(&p->b) || (p->b.fault == FAULT_STATE && got > 0 && candidates[0].state != PD_ENDPOINT_UP))
+        return 0;
+    return p->b.fault == FAULT_OVERFLOW && got > 0 ? best_of(total, n, index) : got;
 }
 
 static void decider_decide(struct pd_decider *d, const struct pd_sched_request *request,
                            const struct pd_endpoint_view *decode, uint32_t prefill_nodes,
                            struct pd_decision *out)
 {
-    (void)request;
-    (void)decode;
-    (void)prefill_nodes;
+    char text[256] = "";
+
     call(&d->b);
     out->mode = d->b.fault == FAULT_RANGE ? 9 : PD_DECIDE_LOCAL;
+    if (d->b.fault == FAULT_STATE && decode->state != PD_ENDPOINT_UP)
+        out->mode = 0;
+    if (d->b.fault == FAULT_NUMBER || is_blind(&d->b))
+        out->min_tokens = 1 + d->b.number;
+    if (d->b.fault == FAULT_OVERFLOW) {
+        snprintf(text, sizeof text, "%llu tokens in %llu bytes, %u blocks of %u, and %u of output",
+                 (unsigned long long)request->prompt_tokens, (unsigned long long)request->prompt_bytes,
+                 request->prompt_blocks, request->block_tokens, request->max_output);
+        memcpy(out->reason, text, sizeof out->reason);
+    }
+    if (d->b.fault == FAULT_VECTOR)                 /* a letter for each node */
+        memset(out->reason, 'x', prefill_nodes < sizeof out->reason ? prefill_nodes : sizeof out->reason);
     if (d->b.fault == FAULT_UNSTABLE)
         out->min_tokens = d->b.calls;
     if (d->b.fault == FAULT_BEHIND)

@@ -283,6 +283,24 @@ void tr_case_again(struct tr_env *e)
     pair_close(e, &p);
 }
 
+/* A post to a window that its owner has closed meanwhile. */
+static void refused_by_close(struct tr_env *e, struct pair *p, const struct pd_segment *dst,
+                             const struct pd_segment *src)
+{
+    struct pd_transport_target *t;
+    struct tr_window w;
+    struct tr_post post;
+
+    tr_window_open(&w, &p->a, &p->b.ctx.node, 4, PD_TRANSPORT_WRITE, dst, 1);
+    t = tr_target(&p->link, &w);
+    tr_window_close(e, &w);
+    assert_int_equal(tr_post(&p->b, t, &post, 0, src, 1), PD_OK);
+    tr_wait_post(e, &post);
+    assert_int_not_equal(post.terminal, PD_TRANSFER_OK);
+    assert_true(is_guard(p->a.base, p->a.bytes));
+    e->ops->target_close(t);
+}
+
 /* What a peer may forge in a blob, byte by byte: see frame.h. */
 void tr_case_refused(struct tr_env *e)
 {
@@ -295,6 +313,7 @@ void tr_case_refused(struct tr_env *e)
 
     pair_open(e, &p, 1 << 20, e->conf);
     tr_window_open(&w, &p.a, &p.b.ctx.node, 3, PD_TRANSPORT_WRITE, &dst, 1);
+    refused_by_close(e, &p, &dst, &src);
     for (uint32_t i = 0; i < 4 && !e->foreign; i++) {
         struct tr_window bad = w;
         struct pd_transport_target *t;
@@ -531,6 +550,30 @@ void tr_case_disconnects(struct tr_env *e)
     pair_close(e, &p);
 }
 
+/* The lease has ended, and a later one uses the same name. */
+static void stale_generation(struct tr_env *e, struct pair *p)
+{
+    struct pd_segment all = { 0, 100000 };
+    struct tr_window first, second;
+    struct tr_post post;
+    struct pd_transport_target *t;
+
+    tr_window_open(&first, &p->a, &p->b.ctx.node, 2, PD_TRANSPORT_WRITE, &all, 1);
+    tr_window_close(e, &first);
+    memset(p->a.base, GUARD, p->a.bytes);
+    e->lease++;
+    tr_window_open(&second, &p->a, &p->b.ctx.node, 2, PD_TRANSPORT_WRITE, &all, 1);
+    e->lease--;
+    t = tr_target(&p->link, &first);
+    assert_int_equal(tr_post(&p->b, t, &post, 0, &all, 1), PD_OK);
+    tr_wait_post(e, &post);
+    assert_int_not_equal(post.terminal, PD_TRANSFER_OK);
+    assert_true(is_guard(p->a.base, p->a.bytes));
+    assert_true(second.total == 0);
+    e->ops->target_close(t);
+    tr_window_close(e, &second);
+}
+
 /* Handles of an earlier life are refused, at the poster and at the owner. */
 void tr_case_stale(struct tr_env *e)
 {
@@ -577,6 +620,7 @@ void tr_case_stale(struct tr_env *e)
     expect_ok(e, &post, &w2, all.bytes, all.bytes);
     e->ops->target_close(t);
     tr_window_close(e, &w2);
+    stale_generation(e, &p);
     pair_close(e, &p);
 }
 
@@ -653,7 +697,7 @@ static uint32_t open_descriptors(void)
     return n;
 }
 
-void tr_case_cycles(struct tr_env *e)
+void tr_case_reconnects(struct tr_env *e)
 {
     struct pair p;
     struct pd_segment all = { 0, 5000 };

@@ -39,12 +39,14 @@ struct tr_env {
     void (*cut)(struct tr_env *e, bool on);
     void *priv, *world;         /* of who runs the cases */
     uint32_t passes;            /* windows that exist only to let a link in */
+    uint32_t lease;             /* is added to the generations of windows */
+    pid_t uuid_pid;             /* in the names of nodes; 0: this process */
 };
 
 #define TRANSPORT_CASES(X)                                                     \
     X(sizes) X(segments) X(permutation) X(many) X(again) X(refused) X(bounds)  \
     X(cancel) X(cancel_fenced) X(close_while_writing) X(twice) X(disconnects)  \
-    X(stale) X(wrong_identity) X(busy) X(cycles) X(fuzz) X(read) X(read_stop)  \
+    X(stale) X(wrong_identity) X(busy) X(reconnects) X(fuzz) X(read) X(read_stop) \
     X(memory_churn)
 /* Those with a second process, and those that need a way to cut. */
 #define TRANSPORT_KILL_CASES(X) X(kill_owner) X(kill_poster) X(restart)

@@ -40,6 +40,7 @@ static void on_node_closed(void *arg)
 void tr_node_open(struct tr_env *e, struct tr_node *n, struct pd_loop *loop, uint8_t tag,
                   uint64_t epoch, uint64_t bytes, const void *conf)
 {
+    pid_t pid = e->uuid_pid != 0 ? e->uuid_pid : getpid();
     struct pd_memory_desc desc;
     struct pd_err err;
     pd_status st;
@@ -56,9 +57,9 @@ void tr_node_open(struct tr_env *e, struct tr_node *n, struct pd_loop *loop, uin
     n->ctx.host = e->host;
     memset(n->ctx.node.uuid.b, tag, sizeof(n->ctx.node.uuid.b));
     /* Tests that run side by side must not meet at a path. */
-    n->ctx.node.uuid.b[1] = (uint8_t)getpid();
-    n->ctx.node.uuid.b[2] = (uint8_t)(getpid() >> 8);
-    n->ctx.node.uuid.b[3] = (uint8_t)(getpid() >> 16);
+    n->ctx.node.uuid.b[1] = (uint8_t)pid;
+    n->ctx.node.uuid.b[2] = (uint8_t)(pid >> 8);
+    n->ctx.node.uuid.b[3] = (uint8_t)(pid >> 16);
     n->ctx.node.epoch = epoch;
     st = e->ops->create(&n->ctx, conf, &n->tp, &err);
     if (st != PD_OK)
@@ -134,7 +135,7 @@ void tr_window_open(struct tr_window *w, struct tr_node *owner, const struct pd_
     desc.access = access;
     desc.peer = *peer;
     desc.xid = xid;
-    desc.generation = 7000 + xid;
+    desc.generation = 7000 + xid + owner->env->lease;
     desc.memory = owner->memory;
     desc.segments = segs;
     desc.n_segments = n;
