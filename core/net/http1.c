@@ -34,26 +34,18 @@ void pd_http1_fini(struct pd_http1 *p)
 
 void pd_http1_reset(struct pd_http1 *p)
 {
-    struct pd_buf text = p->text;
-    struct pd_http_header *headers = p->headers;
-    size_t cap = p->cap_headers;
     bool is_response = p->is_response;
     uint64_t limit = p->body_limit;
 
-    if (text.cap > KEEP_TEXT) {
-        pd_buf_fini(&text);
-        pd_buf_init(&text, TEXT_LIMIT);
+    if (p->text.cap > KEEP_TEXT)
+        pd_buf_fini(&p->text);
+    pd_buf_clear(&p->text);
+    if (p->cap_headers > KEEP_HEADERS) {
+        pd_free(p->headers);
+        p->headers = NULL;
+        p->cap_headers = 0;
     }
-    pd_buf_clear(&text);
-    if (cap > KEEP_HEADERS) {
-        pd_free(headers);
-        headers = NULL;
-        cap = 0;
-    }
-    memset(p, 0, sizeof(*p));
-    p->text = text;
-    p->headers = headers;
-    p->cap_headers = cap;
+    memset(p, 0, offsetof(struct pd_http1, text));
     p->is_response = is_response;
     p->body_limit = limit;
 }

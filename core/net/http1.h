@@ -117,11 +117,12 @@ struct pd_http1 {
     uint32_t line_bytes;
     uint64_t excess;
     uint64_t left;              /* body or chunk bytes to come */
-    struct pd_buf text;         /* the raw head */
     size_t line_start;
+    size_t n_headers;
+    /* Kept by a reset. */
+    struct pd_buf text;         /* the raw head */
     struct pd_http_header *headers;
     size_t cap_headers;
-    size_t n_headers;
 };
 
 /* A parser for requests, or for responses.  Allocates nothing yet. */

@@ -96,8 +96,8 @@ pd_status pd_http_server_create(struct pd_loop *loop, const struct pd_http_serve
     pd_buf_init(&s->text, 64 << 10);
     pd_task_init(&s->task, s->opts.name, server_task, s);
     pd_http_conn_stream_events(s);
-    s->id_prefix = pd_loop_random_u64(loop);
-    s->id_seed = pd_loop_random_u64(loop);
+    s->routes_serial = 1;
+    pd_http_server_seed_ids(s);
     *out = s;
     return PD_OK;
 }
@@ -322,6 +322,7 @@ pd_status pd_http_server_route(struct pd_http_server *s, const struct pd_http_ro
         return PD_ELIMIT;
     s->path_n[s->n_routes] = strlen(route->path);
     s->routes[s->n_routes++] = *route;
+    s->routes_serial++;
     return PD_OK;
 }
 
@@ -335,6 +336,7 @@ pd_status pd_http_server_unroute(struct pd_http_server *s, const char *path)
             s->routes[kept++] = s->routes[i];
         }
     s->n_routes = kept;
+    s->routes_serial++;
     return kept == n ? PD_ENOENT : PD_OK;
 }
 

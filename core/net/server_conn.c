@@ -250,9 +250,12 @@ static void dispatch(struct pd_http_conn *c, bool is_stream)
 {
     struct pd_http_req *req = c->req;
     uint32_t allowed;
-    /* Looked up again: the owner may have left while the body came. */
-    const struct pd_http_route *route = pd_http_server_find(c->server, req->parser.head.path,
-                                                            req->parser.head.method, &allowed);
+    const struct pd_http_server *s = c->server;
+    /* Looked up again when the owner may have left while the body came. */
+    const struct pd_http_route *route =
+        req->routes_serial == s->routes_serial
+            ? &s->routes[req->route]
+            : pd_http_server_find(s, req->parser.head.path, req->parser.head.method, &allowed);
 
     if (route == NULL) {
         c->server->stats.not_found++;
@@ -322,6 +325,8 @@ static void on_head(struct pd_http_conn *c)
         req->discard = true;
     } else {
         req->route_flags = route->flags;
+        req->route = (uint32_t)(route - s->routes);
+        req->routes_serial = s->routes_serial;
         if (route->deadline_ns != 0)
             pd_http_req_set_deadline(req, route->deadline_ns);
         if (h->method == PD_HTTP_GET || h->method == PD_HTTP_HEAD ||

@@ -102,6 +102,8 @@ struct pd_http_req {
     uint32_t deny;              /* answer this once the body is through */
     uint32_t allow;             /* methods, for 405 */
     uint32_t route_flags;
+    uint32_t route;             /* where it was found, as long as the routes are the same */
+    uint64_t routes_serial;
     char id[65];
     char label[PD_KEYS_LABEL + 1]; /* of the key */
     uint8_t id_n;
@@ -131,6 +133,7 @@ struct pd_http_server {
     struct pd_http_route routes[PD_HTTP_MAX_ROUTES];
     size_t path_n[PD_HTTP_MAX_ROUTES];  /* bytes of their paths */
     size_t n_routes;
+    uint64_t routes_serial;     /* goes up with each change of them */
     struct pd_http_port ports[PD_HTTP_MAX_LISTENERS];
     struct pd_list conns;
     size_t n_conns;
@@ -145,7 +148,8 @@ struct pd_http_server {
     void *drained_arg;
     void (*on_closed)(void *arg);
     void *closed_arg;
-    uint64_t id_prefix, id_seed, id_next;
+    char id_prefix[16];         /* the first half of ids that we make */
+    uint64_t id_seed, id_next;
     uint64_t date_sec;
     char date[32];
     bool is_draining;
@@ -194,6 +198,8 @@ void pd_http_req_free(struct pd_http_req *req);
 char *pd_http_body_get(struct pd_http_server *s, size_t n, size_t *cap);
 /* Takes a body's memory back. */
 void pd_http_body_put(struct pd_http_server *s, char *p, size_t cap);
+/* Chooses what the ids of this server's requests are made of. */
+void pd_http_server_seed_ids(struct pd_http_server *s);
 /* Makes sure that req->id is set. */
 void pd_http_req_make_id(struct pd_http_req *req);
 

@@ -127,11 +127,16 @@ static void put_hex8(char *to, uint32_t v)
     memcpy(to, &x, sizeof x);
 }
 
-static char *put_hex(char *to, uint64_t v)
+static void put_hex(char *to, uint64_t v)
 {
     put_hex8(to, (uint32_t)(v >> 32));
     put_hex8(to + 8, (uint32_t)v);
-    return to + 16;
+}
+
+void pd_http_server_seed_ids(struct pd_http_server *s)
+{
+    put_hex(s->id_prefix, pd_loop_random_u64(s->loop));
+    s->id_seed = pd_loop_random_u64(s->loop);
 }
 
 void pd_http_req_make_id(struct pd_http_req *req)
@@ -149,7 +154,8 @@ void pd_http_req_make_id(struct pd_http_req *req)
         return;
     }
     /* The second half is a bijection of a counter: no two are equal. */
-    put_hex(put_hex(req->id, s->id_prefix), pd_hash_u64(s->id_next++, s->id_seed));
+    memcpy(req->id, s->id_prefix, sizeof(s->id_prefix));
+    put_hex(req->id + sizeof(s->id_prefix), pd_hash_u64(s->id_next++, s->id_seed));
     req->id_n = 32;
 }
 
