@@ -271,6 +271,11 @@ static uint32_t endpoint_count(const struct pd_sched *sched, uint32_t roles, str
 
 static bool model_known(const struct pd_sched *sched, struct pd_str model)
 {
+    for (uint32_t i = 0; i < PD_SCHED_LISTS; i++) {
+        const struct pd_shortlist *l = &sched->lists[i];
+        if (l->version == sched->endpoints.version && l->serving > 0 && pd_str_eq(model, pd_str_of(l->model, l->model_n)))
+            return true;
+    }
     uint64_t hash = pd_endpoint_model_hash(model);
 
     for (uint32_t i = 0; i < sched->endpoints.used; i++) {

@@ -330,6 +330,9 @@ static void schedule(struct pair *x)
     uint32_t at = (uint32_t)chance(x, OPEN);
     mode_of_all = 1 + (uint32_t)chance(x, 3);
     struct pd_req *req = NULL;
+    for (uint32_t i = 0; i < 5; i++)
+        assert_int_equal(pd_sched_api()->model_known(x->side[0].sched, models[i]),
+                         pd_sched_api()->model_known(x->side[1].sched, models[i]));
     assert_int_equal(pd_req_begin(x->reqs, PD_STR(""), PD_ROLE_ROUTER, x->now, &req), PD_OK);
     read_again(x, req->number - 1);
     for (uint32_t i = 0; i < 2; i++) {
