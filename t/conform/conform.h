@@ -63,6 +63,7 @@ extern const struct cf_case cf_transport_limit_cases[];
 extern const struct cf_case cf_transport_long_cases[];
 extern const struct cf_case cf_adapter_cases[];
 extern const struct cf_case cf_discovery_cases[];
+extern const struct cf_case cf_discovery_change_cases[];
 extern const struct cf_case cf_codec_cases[];
 extern const struct cf_case cf_exporter_cases[];
 

@@ -65,6 +65,7 @@ static struct tables tables_of(uint32_t kind)
         break;
     case PD_KIND_DISCOVERY:
         all.t[3] = cf_discovery_cases;
+        all.t[4] = cf_discovery_change_cases;
         break;
     case PD_KIND_ADAPTER:
         all.t[3] = cf_adapter_cases;

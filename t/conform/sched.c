@@ -1,201 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Cases for filters, scorers, pickers and deciders.  Every answer of every case
- * is checked for its range; the cases differ in what is asked. */
-#include "conform/conform.h"
+/* Cases for filters, scorers, pickers and deciders.  They differ in what is
+ * asked; see sched_ask.c for what each answer must be. */
+#include "conform/sched_ask.h"
 
 #include <math.h>
 
-#define GUARD 0xa5
 enum { MANY = 10000 };
-
-/* What one call gives, as bytes that can be compared. */
-struct answer {
-    uint8_t *bytes;
-    size_t n;
-};
-
-struct question {
-    struct pd_sched_request request;
-    struct pd_endpoint_view *views;
-    double *totals;
-    uint32_t n, k;
-};
-
-static uint64_t allocations;        /* by the module, in all calls so far */
-
-static bool is_kind(const struct cf_unit *u, uint32_t kind)
-{
-    return u->unit->kind == kind;
-}
-
-static void question_open(struct question *q, uint32_t n, uint64_t seed)
-{
-    static const char *const names[] = { "d1", "d2", "p1", "both" };
-
-    memset(q, 0, sizeof(*q));
-    q->n = n;
-    q->k = 3;
-    q->views = calloc(n + 1, sizeof(*q->views));
-    q->totals = calloc(n + 1, sizeof(*q->totals));
-    assert_true(q->views != NULL && q->totals != NULL);
-    q->request.size = sizeof(q->request);
-    q->request.roles = PD_ROLE_DECODE;
-    q->request.profile = PD_STR("decode");
-    q->request.model = PD_STR("model");
-    q->request.session = PD_STR("session-1");
-    q->request.prompt_bytes = 4096;
-    q->request.prompt_tokens = 1000;
-    q->request.tokens_exact = 1;
-    q->request.max_output = 256;
-    q->request.prompt_blocks = 16;
-    q->request.block_tokens = 64;
-    q->request.random = cf_random(&seed);
-    for (uint32_t i = 0; i < n; i++) {
-        struct pd_endpoint_view *v = &q->views[i];
-        v->size = sizeof(*v);
-        v->slot = i;
-        v->serial = 1000 + i;
-        v->name = names[i % 4];
-        v->roles = 1 + (uint32_t)(cf_random(&seed) % 3);
-        v->state = PD_ENDPOINT_UP;
-        v->running = (uint32_t)(cf_random(&seed) % 20);
-        v->waiting = (uint32_t)(cf_random(&seed) % 200);
-        v->inflight = (uint32_t)(cf_random(&seed) % 30);
-        v->dispatched = (uint32_t)(cf_random(&seed) % 5);
-        v->blocks_total = 1000;
-        v->blocks_free = (uint32_t)(cf_random(&seed) % 1001);
-        v->inflight_tokens = cf_random(&seed) % 100000;
-        v->report_age_ns = cf_random(&seed) % PD_SEC;
-        v->match_blocks = (uint32_t)(cf_random(&seed) % 17);
-        v->weight = 100;
-        q->totals[i] = (double)(cf_random(&seed) % 1000) / 250;
-    }
-}
-
-static void question_close(struct question *q)
-{
-    free(q->views);
-    free(q->totals);
-}
-
-static void guarded(const uint8_t *p, size_t n, const char *what)
-{
-    for (size_t i = 0; i < n; i++)
-        CF_NEED(p[i] == GUARD, "%s is written behind its end", what);
-}
-
-static void ask_filter(struct cf_inst *i, const struct question *q, struct answer *a)
-{
-    const struct pd_filter_ops *ops = (const void *)i->w->u->ops;
-
-    a->n = q->n;
-    memset(a->bytes, 1, q->n);
-    memset(a->bytes + q->n, GUARD, 64);
-    cf_alloc_begin(0);
-    ops->apply(i->p, &q->request, q->views, q->n, a->bytes);
-    allocations += cf_alloc_end();
-    for (uint32_t k = 0; k < q->n; k++)
-        CF_NEED(a->bytes[k] <= 1, "keep[%u] is %u, expected 0 or 1", k, a->bytes[k]);
-    guarded(a->bytes + q->n, 64, "keep");
-}
-
-static void ask_scorer(struct cf_inst *i, const struct question *q, struct answer *a)
-{
-    const struct pd_scorer_ops *ops = (const void *)i->w->u->ops;
-    double *score = (double *)(void *)a->bytes;
-
-    a->n = q->n * sizeof(double);
-    memset(a->bytes, 0, a->n);
-    memset(a->bytes + a->n, GUARD, 64);
-    cf_alloc_begin(0);
-    ops->score(i->p, &q->request, q->views, q->n, score);
-    allocations += cf_alloc_end();
-    for (uint32_t k = 0; k < q->n; k++)
-        CF_NEED(score[k] >= 0 && score[k] <= 1, "score[%u] is %g, expected 0 to 1", k, score[k]);
-    guarded(a->bytes + a->n, 64, "score");
-}
-
-static void ask_picker(struct cf_inst *i, const struct question *q, struct answer *a)
-{
-    const struct pd_picker_ops *ops = (const void *)i->w->u->ops;
-    uint32_t *out = (uint32_t *)(void *)a->bytes, most = q->n < q->k ? q->n : q->k, got;
-
-    a->n = (1 + (size_t)q->k) * sizeof(*out);
-    memset(a->bytes, 0, a->n);
-    memset(a->bytes + a->n, GUARD, 64);
-    cf_alloc_begin(0);
-    got = ops->pick(i->p, &q->request, q->views, q->totals, q->n, q->k, out + 1);
-    allocations += cf_alloc_end();
-    out[0] = got;
-    CF_NEED(got <= most, "pick gives %u of %u candidates, asked for %u", got, q->n, q->k);
-    CF_NEED(got > 0 || most == 0, "pick gives none of %u candidates, asked for %u", q->n, q->k);
-    for (uint32_t k = 1; k <= got; k++) {
-        CF_NEED(out[k] < q->n, "index %u of %u candidates is picked", out[k], q->n);
-        for (uint32_t j = 1; j < k; j++)
-            CF_NEED(out[j] != out[k], "index %u is picked twice", out[k]);
-    }
-    memset(out + 1 + got, 0, (q->k - got) * sizeof(*out));
-    guarded(a->bytes + a->n, 64, "index");
-}
-
-static void ask_decider(struct cf_inst *i, const struct question *q, struct answer *a)
-{
-    const struct pd_decider_ops *ops = (const void *)i->w->u->ops;
-    struct pd_decision d;
-
-    memset(&d, 0, sizeof(d));
-    d.size = sizeof(d);
-    cf_alloc_begin(0);
-    if (q->n > 0)
-        ops->decide(i->p, &q->request, &q->views[0], q->n - 1, &d);
-    else
-        d.mode = PD_DECIDE_LOCAL;
-    allocations += cf_alloc_end();
-    CF_NEED(d.mode >= PD_DECIDE_LOCAL && d.mode <= PD_DECIDE_EXACT, "mode is %u, expected 1 to 3", d.mode);
-    CF_NEED(memchr(d.reason, '\0', sizeof(d.reason)) != NULL, "reason has no end");
-    CF_NEED(d.size == sizeof(d), "size is changed");
-    a->n = sizeof(d);
-    memcpy(a->bytes, &d, sizeof(d));
-}
-
-static void ask(struct cf_inst *i, const struct question *q, struct answer *a)
-{
-    struct pd_endpoint_view *views = malloc((q->n + 1) * sizeof(*views));
-
-    assert_non_null(views);
-    a->bytes = malloc((size_t)q->n * 8 + (size_t)q->k * 4 + sizeof(struct pd_decision) + 128);
-    assert_non_null(a->bytes);
-    memcpy(views, q->views, (q->n + 1) * sizeof(*views));
-    if (is_kind(i->w->u, PD_KIND_FILTER))
-        ask_filter(i, q, a);
-    else if (is_kind(i->w->u, PD_KIND_SCORER))
-        ask_scorer(i, q, a);
-    else if (is_kind(i->w->u, PD_KIND_PICKER))
-        ask_picker(i, q, a);
-    else
-        ask_decider(i, q, a);
-    CF_NEED(memcmp(views, q->views, (q->n + 1) * sizeof(*views)) == 0, "the candidates are changed");
-    free(views);
-}
-
-/* A question whose answer only has to be in range. */
-static void ask_once(struct cf_inst *i, const struct question *q)
-{
-    struct answer a;
-
-    ask(i, q, &a);
-    free(a.bytes);
-}
-
-static void tell_picked(struct cf_inst *i, const struct question *q, uint32_t index)
-{
-    const struct pd_scorer_ops *ops = (const void *)i->w->u->ops;
-
-    cf_alloc_begin(0);
-    if (is_kind(i->w->u, PD_KIND_SCORER) && ops->picked != NULL)
-        ops->picked(i->p, &q->request, &q->views[index]);
-    allocations += cf_alloc_end();
-}
 
 static void with_instance(const struct cf_unit *u, void (*fn)(struct cf_inst *i))
 {
@@ -214,13 +24,13 @@ static void empty(struct cf_inst *i)
     struct question q;
 
     question_open(&q, 0, 1);
-    ask_once(i, &q);
+    question_ask_once(i, &q);
     q.k = 0;
-    ask_once(i, &q);
+    question_ask_once(i, &q);
     question_close(&q);
     question_open(&q, 5, 1);
     q.k = 0;
-    ask_once(i, &q);
+    question_ask_once(i, &q);
     question_close(&q);
 }
 
@@ -229,7 +39,7 @@ static void one(struct cf_inst *i)
     for (uint64_t seed = 0; seed < 20; seed++) {
         struct question q;
         question_open(&q, 1, seed);
-        ask_once(i, &q);
+        question_ask_once(i, &q);
         question_close(&q);
     }
 }
@@ -246,7 +56,7 @@ static void unfit(struct cf_inst *i)
             q.views[k].report_age_ns = PD_TIME_NEVER;
             q.totals[k] = 0;
         }
-        ask_once(i, &q);
+        question_ask_once(i, &q);
         question_close(&q);
     }
 }
@@ -278,7 +88,7 @@ static void extremes(struct cf_inst *i)
             q.request = zero;
             q.request.profile = q.request.model = q.request.session = PD_STR("");
         }
-        ask_once(i, &q);
+        question_ask_once(i, &q);
         question_close(&q);
     }
 }
@@ -292,7 +102,7 @@ static void many(struct cf_inst *i)
     for (int n = 0; n < 5; n++) {
         pd_time took;
         begin = pd_loop_clock(i->w->loop);
-        ask_once(i, &q);
+        question_ask_once(i, &q);
         took = pd_loop_clock(i->w->loop) - begin;
         best = took < best ? took : best;
     }
@@ -308,8 +118,8 @@ static void stable(struct cf_inst *i)
         struct question q;
         struct answer a, b;
         question_open(&q, 1 + (uint32_t)(seed % 12), seed);
-        ask(i, &q, &a);
-        ask(i, &q, &b);
+        question_ask(i, &q, &a);
+        question_ask(i, &q, &b);
         CF_NEED(a.n == b.n && memcmp(a.bytes, b.bytes, a.n) == 0, "the same question is answered differently");
         free(a.bytes);
         free(b.bytes);
@@ -329,12 +139,12 @@ static void run_alike(const struct cf_unit *u)
         struct question q;
         struct answer a, b;
         question_open(&q, 1 + (uint32_t)(seed % 12), seed);
-        ask(&i[0], &q, &a);
-        ask(&i[1], &q, &b);
+        question_ask(&i[0], &q, &a);
+        question_ask(&i[1], &q, &b);
         CF_NEED(a.n == b.n && memcmp(a.bytes, b.bytes, a.n) == 0,
                 "two instances that were asked the same answer differently");
         for (int k = 0; k < 2; k++)
-            tell_picked(&i[k], &q, (uint32_t)(seed % q.n));
+            sched_picked(&i[k], &q, (uint32_t)(seed % q.n));
         free(a.bytes);
         free(b.bytes);
         question_close(&q);
@@ -350,8 +160,8 @@ static void answer(struct cf_inst *i, struct cf_bytes *out)
         struct question q;
         struct answer a;
         question_open(&q, 1 + (uint32_t)seed, seed);
-        ask(i, &q, &a);
-        if (!is_kind(i->w->u, PD_KIND_PICKER))  /* which may take turns */
+        question_ask(i, &q, &a);
+        if (!sched_is(i->w->u, PD_KIND_PICKER))  /* which may take turns */
             cf_put(out, a.bytes, a.n);
         free(a.bytes);
         question_close(&q);
@@ -370,8 +180,8 @@ static void growth(struct cf_inst *i)
 
     question_open(&q, 50, 5);
     for (uint32_t n = 0; n < 3000; n++) {
-        ask_once(i, &q);
-        tell_picked(i, &q, n % q.n);
+        question_ask_once(i, &q);
+        sched_picked(i, &q, n % q.n);
         q.request.random++;
         if (n == 300)
             before = cf_memory();
@@ -390,13 +200,13 @@ static void allocates(struct cf_inst *i)
         struct question q;
         question_open(&q, 1 + n % 100, n % 100);
         if (n == 200)
-            warm = allocations;
-        ask_once(i, &q);
-        tell_picked(i, &q, n % q.n);
+            warm = sched_allocations;
+        question_ask_once(i, &q);
+        sched_picked(i, &q, n % q.n);
         question_close(&q);
     }
-    CF_NEED(allocations == warm, "2000 calls after the first 200 allocate %llu times",
-            (unsigned long long)(allocations - warm));
+    CF_NEED(sched_allocations == warm, "2000 calls after the first 200 allocate %llu times",
+            (unsigned long long)(sched_allocations - warm));
 }
 
 /* The candidate alone, or with other loads, or of another request. */
@@ -434,7 +244,7 @@ static void same_alone(struct cf_inst *i, const struct question *q, const struct
         struct answer a;
         one.n = 1;
         one.views = &q->views[k];
-        ask(i, &one, &a);
+        question_ask(i, &one, &a);
         CF_NEED(memcmp(a.bytes, all->bytes + k * each, each) == 0, "%s, but candidate %u alone is judged otherwise",
                 flag, k);
         free(a.bytes);
@@ -447,7 +257,7 @@ static void same_changed(struct cf_inst *i, struct question *q, const struct ans
     struct answer a;
 
     change(q, seed, what[0], what[1], what[2]);
-    ask(i, q, &a);
+    question_ask(i, q, &a);
     CF_NEED(a.n == before->n && memcmp(a.bytes, before->bytes, a.n) == 0,
             "%s, but what it does not depend on changes the answer", flag);
     free(a.bytes);
@@ -494,12 +304,12 @@ static void run_promises(const struct cf_unit *u)
         question_open(&q, 1 + (uint32_t)(seed % 12), seed);
         for (uint32_t k = 0; k < q.n && seed % 2 == 0; k++)
             q.views[k].state = 1 + (uint32_t)((seed / 2 + k) % 4);
-        ask(&i, &q, &a);
-        if (is_kind(u, PD_KIND_FILTER))
+        question_ask(&i, &q, &a);
+        if (sched_is(u, PD_KIND_FILTER))
             keeps_filter(&i, &q, &a, seed);
-        else if (is_kind(u, PD_KIND_SCORER))
+        else if (sched_is(u, PD_KIND_SCORER))
             keeps_scorer(&i, &q, &a, seed);
-        else if (is_kind(u, PD_KIND_PICKER) &&
+        else if (sched_is(u, PD_KIND_PICKER) &&
                  (((const struct pd_picker_ops *)(const void *)u->ops)->flags & PD_PICKER_NO_AGE) != 0)
             same_changed(&other, &q, &a, seed, (const bool[3]){ false, false, false }, "PD_PICKER_NO_AGE");
         free(a.bytes);
