@@ -78,6 +78,10 @@ sub under {
     my $whole = $conf =~ s{%%LIST%%}{list($name =~ /wide/ ? $many : $endpoints)}re;
     local $ENV{PD_BINARY} = spew("$name.sh", "#!/bin/sh\nexec $wrapper $pdplane \"\$@\"\n", 0755);
     my $node = PDPlane::Daemon->new($name, $whole)->start(wait => 60);
+    # It is ready with the first of them; the others are still asked what they serve.
+    my $all = ($name =~ /wide/ ? $many : $endpoints) + 1;
+    until_true(60, sub { ($node->metrics->{pdplane_router_decode_endpoints_up} // 0) >= $all })
+        or die "$name: not all endpoints are up";
     for my $load (@loads) {
         my (undef, $out, $err) = run_program($pdbench, 'load', '-u', 'http://127.0.0.1:' . $node->api_port, '--json', '-q', @$load);
         my $r = eval { decode_json($out) } // {};
