@@ -79,7 +79,7 @@ const struct pd_unit *pd_unit_next(const struct pd_unit *u);
 /* The file that load would take for name, into out; PD_OK or PD_ENOENT. */
 pd_status pd_mods_locate(struct pd_mods *mods, const char *name, char *out, size_t size);
 /* The name of the index-th module file along the path, sorted, each name once;
- * PD_OK, PD_ENOENT at the end. */
+ * PD_OK, PD_ENOENT at the end; others when a folder that is there cannot be read. */
 pd_status pd_mods_file_at(struct pd_mods *mods, size_t index, char *out, size_t size);
 
 /* Loaded modules in order of loading; NULL at the end. */

@@ -6,6 +6,7 @@
 #include "mod/mod.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,32 +132,39 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static size_t scan_dir(const char *dir, char **names, size_t n)
+/* A folder that is not there has no modules. */
+static pd_status scan_dir(const char *dir, char **names, size_t *n)
 {
     DIR *d = opendir(dir);
+    pd_status st = PD_OK;
     struct dirent *e;
-    while (d != NULL && n < FILES_MAX && (e = readdir(d)) != NULL) {
+    if (d == NULL)
+        return errno == ENOENT || errno == ENOTDIR ? PD_OK : pd_status_from_errno(errno);
+    while (st == PD_OK && *n < FILES_MAX && (e = readdir(d)) != NULL) {
         struct pd_str file = pd_str_from(e->d_name);
         if (file.n <= 3 || file.p[0] == '.' || !pd_str_ends_with(file, PD_STR(".so")))
             continue;
-        names[n] = pd_str_dup(pd_str_sub(file, 0, file.n - 3));
-        if (names[n] != NULL)
-            n++;
+        names[*n] = pd_str_dup(pd_str_sub(file, 0, file.n - 3));
+        if (names[*n] == NULL)
+            st = PD_ENOMEM;
+        else
+            ++*n;
     }
-    if (d != NULL)
-        closedir(d);
-    return n;
+    closedir(d);
+    return st;
 }
 
 pd_status pd_mods_file_at(struct pd_mods *mods, size_t index, char *out, size_t size)
 {
     char **names = pd_calloc(FILES_MAX, sizeof *names);
     size_t n = 0, seen = 0;
-    pd_status st = names == NULL ? PD_ENOMEM : PD_ENOENT;
-    for (size_t i = 0; names != NULL && i < mods->n_dirs; i++)
-        n = scan_dir(mods->dirs[i], names, n);
+    pd_status st = names == NULL ? PD_ENOMEM : PD_OK;
+    for (size_t i = 0; st == PD_OK && i < mods->n_dirs; i++)
+        st = scan_dir(mods->dirs[i], names, &n);
     if (n > 0)
         qsort(names, n, sizeof *names, by_name);
+    if (st == PD_OK)
+        st = PD_ENOENT;
     for (size_t i = 0; i < n && st == PD_ENOENT; i++) {
         if (i > 0 && strcmp(names[i], names[i - 1]) == 0)
             continue;

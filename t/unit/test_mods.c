@@ -4,6 +4,7 @@
 #include "unit.h"
 
 #include <limits.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -108,9 +109,22 @@ static void test_folders(void **state)
         assert_int_equal(pd_mods_set_path(mods, two, 2), PD_ENOMEM);
         pd_mem_fault_set(0);
     }
-    pd_mem_fault_set(1);
-    assert_int_equal(pd_mods_file_at(mods, 0, name, sizeof name), PD_ENOMEM);
-    pd_mem_fault_set(0);
+    /* One that cannot be read is told, not left out. */
+    const char *two[] = { dir, "/proc/self/fd/987654/x" };
+    assert_int_equal(pd_mods_set_path(mods, two, 2), PD_OK);
+    assert_int_equal(pd_mods_file_at(mods, 0, name, sizeof name), PD_OK);
+    struct rlimit limit, few;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    few = limit;
+    few.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    assert_int_equal(pd_mods_file_at(mods, 0, name, sizeof name), PD_ELIMIT);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    for (uint64_t n = 1; n < 4; n++) {
+        pd_mem_fault_set(n);
+        assert_int_equal(pd_mods_file_at(mods, 0, name, sizeof name), PD_ENOMEM);
+        pd_mem_fault_set(0);
+    }
     pd_mods_destroy(mods);
     pd_mods_destroy(NULL);
     struct pd_mods_params params = { .path = too_many };
