@@ -230,7 +230,7 @@ static struct pd_sched_ask ask_of(struct bench *b, pd_time now)
     b->lines[0] = '\0';
     return (struct pd_sched_ask){
         .size = sizeof(struct pd_sched_ask), .prefill_max = 3, .model = PD_STR("m"),
-        .prompt_bytes = 100, .random = 1, .now = now, .explain = { write_line, b, NULL },
+        .prompt_bytes = 100, .random = 1, .now = now, .explain = { .line = write_line, .arg = b },
     };
 }
 
