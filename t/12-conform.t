@@ -353,8 +353,10 @@ for my $b (grep { $so{ $_->[0] } } @broken) {
     like $out, qr/^not ok \d+ - $kind $unit: $case\n(?:# .*\n)*# .*$message/m, "$kind $fault: found by $case" or diag $out;
 }
 my %sound = conform_all(map {
-        [ "sound $_", /filter|scorer|picker|decider/ ? 'broken_sched' : "broken_$_", "broken_$_ = { };", undef, '-k', $_ ]
-    } my @kinds = qw(filter scorer picker decider adapter engine codec exporter));
+        my $module = /filter|scorer|picker|decider/ ? 'broken_sched' : "broken_$_";
+        my ($text) = options_of("broken_$_", 'none');
+        [ "sound $_", $module, $text, undef, '-k', $_ ]
+    } my @kinds = ($so{broken_transport} ? 'transport' : (), qw(filter scorer picker decider adapter engine codec exporter)));
 for my $kind (@kinds) {
     ($rc, $out) = @{ $sound{"sound $kind"} };
     unlike $out, qr/^not ok \d+ - $kind broken_/m, "$kind without a fault passes"

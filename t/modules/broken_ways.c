@@ -32,7 +32,7 @@ static void on_writable(struct pd_transport_peer *peer, void *arg)
 pd_status broken_connect(struct pd_transport *tp, const struct pd_transport_peer_desc *desc,
                          const struct pd_transport_peer_events *events, void *arg, struct pd_transport_peer **out)
 {
-    static struct pd_transport_peer_events mine;
+    struct pd_transport_peer_events mine = *events, before = broken_peer_events;
     struct pd_transport_peer_desc to = *desc;
     int fd = broken_fault == FAULT_FDS || broken_fault == FAULT_WAYS ? dup(STDIN_FILENO) : -1;
     pd_status st;
@@ -46,13 +46,14 @@ pd_status broken_connect(struct pd_transport *tp, const struct pd_transport_peer
     if (to.grant_len > PD_XP_WINDOW_BLOB_BYTES)     /* an address is behind it */
         to.grant_len = PD_XP_WINDOW_BLOB_BYTES;
     broken_peer_events = *events;
-    mine = *events;
     mine.on_done = broken_on_done;
     mine.on_up = on_up;
     mine.on_down = on_down;
     mine.on_writable = on_writable;
     st = pd_xp_connect(tp, &to, &mine, arg, out);
     pending += st == PD_OK;
+    if (st != PD_OK)
+        broken_peer_events = before;
     if (st == PD_OK && broken_fault == FAULT_BUSY)
         pd_timer_start(&broken_ticks, PD_MS);
     if (st == PD_OK && fd >= 0 && broken_fault != FAULT_WAYS)
