@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A request of the API while it is read, and what is kept of it.  One scan finds the
+ * members; files: request_read.c the plain ones, request_prompt.c messages and prompts,
+ * request_edit.c what is forwarded. */
+#ifndef PD_API_REQUEST_INT_H
+#define PD_API_REQUEST_INT_H
+
+#include "api/api.h"
+
+#include "base/json.h"
+#include "base/list.h"
+#include "base/mem.h"
+
+#define PD_API_ARENA_LIMIT (64u << 20)
+
+/* Wanted members; pd_api_member_paths has their paths. */
+enum pd_api_member {
+    M_ROOT, M_MODEL, M_INCLUDE_USAGE, M_N, M_TEMPERATURE, M_TOP_P, M_TOP_K, M_MIN_P, M_SEED, M_STOP, M_LOGPROBS,
+    M_TOP_LOGPROBS, M_MESSAGES, M_MESSAGE, M_MESSAGE_ROLE, M_MESSAGE_CONTENT, M_MESSAGE_CALLS, M_PROMPT, M_ECHO, M_BEST_OF,
+    M_SUFFIX, M_FREQUENCY_PENALTY, M_PRESENCE_PENALTY, M_USER, M_PROMPT_CACHE_KEY,
+    M_TOOLS, M_FUNCTIONS,
+    M_RESPONSE_FORMAT, M_RESPONSE_FORMAT_TYPE, M_LOGIT_BIAS, M_PRIORITY, M_MODALITIES, M_AUDIO,
+    /* Members that a leg of a request may have otherwise than the client gave them. */
+    M_FIRST_EDIT,
+    M_STREAM = M_FIRST_EDIT, M_STREAM_OPTIONS, M_MAX_TOKENS, M_MAX_COMPLETION_TOKENS, M_MIN_TOKENS,
+    M_MIN_COMPLETION_TOKENS, M_CACHE_SALT, M_PROMPT_LOGPROBS, M_USE_BEAM_SEARCH,
+    /* Members that only we may set; deleted before a body is forwarded. */
+    M_FIRST_HINT,
+    M_KV_TRANSFER_PARAMS = M_FIRST_HINT, M_BOOTSTRAP_HOST, M_BOOTSTRAP_PORT, M_BOOTSTRAP_ROOM,
+    M_DO_REMOTE_PREFILL, M_DO_REMOTE_DECODE, M_EC_TRANSFER_PARAMS, M_DISAGGREGATED_PARAMS, M_TP_SIZE,
+    M_DP_RANK, M_ROUTED_DP_RANK, M_DATA_PARALLEL_RANK, M_NVEXT,
+    /* Families of them, and objects in which they may stand too. */
+    M_FIRST_FAMILY,
+    M_REMOTE = M_FIRST_FAMILY, M_DISAGG,
+    M_FIRST_HOLDER,
+    M_EXTRA_BODY = M_FIRST_HOLDER, M_SAMPLING_PARAMS,
+    M_COUNT
+};
+
+#define FAMILIES_MAX 16u           /* members of these families in one request */
+#define EDITABLE (M_FIRST_HINT - M_FIRST_EDIT)
+#define HINTS_MAX 48u              /* members that are deleted from one request */
+
+/* In the order of the enum. */
+extern const char *const pd_api_member_paths[M_COUNT];
+
+/* What matters of a message, as the scan finds it. */
+struct pd_api_raw_message {
+    enum pd_json_type type;
+    struct pd_json_value role, content, calls;
+};
+
+/* A text that is decoded when it is wanted. */
+struct pd_api_late {
+    struct pd_api_late *next;
+    enum pd_api_member member;
+    struct pd_json_value value;
+    struct pd_str *out;
+};
+
+_Static_assert(M_COUNT <= PD_JSON_MAX_PATHS, "a scan finds that many values");
+
+/* A request with what belongs to it; the public part comes first. */
+struct pd_api_parsed {
+    struct pd_api_request request;
+    struct pd_list link;               /* in the pool */
+    struct pd_arena arena;
+    uint64_t present;                  /* bits of the members that the body has */
+    struct pd_json_value *values;      /* of these, of the api: valid while parsing */
+    struct pd_json_value root, model;  /* what forwarding needs of them */
+    struct pd_json_value editable[EDITABLE];
+    struct pd_json_value *hints;
+    uint32_t n_hints;
+    struct pd_api_raw_message *message; /* the one under way: behind those in `found` */
+    struct pd_api_raw_message spare;   /* that one where there is no room */
+    uint32_t n_messages;
+    uint32_t n_families;
+    uint32_t best_of;
+    struct pd_json_value families[FAMILIES_MAX];
+    struct pd_buf *found;              /* struct pd_api_raw_message, at most limits->max_messages */
+    struct pd_api_late *late;
+    const struct pd_api_limits *limits;
+    struct pd_api_error *error;
+};
+
+#define BIT(m) ((uint64_t)1 << (m))
+
+/* A member that is there, also as null. */
+static inline bool is_present(const struct pd_api_parsed *p, enum pd_api_member m)
+{
+    return (p->present & BIT(m)) != 0;
+}
+
+static inline bool is_given(const struct pd_api_parsed *p, enum pd_api_member m)
+{
+    return is_present(p, m) && p->values[m].type != PD_JSON_NULL;
+}
+
+/* PD_EINVAL, with the error that says so of this member. */
+pd_status pd_api_refuse(struct pd_api_parsed *p, enum pd_api_member m, const char *code, const char *fmt, ...)
+    PD_PRINTF(4, 5);
+/* An engine of our own cannot do it; the first one is told. */
+void pd_api_note_unsupported(struct pd_api_parsed *p, enum pd_api_member m, const char *what);
+/* Members of this kind of request, without its prompt. */
+pd_status pd_api_read_members(struct pd_api_parsed *p);
+void pd_api_check_unsupported(struct pd_api_parsed *p);
+
+/* Makes room for the next message. */
+void pd_api_next_message(struct pd_api_parsed *p);
+/* The scan has come by a value of a path that has more than one; arg is the request. */
+void pd_api_on_value(void *arg, size_t path, const struct pd_json_value *value);
+pd_status pd_api_read_messages(struct pd_api_parsed *p);
+pd_status pd_api_read_prompts(struct pd_api_parsed *p);
+
+/* The places of members that a forwarded body must not have, or has otherwise. */
+pd_status pd_api_keep_for_forward(struct pd_api_parsed *p);
+
+#endif
