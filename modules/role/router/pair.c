@@ -23,11 +23,6 @@
 
 #define PAIR_HELD_MAX (1u << 20)
 
-static pd_time now_of(const struct request *q)
-{
-    return pd_loop_now(q->router->loop);
-}
-
 /* ---- failures ------------------------------------------------------------------------- */
 
 /* What is told to a client when no pair is left: what the last one failed with. */

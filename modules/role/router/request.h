@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One client request inside the router role; shared by request.c (life, legs)
- * and forward.c (servers behind adapters). */
+/* One client request inside the router role; shared by request.c (its life),
+ * leg.c (nodes) and forward.c (servers behind adapters). */
 #ifndef PD_ROLE_ROUTER_REQUEST_H
 #define PD_ROLE_ROUTER_REQUEST_H
 
 #include "router.h"
+
+#include <string.h>
 
 #define ROUTER_AVOID_MAX PD_SCHED_AVOID_MAX
 /* Hashes of a prompt for which nothing is allocated. */
@@ -84,11 +86,27 @@ struct request {
     struct leg legs[];
 };
 
+static inline pd_time now_of(const struct request *q)
+{
+    return pd_loop_now(q->router->loop);
+}
+
+/* A text cut to its place, ended by a zero byte. */
+static inline void copy_text(char *out, size_t size, struct pd_str s)
+{
+    size_t n = s.n < size ? s.n : size - 1;
+    if (n > 0)
+        memcpy(out, s.p, n);
+    out[n] = '\0';
+}
+
 /* Ends the request with an error: a status when nothing was sent, else one
  * error event.  The request is gone after it. */
 void request_fail(struct request *q, const struct pd_api_error *error);
 void request_failf(struct request *q, uint32_t http, const char *type, const char *code,
                    const char *message);
+/* Lets all that brings tokens wait, or go on. */
+void request_pause(struct request *q, bool pause);
 /* Ends it well; the answer was given already. */
 void request_done(struct request *q, uint32_t http_status);
 /* Sends the request, as it is, to a server.  The leg is the first one. */

@@ -17,11 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static pd_time now_of(const struct request *q)
-{
-    return pd_loop_now(q->router->loop);
-}
-
 void split_end(struct request *q)
 {
     struct split *s = q->split;
