@@ -1,19 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers: heads, framing, what is queued, errors in the form clients know.
+/* Answers: framing and what is queued.  Heads are in server_head.c, errors in
+ * server_error.c.
  *
  * Invariant: bytes leave in the order of req->out; a piece is written past the
  * queue only in one writev together with all of it.  The framing always tells
  * the truth: an answer that cannot be completed cuts the connection. */
-#include "net/http1_int.h"
 #include "net/server_int.h"
 
 #include "base/compiler.h"
-#include "base/json.h"
-#include "base/str.h"
 
-#include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 void pd_http_req_note_queue(struct pd_http_req *req)
 {
@@ -146,203 +142,6 @@ void pd_http_flush(struct pd_http_req *req)
     (void)write_queue(req);
 }
 
-/* ---- heads ---- */
-
-#define DATE_BYTES 29           /* "Sun, 06 Nov 1994 08:49:37 GMT" */
-#define HEAD_ROOM 384           /* what a head has beside the headers that were given */
-
-static const char *date_text(struct pd_http_server *s)
-{
-    static const char days[] = "SunMonTueWedThuFriSat";
-    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    uint64_t sec = pd_loop_wall(s->loop) / PD_SEC;
-
-    if (sec != s->date_sec || s->date[0] == '\0') {
-        time_t t = (time_t)sec;
-        struct tm tm;
-        gmtime_r(&t, &tm);
-        (void)snprintf(s->date, sizeof(s->date), "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
-                       days + 3 * tm.tm_wday, (unsigned)tm.tm_mday % 100u,
-                       months + 3 * tm.tm_mon, ((unsigned)tm.tm_year + 1900u) % 10000u,
-                       (unsigned)tm.tm_hour % 100u, (unsigned)tm.tm_min % 100u,
-                       (unsigned)tm.tm_sec % 100u);
-        s->date_sec = sec;
-    }
-    return s->date;
-}
-
-/* Headers that only the server may write. */
-static bool is_ours(struct pd_str name)
-{
-    static const struct pd_str names[] = {
-        PD_STR("content-length"), PD_STR("transfer-encoding"), PD_STR("connection"), PD_STR("date"),
-        PD_STR("x-request-id"), PD_STR("keep-alive"), PD_STR("upgrade"),
-    };
-    static const uint32_t lengths = 1u << 4 | 1u << 7 | 1u << 10 | 1u << 12 | 1u << 14 | 1u << 17;
-
-    if (name.n > 17 || (lengths >> name.n & 1) == 0)
-        return false;
-    for (size_t i = 0; i < PD_ARRAY_LEN(names); i++)
-        if (name.n == names[i].n && pd_str_eq_nocase(name, names[i]))
-            return true;
-    return false;
-}
-
-static char *put(char *to, struct pd_str s)
-{
-    memcpy(to, s.p, s.n);
-    return to + s.n;
-}
-
-static char *put_headers(char *to, const struct pd_http_header *headers, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (!pd_http1_is_name(headers[i].name) || is_ours(headers[i].name) ||
-            !pd_http_is_value(headers[i].value))
-            continue;
-        to = put(put(to, headers[i].name), PD_STR(": "));
-        to = put(put(to, headers[i].value), PD_STR("\r\n"));
-    }
-    return to;
-}
-
-/* Bytes that these headers have at most. */
-static size_t headers_room(const struct pd_http_header *headers, size_t n)
-{
-    size_t room = 0;
-
-    for (size_t i = 0; i < n; i++)
-        room += headers[i].name.n + headers[i].value.n + 4;
-    return room;
-}
-
-static bool name_is(struct pd_str name, struct pd_str s)
-{
-    return name.n == s.n && memcmp(name.p, s.p, s.n) == 0;
-}
-
-/* Headers of another server's answer that belong to its connection or that we write;
- * names are in lower case. */
-static bool is_hop(struct pd_str name)
-{
-    switch (name.n) {
-    case 2:
-        return name_is(name, PD_STR("te"));
-    case 4:
-        return name_is(name, PD_STR("date"));
-    case 6:
-        return name_is(name, PD_STR("server"));
-    case 7:
-        return name_is(name, PD_STR("trailer")) || name_is(name, PD_STR("upgrade"));
-    case 10:
-        return name_is(name, PD_STR("connection")) || name_is(name, PD_STR("keep-alive"));
-    case 12:
-        return name_is(name, PD_STR("x-request-id"));
-    case 14:
-        return name_is(name, PD_STR("content-length"));
-    case 17:
-        return name_is(name, PD_STR("transfer-encoding"));
-    case 18:
-        return name_is(name, PD_STR("proxy-authenticate"));
-    default:
-        return false;
-    }
-}
-
-/* Headers that a parser of ours has read: they are legal. */
-static char *put_read_headers(char *to, const struct pd_http_header *headers, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        const struct pd_http_header *h = &headers[i];
-        if (is_hop(h->name))
-            continue;
-        to = put(put(to, h->name), PD_STR(": "));
-        to = put(put(to, h->value), PD_STR("\r\n"));
-    }
-    return to;
-}
-
-static void decide_end(struct pd_http_req *req, uint64_t length)
-{
-    const struct pd_http_head *h = &req->parser.head;
-    struct pd_http_server *s = req->conn->server;
-    bool is_closed = req->conn->door != NULL && req->conn->door->is_closed;
-
-    req->is_chunked = length == PD_HTTP_UNKNOWN_LENGTH && !req->no_body &&
-                      req->has_head && h->minor == 1;
-    req->keep = req->has_head && req->body_done && h->keep_alive && !req->close_after &&
-                !s->is_closing && !is_closed &&
-                (!s->is_draining || (req->route_flags & PD_HTTP_ROUTE_ALWAYS) != 0) &&
-                (req->no_body || req->is_chunked || length != PD_HTTP_UNKNOWN_LENGTH);
-    req->left = length;
-}
-
-static char *put_status(char *to, uint32_t status)
-{
-    if (status == 200)
-        return put(to, PD_STR("HTTP/1.1 200 OK\r\ndate: "));
-    to = put(to, PD_STR("HTTP/1.1 "));
-    for (uint32_t digit = 100; digit > 0; digit /= 10)
-        *to++ = (char)('0' + status / digit % 10);
-    *to++ = ' ';
-    return put(put(to, pd_str_from(pd_http_status_text(status))), PD_STR("\r\ndate: "));
-}
-
-/* Queues the begin of a head, which has room for `room` bytes of headers then; framing
- * and keep-alive are decided here. */
-static pd_status begin_head(struct pd_http_req *req, uint32_t *status, size_t room, uint64_t length)
-{
-    struct pd_http_server *s = req->conn->server;
-    struct pd_buf *b = &req->out;
-    char *to;
-
-    if (*status < 200 || *status > 599)
-        *status = 500;
-    /* The head waits for the first write: from now on the client is given time. */
-    if (b->n == 0)
-        req->progress = pd_loop_now(s->loop);
-    req->has_begun = true;
-    req->status = *status;
-    if (*status == 204 || *status == 304)
-        req->no_body = true;
-    decide_end(req, length);
-    s->stats.responses[*status / 100]++;
-    pd_http_req_make_id(req);
-    if (pd_buf_reserve(b, room + HEAD_ROOM) != PD_OK)
-        return b->status;
-    to = put(put_status(pd_buf_tail(b), *status), pd_str_of(date_text(s), DATE_BYTES));
-    to = put(put(to, PD_STR("\r\nx-request-id: ")), pd_str_of(req->id, req->id_n));
-    b->n = (size_t)(put(to, PD_STR("\r\n")) - b->p);
-    return PD_OK;
-}
-
-static pd_status end_head(struct pd_http_req *req, char *to, uint64_t length)
-{
-    struct pd_buf *b = &req->out;
-
-    if (req->is_chunked) {
-        to = put(to, PD_STR("transfer-encoding: chunked\r\n"));
-    } else if (length != PD_HTTP_UNKNOWN_LENGTH && req->status != 204 && req->status != 304) {
-        b->n = (size_t)(put(to, PD_STR("content-length: ")) - b->p);
-        (void)pd_buf_append_u64(b, length);
-        to = put(pd_buf_tail(b), PD_STR("\r\n"));
-    }
-    if (!req->keep)
-        to = put(to, PD_STR("connection: close\r\n"));
-    else if (req->parser.head.minor == 0)
-        to = put(to, PD_STR("connection: keep-alive\r\n"));
-    b->n = (size_t)(put(to, PD_STR("\r\n")) - b->p);
-    return b->status;
-}
-
-static pd_status put_head(struct pd_http_req *req, uint32_t status,
-                          const struct pd_http_header *headers, size_t n, uint64_t length)
-{
-    pd_status st = begin_head(req, &status, headers_room(headers, n), length);
-
-    return st != PD_OK ? st : end_head(req, put_headers(pd_buf_tail(&req->out), headers, n), length);
-}
-
 static void lost_memory(struct pd_http_req *req)
 {
     req->conn->server->stats.memory_failures++;
@@ -376,7 +175,7 @@ void pd_http_respond_iov(struct pd_http_req *req, uint32_t status,
         req->is_ended = true;
         return;
     }
-    if (put_head(req, status, headers, n, length) != PD_OK) {
+    if (pd_http_req_put_head(req, status, headers, n, length) != PD_OK) {
         req->is_ended = true;
         lost_memory(req);
         return;
@@ -436,22 +235,15 @@ pd_status pd_http_begin(struct pd_http_req *req, uint32_t status,
 {
     pd_status st;
 
-    return may_begin(req, &st) ? begun(req, put_head(req, status, headers, n, length)) : st;
+    return may_begin(req, &st) ? begun(req, pd_http_req_put_head(req, status, headers, n, length)) : st;
 }
 
 pd_status pd_http_begin_with(struct pd_http_req *req, const struct pd_http_head *answer,
                              uint64_t length)
 {
-    uint32_t status = answer->status;
     pd_status st;
 
-    if (!may_begin(req, &st))
-        return st;
-    st = begin_head(req, &status, headers_room(answer->headers, answer->n_headers), length);
-    if (st == PD_OK)
-        st = end_head(req, put_read_headers(pd_buf_tail(&req->out), answer->headers,
-                                            answer->n_headers), length);
-    return begun(req, st);
+    return may_begin(req, &st) ? begun(req, pd_http_req_pass_head(req, answer, length)) : st;
 }
 
 /* "1f\r\n"; returns what follows it. */
@@ -617,149 +409,6 @@ void pd_http_req_continue(struct pd_http_req *req)
         lost_memory(req);
     else
         (void)write_out(req, NULL, 0);
-}
-
-/* ---- errors ---- */
-
-const char *pd_http_error_type(uint32_t status)
-{
-    switch (status) {
-    case 401:
-        return "authentication_error";
-    case 403:
-        return "permission_error";
-    case 404:
-    case 405:
-        return "not_found_error";
-    case 408:
-    case 504:
-        return "timeout_error";
-    case 429:
-        return "rate_limit_error";
-    default:
-        return status >= 500 ? "server_error" : "invalid_request_error";
-    }
-}
-
-static void put_string_or_null(struct pd_buf *b, const char *key, const char *value)
-{
-    (void)pd_buf_append_cstr(b, key);
-    if (value == NULL)
-        (void)pd_buf_append_cstr(b, "null");
-    else
-        (void)pd_json_put_str(b, pd_str_from(value));
-}
-
-pd_status pd_http_error_json(struct pd_buf *b, const struct pd_http_error *error)
-{
-    (void)pd_buf_append_cstr(b, "{\"error\":{\"message\":");
-    (void)pd_json_put_str(b, error->message);
-    put_string_or_null(b, ",\"type\":", error->type != NULL ? error->type
-                                                           : pd_http_error_type(error->status));
-    put_string_or_null(b, ",\"param\":", error->param);
-    put_string_or_null(b, ",\"code\":", error->code);
-    (void)pd_buf_append_cstr(b, "}}");
-    return b->status;
-}
-
-void pd_http_error_full(struct pd_http_req *req, const struct pd_http_error *error)
-{
-    struct pd_http_server *s = req->conn->server;
-    struct pd_http_header headers[5];
-    uint32_t after = error->retry_after_ms;
-    char ms[16], sec[16];
-    size_t n = 0;
-
-    if (req->has_begun) {
-        pd_http_abort(req);
-        return;
-    }
-    if (after == 0 && (error->status == 429 || error->status == 503))
-        after = 1000;
-    headers[n++] = (struct pd_http_header){ PD_STR("content-type"), PD_STR("application/json") };
-    if (after != 0) {
-        (void)snprintf(ms, sizeof(ms), "%u", after);
-        (void)snprintf(sec, sizeof(sec), "%u", after / 1000 + (after % 1000 != 0));
-        headers[n++] = (struct pd_http_header){ PD_STR("retry-after-ms"), pd_str_from(ms) };
-        headers[n++] = (struct pd_http_header){ PD_STR("retry-after"), pd_str_from(sec) };
-    }
-    if (error->should_retry != 0 || error->status == 408)
-        headers[n++] = (struct pd_http_header){ PD_STR("x-should-retry"),
-                                                error->should_retry > 0 ? PD_STR("true")
-                                                                        : PD_STR("false") };
-    if (error->allow != NULL)
-        headers[n++] = (struct pd_http_header){ PD_STR("allow"), pd_str_from(error->allow) };
-    if (error->close != 0)
-        req->close_after = true;
-    pd_buf_clear(&s->text);
-    if (pd_http_error_json(&s->text, error) != PD_OK) {
-        /* The longest message there is room for is none. */
-        pd_buf_clear(&s->text);
-        (void)pd_buf_append_cstr(&s->text, "{\"error\":{\"message\":\"\",\"type\":\"server_error\","
-                                           "\"param\":null,\"code\":null}}");
-    }
-    pd_http_respond(req, error->status, headers, n, pd_buf_str(&s->text));
-}
-
-void pd_http_error(struct pd_http_req *req, uint32_t status, const char *type, const char *code,
-                   const char *message, const char *param)
-{
-    struct pd_http_error error;
-
-    memset(&error, 0, sizeof(error));
-    error.status = status;
-    error.type = type;
-    error.code = code;
-    error.message = pd_str_from(message);
-    error.param = param;
-    pd_http_error_full(req, &error);
-}
-
-static const char *allow_text(uint32_t methods, char out[64])
-{
-    size_t n = 0;
-
-    if ((methods & 1u << PD_HTTP_GET) != 0)
-        methods |= 1u << PD_HTTP_HEAD;
-    out[0] = '\0';
-    for (int m = PD_HTTP_GET; m < PD_HTTP_METHODS; m++)
-        if ((methods & 1u << m) != 0)
-            n += (size_t)snprintf(out + n, 64 - n, "%s%s", n > 0 ? ", " : "",
-                                  pd_http_method_name((enum pd_http_method)m));
-    return out;
-}
-
-void pd_http_req_fail(struct pd_http_req *req, uint32_t status, const char *code,
-                      const char *message)
-{
-    struct pd_http_error error;
-    char allow[64];
-
-    memset(&error, 0, sizeof(error));
-    error.status = status;
-    error.code = code;
-    error.message = pd_str_from(message);
-    if (status == 405)
-        error.allow = allow_text(req->allow, allow);
-    /* Slow clients lose their connection, also with a complete message. */
-    error.close = status == 408 || status == 504;
-    pd_http_error_full(req, &error);
-}
-
-void pd_http_req_refuse(struct pd_http_req *req, enum pd_http_reject reject)
-{
-    const struct pd_http_reject_info *info = pd_http_reject_info(reject);
-
-    req->conn->server->stats.rejects[reject]++;
-    req->close_after = true;
-    pd_http_req_fail(req, info->status != 0 ? info->status : 400, info->code, info->text);
-}
-
-void pd_http_req_overload(struct pd_http_req *req)
-{
-    req->conn->server->stats.overloads++;
-    req->close_after = true;
-    pd_http_req_fail(req, 503, "overloaded", "Too much is being served; try again later.");
 }
 
 void pd_http_req_gone(struct pd_http_req *req, pd_status why)

@@ -179,16 +179,26 @@ void pd_http_conn_stream_events(struct pd_http_server *s);
 /* server_answer.c */
 /* Writes what is queued; calls pd_http_conn_answered when that was all. */
 void pd_http_req_flush(struct pd_http_req *req);
+void pd_http_req_continue(struct pd_http_req *req);
+void pd_http_req_note_queue(struct pd_http_req *req);
+/* The handler is told once; after it nobody but the server uses req. */
+void pd_http_req_gone(struct pd_http_req *req, pd_status why);
+
+/* server_head.c */
+/* Queues a head; PD_OK or PD_ENOMEM, with half of one queued. */
+pd_status pd_http_req_put_head(struct pd_http_req *req, uint32_t status,
+                               const struct pd_http_header *headers, size_t n, uint64_t length);
+/* The same with the headers of another server's answer. */
+pd_status pd_http_req_pass_head(struct pd_http_req *req, const struct pd_http_head *answer,
+                                uint64_t length);
+
+/* server_error.c */
 /* Answers for a refusal of the parser, or another error of the server's own. */
 void pd_http_req_refuse(struct pd_http_req *req, enum pd_http_reject reject);
 void pd_http_req_fail(struct pd_http_req *req, uint32_t status, const char *code,
                       const char *message);
-void pd_http_req_continue(struct pd_http_req *req);
 /* Too much is held for others: 503, and the connection closes. */
 void pd_http_req_overload(struct pd_http_req *req);
-/* The handler is told once; after it nobody but the server uses req. */
-void pd_http_req_gone(struct pd_http_req *req, pd_status why);
-void pd_http_req_note_queue(struct pd_http_req *req);
 
 /* server_req.c */
 struct pd_http_req *pd_http_req_get(struct pd_http_server *s);
