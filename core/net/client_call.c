@@ -246,8 +246,10 @@ static pd_status make_call(struct pd_http_client *c, const struct pd_http_call_e
     return PD_OK;
 }
 
-/* Gives a call that is filled to its origin; status: of filling it. */
-static pd_status launch(struct pd_http_call *call, pd_status status, bool is_fresh)
+/* Gives a call that is filled to its origin; status: of filling it.  *out is set when
+ * there is a call, and not otherwise. */
+static pd_status launch(struct pd_http_call *call, pd_status status, bool is_fresh,
+                        struct pd_http_call **out)
 {
     struct pd_http_client *c = call->client;
 
@@ -255,6 +257,7 @@ static pd_status launch(struct pd_http_call *call, pd_status status, bool is_fre
         status = place(call, is_fresh);
     if (status == PD_OK) {
         c->stats.calls++;
+        *out = call;
         return PD_OK;
     }
     c->stats.refused += status == PD_ELIMIT;
@@ -273,7 +276,6 @@ pd_status pd_http_call_start(struct pd_http_client *c, const struct pd_http_call
 
     if (status != PD_OK)
         return status;
-    *out = call;
     status = begin_head(&call->head, opts);
     if (status == PD_OK)
         status = put_body(call, opts->method, opts->body, opts->n_body);
@@ -281,7 +283,7 @@ pd_status pd_http_call_start(struct pd_http_client *c, const struct pd_http_call
     put_limits(call, opts->connect_ns, opts->first_byte_ns, opts->idle_ns, opts->body_limit);
     if (status == PD_OK)
         call->origin = pd_http_origin_get(c, &opts->addr, opts->host, opts->tls, &status);
-    return launch(call, status, opts->fresh != 0);
+    return launch(call, status, opts->fresh != 0, out);
 }
 
 /* ---- ways ---- */
@@ -352,7 +354,6 @@ pd_status pd_http_way_call(struct pd_http_way *way, const struct pd_http_way_cal
 
     if (status != PD_OK)
         return status;
-    *out = call;
     b = &call->head;
     status = pd_http_is_value(o->id) ? pd_buf_reserve(b, way->head.n + o->id.n + 96) : PD_EINVAL;
     if (status == PD_OK) {
@@ -369,7 +370,7 @@ pd_status pd_http_way_call(struct pd_http_way *way, const struct pd_http_way_cal
         status = find_origin(way);
     if (status == PD_OK)
         call->origin = way->origin;
-    return launch(call, status, false);
+    return launch(call, status, false, out);
 }
 
 /* ---- the end ---- */

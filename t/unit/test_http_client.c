@@ -439,12 +439,13 @@ static void refused_opts(bool is_sim)
     struct pd_http_header header = { PD_STR("x"), PD_STR("a\r\nb: c") };
     struct pd_http_call_opts opts = { .size = sizeof(opts), .host = PD_STR("a"),
                                       .method = PD_HTTP_GET, .target = PD_STR("/") };
-    struct pd_http_call *call;
+    struct pd_http_call *call = NULL;
 
     bench_begin(&b, is_sim, NULL);
     opts.addr = b.addr;
     opts.target = PD_STR("/a b");
     assert_int_equal(pd_http_call_start(b.client, &opts, &call_events, NULL, &call), PD_EINVAL);
+    assert_null(call);
     opts.target = PD_STR("x");
     assert_int_equal(pd_http_call_start(b.client, &opts, &call_events, NULL, &call), PD_EINVAL);
     opts.target = PD_STR("/");
@@ -927,7 +928,9 @@ static void ways(bool is_sim)
     assert_int_equal(pd_http_way_open(b.client, &opts, &none), PD_EINVAL);
     set_script(&b, false, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
+    o1.call = NULL;
     assert_int_equal(over(way, &b, &o1, "a\r\nb"), PD_EINVAL);
+    assert_null(o1.call);
     assert_int_equal(over(way, &b, &o1, "id-1"), PD_OK);
     wait_for(&b, &o1);
     assert_string_equal(o1.body, "ok");

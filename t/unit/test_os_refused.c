@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -140,6 +141,11 @@ static void test_slow_pipe(void **state)
             exit(is_good ? 0 : 1);
         }
         close(p[1]);
+        /* The pipe is full before anything is read, so the other side has to wait. */
+        for (int i = 0, have = 0; round == 0 && i < 10000 && have < fcntl(p[0], F_GETPIPE_SZ); i++) {
+            assert_int_equal(ioctl(p[0], FIONREAD, &have), 0);
+            usleep(1000);
+        }
         if (round == 1)
             waitpid(pid, &status, 0);
         n = 0;
