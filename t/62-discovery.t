@@ -59,7 +59,7 @@ sub status { return json_of(get($router->admin, '/status.json')->{body}) }
 sub endpoints { return { map { $_->{name} => $_ } @{ status()->{endpoints} } } }
 sub states { my $all = endpoints(); return join ' ', map { "$_ $all->{$_}{state}" } sort keys %$all }
 sub source { my ($name) = @_; return (grep { $_->{name} eq $name } @{ status()->{sources} })[0] }
-sub becomes { my ($want, $what) = @_; until_true(10, sub { states() eq $want }); return is states(), $want, $what }
+sub becomes { my ($want, $what) = @_; my $is; until_true(10, sub { ($is = states()) eq $want }); return is $is, $want, $what }
 sub chat { return post($api, '/v1/chat/completions', { model => 'm', messages => [ { role => 'user', content => 'x' } ], @_ }) }
 sub served { my ($name) = @_; my @n = $e{$name}->requests; return scalar @n }
 sub log_has { my ($re, $what) = @_; return ok until_true(10, sub { $router->log_text =~ $re }), $what }

@@ -75,7 +75,7 @@ my $api = $router->api_port;
 sub status { return json_of(get($router->admin, '/status.json')->{body}) }
 sub states { return join ' ', sort map { "$_->{name} $_->{state}" } @{ status()->{endpoints} } }
 sub source { return status()->{sources}[0]{state} }
-sub becomes { my ($want, $what) = @_; until_true(10, sub { states() eq $want }); return is states(), $want, $what }
+sub becomes { my ($want, $what) = @_; my $is; until_true(10, sub { ($is = states()) eq $want }); return is $is, $want, $what }
 sub chat { return post($api, '/v1/chat/completions', { model => 'm', messages => [ { role => 'user', content => 'x' } ] })->{status} }
 
 becomes('127.0.0.1:8100 up 127.0.0.2:8100 up', 'each address is an endpoint');
