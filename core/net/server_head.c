@@ -103,6 +103,8 @@ static bool is_hop(struct pd_str name)
         return name_is(name, PD_STR("x-request-id"));
     case 14:
         return name_is(name, PD_STR("content-length"));
+    case 16:
+        return name_is(name, PD_STR("proxy-connection"));
     case 17:
         return name_is(name, PD_STR("transfer-encoding"));
     case 18:
@@ -112,12 +114,39 @@ static bool is_hop(struct pd_str name)
     }
 }
 
+/* Whether the connection's options name headers of their own (RFC 9110, 7.6.1). */
+static bool has_options(const struct pd_http_header *headers, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (name_is(headers[i].name, PD_STR("connection")) &&
+            !pd_str_eq_nocase(headers[i].value, PD_STR("keep-alive")) &&
+            !pd_str_eq_nocase(headers[i].value, PD_STR("close")))
+            return true;
+    return false;
+}
+
+static bool is_option(const struct pd_http_header *headers, size_t n, struct pd_str name)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct pd_str list = headers[i].value, option;
+        if (!name_is(headers[i].name, PD_STR("connection")))
+            continue;
+        while (pd_str_split(&list, ',', &option)) {
+            if (pd_str_eq_nocase(pd_str_trim(option), name))
+                return true;
+        }
+    }
+    return false;
+}
+
 /* Headers that a parser of ours has read: they are legal. */
 static char *put_read_headers(char *to, const struct pd_http_header *headers, size_t n)
 {
+    bool has_more = has_options(headers, n);
+
     for (size_t i = 0; i < n; i++) {
         const struct pd_http_header *h = &headers[i];
-        if (is_hop(h->name))
+        if (is_hop(h->name) || (has_more && is_option(headers, n, h->name)))
             continue;
         to = put(put(to, h->name), PD_STR(": "));
         to = put(put(to, h->value), PD_STR("\r\n"));

@@ -440,7 +440,9 @@ static void relayed(bool is_sim)
     struct pd_http_header headers[] = {
         { PD_STR("te"), PD_STR("x") }, { PD_STR("date"), PD_STR("then") }, { PD_STR("server"), PD_STR("x") },
         { PD_STR("trailer"), PD_STR("x") }, { PD_STR("upgrade"), PD_STR("x") }, { PD_STR("x-a"), PD_STR("b") },
-        { PD_STR("connection"), PD_STR("close") }, { PD_STR("keep-alive"), PD_STR("x") },
+        { PD_STR("connection"), PD_STR("close, X-Gone ,x-b") }, { PD_STR("keep-alive"), PD_STR("x") },
+        { PD_STR("proxy-connection"), PD_STR("x") }, { PD_STR("x-gone"), PD_STR("x") }, { PD_STR("x-b"), PD_STR("x") },
+        { PD_STR("connection"), PD_STR("x-c") }, { PD_STR("x-c"), PD_STR("x") },
         { PD_STR("x-request-id"), PD_STR("theirs") }, { PD_STR("content-length"), PD_STR("99") },
         { PD_STR("transfer-encoding"), PD_STR("chunked") }, { PD_STR("proxy-authenticate"), PD_STR("x") },
         { PD_STR("content-type"), PD_STR("text/x") },
@@ -467,6 +469,7 @@ static void relayed(bool is_sim)
         assert_non_null(strstr(r1.in, chunked ? "\r\ntransfer-encoding: chunked\r\n\r\n"
                                               : "\r\ncontent-length: 2\r\n\r\n"));
         assert_null(strstr(r1.in, "theirs"));
+        assert_null(strstr(r1.in, ": x\r\n"));
         assert_null(strstr(r1.in, "content-length: 99"));
         assert_null(strstr(r1.in, ": x\r\n"));
     }
