@@ -83,6 +83,12 @@ static void run_two_alike(const struct cf_unit *u)
     cf_world_close(&w);
 }
 
+/* What is under way when the last refresh was asked for ends by and by. */
+static bool memory_is_back(void *arg)
+{
+    return cf_memory() < *(const uint64_t *)arg + 65536;
+}
+
 static void run_refreshes(const struct cf_unit *u)
 {
     struct cf_world w;
@@ -102,7 +108,7 @@ static void run_refreshes(const struct cf_unit *u)
         if (i == 100)
             before = cf_memory();
     }
-    CF_NEED(cf_memory() < before + 65536, "refreshes keep memory");
+    CF_NEED(cf_wait(&w, memory_is_back, &before, 2 * PD_SEC), "refreshes keep memory");
     o.s->tells = 0;
     source_refresh(&o);
     CF_NEED(cf_wait(&w, source_has_told, &o, FIRST_SECONDS * PD_SEC), "nothing is told after many refreshes");
