@@ -159,6 +159,42 @@ struct pd_http_server {
     char *scratch;              /* PD_HTTP_PLACE bytes, of which most are never touched */
 };
 
+/* The gauge of connections in a state. */
+static inline uint64_t *pd_http_conn_gauge(struct pd_http_server *s, unsigned state)
+{
+    switch (state) {
+    case PD_HTTP_CONN_IDLE:
+        return &s->stats.conns_idle;
+    case PD_HTTP_CONN_READING:
+        return &s->stats.conns_reading;
+    case PD_HTTP_CONN_SERVING:
+        return &s->stats.conns_serving;
+    default:
+        return &s->stats.conns_closing;
+    }
+}
+
+static inline void pd_http_conn_set_state(struct pd_http_conn *c, unsigned state)
+{
+    --*pd_http_conn_gauge(c->server, c->state);
+    ++*pd_http_conn_gauge(c->server, state);
+    c->state = (uint8_t)state;
+    c->since = pd_loop_now(c->server->loop);
+}
+
+/* Whether bytes of the connection may be parsed now. */
+static inline bool pd_http_conn_can_process(const struct pd_http_conn *c)
+{
+    return !c->is_dead && c->state <= PD_HTTP_CONN_SERVING &&
+           (c->req == NULL || !(c->req->body_done || (c->req->is_ended && !c->req->keep)));
+}
+
+/* Whether all that the server may hold for others is held. */
+static inline bool pd_http_server_is_full(const struct pd_http_server *s)
+{
+    return s->opts.max_held != 0 && s->stats.body_bytes + s->stats.queued_bytes >= s->opts.max_held;
+}
+
 /* server_conn.c */
 pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream,
                             struct pd_http_door *door, bool refuse);
@@ -166,8 +202,6 @@ pd_status pd_http_conn_open(struct pd_http_server *s, struct pd_stream *stream,
 void pd_http_conn_close(struct pd_http_conn *c);
 /* Ends it at the end of this turn, telling the handler why. */
 void pd_http_conn_fail(struct pd_http_conn *c, pd_status why);
-/* Sets the timer to the nearest of the limits that hold now. */
-void pd_http_conn_arm(struct pd_http_conn *c);
 /* Runs the task at the end of this turn. */
 void pd_http_conn_wake(struct pd_http_conn *c);
 /* Reading is on unless the handler, the stash or an end of input says no. */
@@ -175,6 +209,25 @@ void pd_http_conn_update_read(struct pd_http_conn *c);
 /* The answer has left: next request, linger or close. */
 void pd_http_conn_answered(struct pd_http_conn *c);
 void pd_http_conn_stream_events(struct pd_http_server *s);
+
+/* server_time.c */
+/* Sets the timer to the nearest of the limits that hold now. */
+void pd_http_conn_arm(struct pd_http_conn *c);
+void pd_http_conn_on_timer(struct pd_timer *timer, void *arg);
+
+/* server_message.c */
+/* A request begins; false: there is no memory for it. */
+bool pd_http_conn_begin_req(struct pd_http_conn *c);
+/* Parses what it may of n bytes; returns how many were used. */
+size_t pd_http_conn_process(struct pd_http_conn *c, const char *p, size_t n);
+
+/* server_body.c */
+/* A piece of the body has come. */
+void pd_http_conn_on_piece(struct pd_http_conn *c, struct pd_str piece);
+/* n bytes have been added to the body.  False: too much, the answer says so. */
+bool pd_http_req_hold(struct pd_http_req *req, size_t n);
+/* n bytes of a body have come, for its limit in time. */
+void pd_http_conn_note_body(struct pd_http_conn *c, size_t n);
 
 /* server_answer.c */
 /* Writes what is queued; calls pd_http_conn_answered when that was all. */
