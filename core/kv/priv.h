@@ -247,6 +247,15 @@ struct pd_kv_way {
 /* plane.c */
 void pd_kv_job_start(struct pd_kv *kv, struct pd_kv_job *job);
 void pd_kv_job_stop(struct pd_kv_job *job);
+/* Something ended: a destroy in progress may go on. */
+void pd_kv_check_closed(struct pd_kv *kv);
+/* Fills the indices of usable transports to a peer, same host first; returns how many. */
+uint32_t pd_kv_choose(struct pd_kv *kv, const struct pd_kv_region *region,
+                      const struct pd_peer_info *peer, uint32_t out[PD_KV_MAX_TRANSPORTS]);
+const struct pd_peer_transport *pd_kv_peer_transport(const struct pd_peer_info *peer,
+                                                     const char *name);
+
+/* end.c */
 /* What both ends have in common: peer, names, range; after an error nothing is held. */
 pd_status pd_kv_end_init(struct pd_kv_end *e, struct pd_kv *kv, struct pd_kv_region *region,
                          const struct pd_peer_info *peer, struct pd_str request_id);
@@ -260,13 +269,6 @@ void pd_kv_end_moved(struct pd_kv_end *e);
 void pd_kv_end_report(struct pd_kv_end *e, bool outbound, struct pd_kv_result *out);
 void pd_kv_end_row(const struct pd_kv_end *e, bool outbound, const char *state,
                    struct pd_kv_transfer_row *row);
-/* Something ended: a destroy in progress may go on. */
-void pd_kv_check_closed(struct pd_kv *kv);
-/* Fills the indices of usable transports to a peer, same host first; returns how many. */
-uint32_t pd_kv_choose(struct pd_kv *kv, const struct pd_kv_region *region,
-                      const struct pd_peer_info *peer, uint32_t out[PD_KV_MAX_TRANSPORTS]);
-const struct pd_peer_transport *pd_kv_peer_transport(const struct pd_peer_info *peer,
-                                                     const char *name);
 
 /* way.c */
 /* The source joins the way to its current candidate, made when there is none. */
