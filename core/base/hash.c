@@ -18,15 +18,6 @@ struct pd_hash128 pd_hash128(const void *p, size_t n, uint64_t seed)
     return (struct pd_hash128){ h.low64, h.high64 };
 }
 
-/* The finisher of splitmix64 over the seeded value. */
-uint64_t pd_hash_u64(uint64_t v, uint64_t seed)
-{
-    v += seed + 0x9e3779b97f4a7c15u;
-    v = (v ^ v >> 30) * 0xbf58476d1ce4e5b9u;
-    v = (v ^ v >> 27) * 0x94d049bb133111ebu;
-    return v ^ v >> 31;
-}
-
 struct pd_hasher {
     XXH3_state_t *state;
 };

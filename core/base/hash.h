@@ -14,11 +14,25 @@ struct pd_hash128 {
 /* XXH3, 64 and 128 bits. */
 uint64_t pd_hash64(const void *p, size_t n, uint64_t seed);
 struct pd_hash128 pd_hash128(const void *p, size_t n, uint64_t seed);
-/* A well mixed 64-bit value from a 64-bit value; a bijection for each seed. */
-uint64_t pd_hash_u64(uint64_t v, uint64_t seed);
+/* A well mixed 64-bit value from a 64-bit value; a bijection for each seed: the finisher
+ * of splitmix64 over the seeded value. */
+static inline uint64_t pd_hash_u64(uint64_t v, uint64_t seed)
+{
+    v += seed + 0x9e3779b97f4a7c15u;
+    v = (v ^ v >> 30) * 0xbf58476d1ce4e5b9u;
+    v = (v ^ v >> 27) * 0x94d049bb133111ebu;
+    return v ^ v >> 31;
+}
+
+/* One more link of a chain, from a hash that is well mixed already; a bijection of either. */
+static inline uint64_t pd_hash_link(uint64_t hash, uint64_t chain)
+{
+    uint64_t v = (hash ^ chain) * 0x9e3779b97f4a7c15u;
+    return v ^ v >> 32;
+}
 
 /* A chain over n blocks of `block` bytes each, the last one maybe shorter:
- *     out[i] = pd_hash_u64(pd_hash64(block i, seed 0), out[i - 1]),   out[-1] = chain
+ *     out[i] = pd_hash_link(pd_hash64(block i, seed 0), out[i - 1]),   out[-1] = chain
  * p has `bytes` bytes; n is at most the number of blocks in them. */
 void pd_hash_chain(const void *p, size_t bytes, size_t block, uint64_t chain, uint64_t *out, size_t n);
 

@@ -5,30 +5,15 @@
  *
  * Candidates usually come as a table: a head, the columns (weight, plugin), the
  * rows (total, match, scores, name).  Where a roster has the names a whole run of a
- * profile is a head and rows of numbers (candidate, match, scores).  Reading makes lines
- * of both again; reading is rare, so it walks from the start for each line. */
-#include "req/explain.h"
+ * profile is numbers (explain_run.c).  Reading makes lines of both again; reading is rare,
+ * so it walks from the start for each line. */
+#include "req/explain_priv.h"
 
 #include "base/compiler.h"
 #include "base/mem.h"
 #include "req/roster.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-struct packed {
-    double value;
-    double extra;
-    uint8_t kind;
-    uint8_t subject;        /* lengths */
-    uint8_t plugin;
-    uint8_t text;
-};
-
-#define HEAD 20u
-#define TABLE 0xffu             /* kind of a table; subject, plugin: columns and rows, extra: bytes */
-#define RUN 0xfeu               /* kind of a run; subject: its roster, plugin: picks, value: rows, extra: without */
 
 static uint8_t cut(struct pd_str s)
 {
@@ -53,8 +38,7 @@ void pd_explain_init(struct pd_explain *e, uint8_t *bytes, uint32_t cap, uint32_
     pd_explain_reset(e);
 }
 
-/* Makes sure that `need` more bytes, which max allows, have a place. */
-static bool make_room(struct pd_explain *e, uint32_t need)
+bool pd_explain_room(struct pd_explain *e, uint32_t need)
 {
     if (e->used + need <= e->cap)
         return true;
@@ -114,7 +98,7 @@ void pd_explain_add(struct pd_explain *e, const struct pd_explain_line *line)
         fits = fits && !e->skip_scores;
     else
         e->skip_scores = line->kind == PD_EXPLAIN_CANDIDATE && !fits;
-    if (!fits || !make_room(e, need)) {
+    if (!fits || !pd_explain_room(e, need)) {
         e->lost++;
         return;
     }
@@ -160,7 +144,7 @@ void pd_explain_add_table(struct pd_explain *e, const struct pd_explain_table *t
 {
     uint32_t rows, need = measure(e, t, &rows);
 
-    if (rows > 0 && !make_room(e, need))
+    if (rows > 0 && !pd_explain_room(e, need))
         rows = 0;
     e->lost += (t->rows - rows) * (1 + t->columns);
     e->skip_scores = rows < t->rows;
@@ -179,90 +163,6 @@ void pd_explain_add_table(struct pd_explain *e, const struct pd_explain_table *t
         at = put_text(at, t->row[i].subject);
     }
     e->used += need;
-}
-
-static uint32_t row_bytes(const struct pd_explain_roster *r)
-{
-    return 8u + 4u * r->columns;
-}
-
-static uint32_t drops_shown(const struct pd_explain_roster *r, uint32_t without)
-{
-    uint32_t n = r->drops;
-
-    for (uint32_t i = 0; i < r->drops && without != 0; i++)
-        n -= r->drop[i].slot + 1 == without;
-    return PD_MIN(n, r->drops_max);
-}
-
-/* The place of the roster among those that are held; PD_EXPLAIN_ROSTERS: there is none. */
-static uint32_t hold(struct pd_explain *e, struct pd_explain_roster *r)
-{
-    uint32_t i = 0;
-
-    while (i < PD_EXPLAIN_ROSTERS && e->roster[i] != NULL && e->roster[i] != r)
-        i++;
-    if (i < PD_EXPLAIN_ROSTERS && e->roster[i] == NULL) {
-        r->refs++;
-        e->roster[i] = r;
-    }
-    return i;
-}
-
-static inline uint8_t *put_row(uint8_t *at, const struct pd_explain_run *run, uint32_t columns,
-                               uint32_t candidate)
-{
-    const double *score = run->score + candidate;
-    const uint32_t numbers[2] = { candidate, run->views[candidate].match_blocks };
-
-    memcpy(at, numbers, 8);
-    at += 8;
-    for (uint32_t k = 0; k < columns; k++, score += run->stride, at += 4) {
-        float v = (float)*score;
-        memcpy(at, &v, 4);
-    }
-    return at;
-}
-
-static inline bool is_picked(const struct pd_explain_run *run, uint32_t candidate)
-{
-    for (uint32_t k = 0; k < run->picks; k++) {
-        if (run->picked[k] == candidate)
-            return true;
-    }
-    return false;
-}
-
-bool pd_explain_add_run(struct pd_explain *e, const struct pd_explain_run *run)
-{
-    const struct pd_explain_roster *r = run->roster;
-    uint32_t each = row_bytes(r), rows = PD_MIN(PD_MAX(run->rows, run->picks), r->n);
-    uint32_t place = hold(e, run->roster), room = e->max - e->used, need;
-
-    if (place == PD_EXPLAIN_ROSTERS)
-        return false;
-    /* What was picked may use the room of the result. */
-    uint32_t free_rows = room < HEAD + PD_EXPLAIN_RESERVE ? 0 : (room - HEAD - PD_EXPLAIN_RESERVE) / each;
-    uint32_t fit = PD_MIN(rows, PD_MAX(free_rows, run->picks));
-    need = HEAD + fit * each;
-    if (need > room || !make_room(e, need)) {
-        e->lost += 1 + drops_shown(r, run->without) + r->is_stale + rows * (1 + r->columns) + run->picks;
-        return true;
-    }
-    e->lost += (rows - fit) * (1 + r->columns);
-    struct packed head = { .value = fit, .extra = run->without, .kind = RUN, .subject = (uint8_t)place,
-                           .plugin = (uint8_t)run->picks };
-    uint8_t *at = put(e->bytes + e->used, &head, HEAD);
-    for (uint32_t k = 0; k < run->picks; k++)
-        at = put_row(at, run, r->columns, run->picked[k]);
-    for (uint32_t i = 0, n = run->picks; n < fit; i++) {
-        if (is_picked(run, i))
-            continue;
-        at = put_row(at, run, r->columns, i);
-        n++;
-    }
-    e->used += need;
-    return true;
 }
 
 static double get_number(const uint8_t **at)
@@ -310,91 +210,14 @@ static void table_line(const struct packed *head, const uint8_t *at, uint32_t wa
     out->subject = get_text(&at);
 }
 
-/* A score as it would be written: 0.1 and not the nearest float. */
-static double get_score(const uint8_t *at)
+/* Lines that an entry stands for, and its bytes. */
+static uint32_t measure_entry(const struct pd_explain *e, const uint8_t *at, const struct packed *head,
+                              uint32_t *bytes)
 {
-    char text[32];
-    float v;
-
-    memcpy(&v, at, sizeof v);
-    snprintf(text, sizeof text, "%.7g", (double)v);
-    return strtod(text, NULL);
-}
-
-static double total_of(const struct pd_explain_roster *r, const uint8_t *row)
-{
-    double total = 0;
-
-    for (uint32_t k = 0; k < r->columns; k++)
-        total += r->column[k].weight * get_score(row + 8 + 4u * k);
-    return total;
-}
-
-static uint32_t run_lines(const struct pd_explain *e, const struct packed *head)
-{
-    const struct pd_explain_roster *r = e->roster[head->subject];
-    return 1 + drops_shown(r, (uint32_t)head->extra) + r->is_stale + (uint32_t)head->value * (1 + r->columns) +
-           head->plugin;
-}
-
-static void dropped_line(const struct pd_explain_roster *r, uint32_t without, uint32_t want,
-                         struct pd_explain_line *out)
-{
-    uint32_t i = 0;
-
-    while (r->drop[i].slot + 1 == without || want-- > 0)
-        i++;
-    out->kind = PD_EXPLAIN_DROPPED;
-    out->subject = r->drop[i].name;
-    out->plugin = r->drop[i].plugin;
-}
-
-/* Line number `want` of the run whose head is given and whose rows are at `at`. */
-static void run_line(const struct pd_explain *e, const struct packed *head, const uint8_t *at, uint32_t want,
-                     struct pd_explain_line *out)
-{
-    const struct pd_explain_roster *r = e->roster[head->subject];
-    uint32_t without = (uint32_t)head->extra, drops = drops_shown(r, without), numbers[2];
-    uint32_t first = 1 + drops + r->is_stale, lines = (uint32_t)head->value * (1 + r->columns);
-
-    if (want == 0) {
-        out->kind = PD_EXPLAIN_PROFILE;
-        out->subject = r->profile;
-        out->value = r->candidates - (without != 0);
-    } else if (want <= drops) {
-        dropped_line(r, without, want - 1, out);
-    } else if (want < first) {
-        out->kind = PD_EXPLAIN_NOTE;
-        out->text = PD_STR("every load report is stale, used anyway");
-    } else {
-        bool is_pick = want >= first + lines;
-        uint32_t row = is_pick ? want - first - lines : (want - first) / (1 + r->columns);
-        uint32_t column = is_pick ? 0 : (want - first) % (1 + r->columns);
-        at += row * row_bytes(r);
-        memcpy(numbers, at, sizeof numbers);
-        out->kind = is_pick ? PD_EXPLAIN_PICKED : column == 0 ? PD_EXPLAIN_CANDIDATE : PD_EXPLAIN_SCORE;
-        if (column == 0) {
-            out->subject = r->name[numbers[0]];
-            out->plugin = is_pick ? r->picker : PD_STR("");
-            out->value = total_of(r, at);
-            out->extra = is_pick ? 0 : numbers[1];
-        } else {
-            out->plugin = r->column[column - 1].plugin;
-            out->value = get_score(at + 4 + 4u * column);
-            out->extra = r->column[column - 1].weight;
-        }
-    }
-}
-
-/* Lines that an entry stands for, and its bytes behind the head. */
-static uint32_t measure_entry(const struct pd_explain *e, const struct packed *head, uint32_t *bytes)
-{
-    if (head->kind == RUN) {
-        *bytes = (uint32_t)head->value * row_bytes(e->roster[head->subject]);
-        return run_lines(e, head);
-    }
-    *bytes = head->kind == TABLE ? (uint32_t)head->extra - HEAD
-                                 : (uint32_t)head->subject + head->plugin + head->text;
+    if (head->kind == RUN)
+        return pd_explain_run_lines(e, at, bytes);
+    *bytes = head->kind == TABLE ? (uint32_t)head->extra
+                                 : HEAD + (uint32_t)head->subject + head->plugin + head->text;
     return head->kind == TABLE ? head->plugin * (1u + head->subject) : 1u;
 }
 
@@ -408,20 +231,21 @@ bool pd_explain_next(const struct pd_explain *e, uint32_t *cursor, struct pd_exp
         const uint8_t *at = e->bytes + from;
         memset(&head, 0, sizeof head);
         memcpy(&head, at, HEAD);
-        at += HEAD;
-        uint32_t bytes, lines = measure_entry(e, &head, &bytes);
-        from += HEAD + bytes;
+        uint32_t bytes, lines = measure_entry(e, at, &head, &bytes);
+        from += bytes;
         if (skip >= lines) {
             skip -= lines;
             continue;
         }
         memset(out, 0, sizeof *out);
         ++*cursor;
-        if (head.kind == TABLE || head.kind == RUN) {
-            if (head.kind == TABLE)
-                table_line(&head, at, skip, out);
-            else
-                run_line(e, &head, at, skip, out);
+        if (head.kind == RUN) {
+            pd_explain_run_line(e, at, skip, out);
+            return true;
+        }
+        at += HEAD;
+        if (head.kind == TABLE) {
+            table_line(&head, at, skip, out);
             return true;
         }
         out->kind = head.kind;

@@ -7,6 +7,7 @@
 #include "req/meter.h"
 
 #include "base/compiler.h"
+#include "req/ladder.h"
 #include "req/reqs.h"
 
 #include <stdio.h>
@@ -16,6 +17,8 @@ static const double seconds[] = PD_METRIC_BOUNDS_SECONDS;
 static const double tokens[] = { 1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768,
                                  65536, 131072 };
 static const char *const model_label[] = { "model" };
+_Static_assert(PD_ARRAY_LEN(seconds) <= PD_REQ_LADDER_MAX && PD_ARRAY_LEN(tokens) <= PD_REQ_LADDER_MAX,
+               "ladders must have room for these bounds");
 
 struct histogram_row {
     const char *name;
@@ -127,6 +130,8 @@ pd_status pd_req_meter_init(struct pd_req_meter *m, struct pd_metrics *metrics, 
     m->metrics = metrics;
     if (metrics == NULL)
         return PD_OK;
+    pd_req_ladder_init(&m->times, seconds, PD_ARRAY_LEN(seconds), (double)PD_SEC);
+    pd_req_ladder_init(&m->numbers, tokens, PD_ARRAY_LEN(tokens), 1);
     pd_status st = make_histograms(m, err);
     if (st == PD_OK)
         st = make_counters(m, err);
@@ -147,7 +152,7 @@ pd_status pd_req_meter_init(struct pd_req_meter *m, struct pd_metrics *metrics, 
 }
 
 /* The instruments of a model; a small cache, replaced in turn. */
-static struct pd_req_meter_model *model_of(struct pd_req_meter *m, const char *model)
+static struct pd_req_meter_model *model_find(struct pd_req_meter *m, const char *model)
 {
     for (uint32_t i = 0; i < PD_REQ_METER_MODELS; i++) {
         if (m->models[i].serial != 0 && strcmp(m->models[i].model, model) == 0)
@@ -164,6 +169,14 @@ static struct pd_req_meter_model *model_of(struct pd_req_meter *m, const char *m
     return made;
 }
 
+/* Most requests are of the model of the one before. */
+static inline struct pd_req_meter_model *model_of(struct pd_req_meter *m, const char *model)
+{
+    if (m->last == NULL || strcmp(m->last->model, model) != 0)
+        m->last = model_find(m, model);
+    return m->last;
+}
+
 static const char *label_of(const struct pd_req *req)
 {
     bool sent = req->at[PD_REQ_PREFILL_SENT] != 0 || req->at[PD_REQ_DECODE_SENT] != 0 ||
@@ -173,8 +186,10 @@ static const char *label_of(const struct pd_req *req)
 
 void pd_req_meter_begin(struct pd_req_meter *m, uint32_t role)
 {
-    pd_counter_inc(m->begun[role_index(role)]);
-    pd_gauge_add(m->live[role_index(role)], 1);
+    uint32_t r = role_index(role);
+
+    pd_counter_inc(m->begun[r]);
+    pd_gauge_set(m->live[r], ++m->live_n[r]);
 }
 
 void pd_req_meter_refused(struct pd_req_meter *m, uint32_t role)
@@ -197,13 +212,13 @@ void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t
     }
     gap = n > 1 ? gap / n : gap;
     for (uint32_t i = 0; i < times; i++)
-        pd_histogram_observe_ns(seat->model->itl, gap);
+        pd_req_ladder_observe(&m->times, seat->model->itl, gap);
 }
 
-static void observe_span(struct pd_histogram *h, pd_time from, pd_time to)
+static inline void observe_span(const struct pd_req_meter *m, struct pd_histogram *h, pd_time from, pd_time to)
 {
     if (from != 0 && to >= from)
-        pd_histogram_observe_ns(h, to - from);
+        pd_req_ladder_observe(&m->times, h, to - from);
 }
 
 /* The counter of this request's labels; looking one up by name is slow. */
@@ -237,16 +252,16 @@ static void end_router(struct pd_req_meter *m, struct pd_req_meter_model *model,
     pd_time ready = req->at[PD_REQ_QUEUED] != 0 ? req->at[PD_REQ_QUEUED] : req->at[PD_REQ_BODY];
     pd_time sent = req->at[PD_REQ_PREFILL_SENT] != 0 ? req->at[PD_REQ_PREFILL_SENT]
                                                      : req->at[PD_REQ_DECODE_SENT];
-    observe_span(model->duration, req->at[PD_REQ_ACCEPTED], req->at[PD_REQ_ENDED]);
-    observe_span(model->ttft, req->at[PD_REQ_ACCEPTED], req->first_token);
-    observe_span(model->queue, ready, sent);
+    observe_span(m, model->duration, req->at[PD_REQ_ACCEPTED], req->at[PD_REQ_ENDED]);
+    observe_span(m, model->ttft, req->at[PD_REQ_ACCEPTED], req->first_token);
+    observe_span(m, model->queue, ready, sent);
     if (req->output_tokens > 1)
-        pd_histogram_observe_ns(model->tpot, (req->last_token - req->first_token) /
-                                                 (req->output_tokens - 1));
+        pd_req_ladder_observe(&m->times, model->tpot,
+                              (req->last_token - req->first_token) / (req->output_tokens - 1));
     if (req->outcome == PD_REQ_OK) {
-        pd_histogram_observe(model->input, req->prompt_tokens);
-        pd_histogram_observe(model->output, req->output_tokens);
-        pd_histogram_observe(model->cached, req->cached_tokens);
+        pd_req_ladder_observe(&m->numbers, model->input, req->prompt_tokens);
+        pd_req_ladder_observe(&m->numbers, model->output, req->output_tokens);
+        pd_req_ladder_observe(&m->numbers, model->cached, req->cached_tokens);
     }
 }
 
@@ -256,21 +271,21 @@ void pd_req_meter_end(struct pd_req_meter *m, const struct pd_req *req)
 
     if (m->metrics == NULL)
         return;
-    pd_gauge_add(m->live[role], -1);
+    pd_gauge_set(m->live[role], --m->live_n[role]);
     pd_counter_inc(m->outcome[role][req->outcome]);
     struct pd_req_meter_model *model = model_of(m, label_of(req));
     if (req->role == PD_ROLE_ROUTER) {
         end_router(m, model, req);
     } else if (req->role == PD_ROLE_PREFILL) {
-        observe_span(model->prefill, req->at[PD_REQ_PREFILLING], req->at[PD_REQ_PREFILLED]);
+        observe_span(m, model->prefill, req->at[PD_REQ_PREFILLING], req->at[PD_REQ_PREFILLED]);
     } else {
         if (req->handover_ns != 0) {
             const char *values[1] = { req->transport };
-            pd_histogram_observe_ns(model->transfer, req->handover_ns);
+            pd_req_ladder_observe(&m->times, model->transfer, req->handover_ns);
             pd_counter_add(pd_metrics_counter(m->metrics, m->kv_bytes, values), req->kv_bytes);
         }
         pd_time ready = req->at[PD_REQ_VERIFIED] != 0 ? req->at[PD_REQ_VERIFIED]
                                                       : req->at[PD_REQ_PREFILLED];
-        observe_span(model->first, ready, req->first_token);
+        observe_span(m, model->first, ready, req->first_token);
     }
 }

@@ -6,6 +6,8 @@
 #include <pdplane/metric.h>
 #include <pdplane/req.h>
 
+#include "req/ladder.h"
+
 #define PD_REQ_METER_MODELS 16u
 
 /* The instruments of one model, found once. */
@@ -30,8 +32,11 @@ struct pd_req_meter {
     struct pd_counter *begun[3];
     struct pd_counter *outcome[3][PD_REQ_OUTCOMES];
     struct pd_gauge *live[3];
+    uint32_t live_n[3];
     struct pd_counter *retry;
+    struct pd_req_ladder times, numbers;    /* of nanoseconds, of tokens */
     struct pd_req_meter_model models[PD_REQ_METER_MODELS];
+    struct pd_req_meter_model *last;        /* that was asked for; NULL: none yet */
     uint64_t serial;
     uint32_t evict;
 };

@@ -182,16 +182,21 @@ const struct pd_req_api *pd_reqs_api(void)
 
 /* Whether eight bytes are visible ASCII without quotes and backslash: none is negative,
  * below '!', above '~', or becomes zero with one of these three taken out. */
-static inline bool are_visible(const char *p)
+static inline bool are_visible(uint64_t v)
 {
-    uint64_t v, quote, back;
-
-    memcpy(&v, p, sizeof v);
-    quote = v ^ EACH((uint64_t)'"');
-    back = v ^ EACH((uint64_t)'\\');
+    uint64_t quote = v ^ EACH((uint64_t)'"'), back = v ^ EACH((uint64_t)'\\');
     uint64_t bad = v | (v + EACH((uint64_t)1)) | (v - EACH((uint64_t)'!')) | ((quote - EACH((uint64_t)1)) & ~quote) |
                    ((back - EACH((uint64_t)1)) & ~back);
     return (bad & EACH((uint64_t)0x80)) == 0;
+}
+
+static inline bool copy_eight(char *to, const char *from)
+{
+    uint64_t v;
+
+    memcpy(&v, from, sizeof v);
+    memcpy(to, &v, sizeof v);
+    return are_visible(v);
 }
 
 /* The same of one. */
@@ -202,21 +207,20 @@ static const bool is_visible[256] = {
 /* An id is printed in logs and tables: anything but visible ASCII becomes '_'. */
 static void copy_id(struct pd_req *req, struct pd_str id)
 {
-    size_t n = PD_MIN(id.n, (size_t)PD_REQ_ID_MAX);
+    size_t n = PD_MIN(id.n, (size_t)PD_REQ_ID_MAX), at = 0;
+    bool is_good = n >= 8;
 
     if (n == 0) {
         snprintf(req->id, sizeof req->id, "req-%llu", (unsigned long long)req->number);
         return;
     }
-    memcpy(req->id, id.p, n);
     req->id[n] = '\0';
-    size_t good = 0;
-    while (good + 8 <= n && are_visible(req->id + good))
-        good += 8;
-    for (; good < n; good++) {
-        if (!is_visible[(unsigned char)req->id[good]])
-            req->id[good] = '_';
-    }
+    for (; at + 8 < n; at += 8)
+        is_good &= copy_eight(req->id + at, id.p + at);
+    if (n >= 8)
+        is_good &= copy_eight(req->id + n - 8, id.p + n - 8);
+    for (at = 0; at < n && !is_good; at++)
+        req->id[at] = is_visible[(unsigned char)id.p[at]] ? id.p[at] : '_';
 }
 
 void pd_reqs_watch(struct pd_reqs *reqs, void (*on_step)(const struct pd_req *req, void *arg), void *arg)
@@ -239,6 +243,19 @@ static pd_status refuse(struct pd_reqs *reqs, uint32_t role, pd_status st)
     return st;
 }
 
+/* Everything but the bytes behind the ends of texts, which nobody reads. */
+static void clear(struct pd_req *req)
+{
+    const size_t numbers = offsetof(struct pd_req, at), numbers_end = offsetof(struct pd_req, decode);
+    const size_t rest = offsetof(struct pd_req, kv_bytes);
+
+    memset((char *)req + numbers, 0, numbers_end - numbers);
+    memset((char *)req + rest, 0, sizeof *req - rest);
+    req->decision = req->remote = req->outcome = req->http_status = 0;
+    req->id[0] = req->model[0] = req->code[0] = '\0';
+    req->decode[0] = req->prefill[0] = req->reason[0] = req->transport[0] = req->key[0] = '\0';
+}
+
 pd_status pd_req_begin(struct pd_reqs *reqs, struct pd_str id, uint32_t role, pd_time now,
                        struct pd_req **out)
 {
@@ -248,7 +265,7 @@ pd_status pd_req_begin(struct pd_reqs *reqs, struct pd_str id, uint32_t role, pd
         return refuse(reqs, role, PD_ENOMEM);
 
     struct record *record = linked(pd_list_pop(&reqs->spare));
-    memset(&record->req, 0, sizeof record->req);
+    clear(&record->req);
     pd_explain_begin(&record->explain, (uint32_t)reqs->conf.explain_bytes);
     record->seat.serial = 0;
     record->req.size = sizeof record->req;

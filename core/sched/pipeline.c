@@ -283,6 +283,7 @@ static bool explain_run(const struct pd_pipeline_scratch *s, const struct pd_pip
     const struct pd_explain_run all = {
         .roster = l->roster, .picked = s->index, .picks = run->picks, .rows = run->explain_max,
         .without = (uint32_t)run->without, .stride = l->cap, .views = l->views, .score = l->scores,
+        .matched = l->matched, .matched_n = l->matched_n,
     };
     return run->explain.run(run->explain.arg, &all);
 }

@@ -111,7 +111,8 @@ uint32_t pd_prefix_room(const struct pd_prefix *index, uint64_t bytes)
     return (uint32_t)PD_MIN(blocks, (uint64_t)index->conf.max_blocks);
 }
 
-/* h_i = mix(XXH3(block) + h_{i-1}); h_{-1} covers salt and model. */
+/* A hash for each block, which covers those before it; the one before the first covers
+ * salt and model. */
 void pd_prefix_prompt(const struct pd_prefix *index, struct pd_prompt *prompt, struct pd_str model,
                       struct pd_str salt, const void *bytes, size_t n, uint64_t *hashes, uint32_t room)
 {
@@ -214,10 +215,15 @@ static void run_to_front(struct pd_prefix *index, struct slot *slot, struct run 
     run->first = run->last = NIL;
 }
 
-/* Whether the entry stands right before the run, in both lists. */
-static inline bool is_before(const struct entry *e, struct run run)
+/* The block before the run's first one, where it stands right before it in both lists:
+ * blocks that were inserted together do.  NIL: it must be looked up. */
+static inline uint32_t before(struct pd_prefix *index, struct run run, uint64_t hash)
 {
-    return run.first != NIL && e->lru[OF_SLOT].next == run.first && e->lru[OF_ALL].next == run.first;
+    const struct entry *first = &index->entries[run.first];
+    uint32_t at = first->lru[OF_SLOT].prev;
+
+    index->stats.probes++;
+    return first->lru[OF_ALL].prev == at && index->entries[at].hash == hash ? at : NIL;
 }
 
 static void drop(struct pd_prefix *index, uint32_t at)
@@ -347,22 +353,19 @@ void pd_prefix_insert(struct pd_prefix *index, uint32_t slot_no, const uint64_t 
     struct run run = { NIL, NIL };
 
     for (uint32_t i = PD_MIN(n, room); i > 0; i--) {
-        /* Each step waits for memory of its own. */
-        if (i > AHEAD)
-            __builtin_prefetch(bucket_of(index, hashes[i - 1 - AHEAD], slot_no));
-        uint32_t at = find(index, hashes[i - 1], slot_no);
+        uint32_t at = run.first != NIL ? before(index, run, hashes[i - 1]) : NIL;
         if (at == NIL) {
+            /* Each step waits for memory of its own. */
+            if (i > AHEAD)
+                __builtin_prefetch(bucket_of(index, hashes[i - 1 - AHEAD], slot_no));
             run_to_front(index, slot, &run);
-            add(index, slot_no, hashes[i - 1], ticket, i == 1);
-            continue;
-        }
-        struct entry *e = &index->entries[at];
-        if (e->ticket != ticket)
-            e->ticket = 0;
-        if (!is_before(e, run)) {
-            run_to_front(index, slot, &run);
+            at = find(index, hashes[i - 1], slot_no);
             run.last = at;
         }
+        if (at == NIL)
+            add(index, slot_no, hashes[i - 1], ticket, i == 1);
+        else if (index->entries[at].ticket != ticket)
+            index->entries[at].ticket = 0;
         run.first = at;
     }
     run_to_front(index, slot, &run);

@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "metric/metric.h"
 #include "req/explain.h"
+#include "req/ladder.h"
 #include "req/reqs.h"
 #include "req/roster.h"
 
@@ -23,6 +24,73 @@ static struct pd_req *begin(struct pd_reqs *reqs, const char *id)
     struct pd_req *req = NULL;
     assert_int_equal(pd_req_begin(reqs, pd_str_from(id), PD_ROLE_ROUTER, 5, &req), PD_OK);
     return req;
+}
+
+/* Whatever the one before left in its memory. */
+static void a_record_begins_empty(void **state)
+{
+    (void)state;
+    struct pd_reqs *reqs = make(1, 0);
+    struct pd_req *first = begin(reqs, "the first one has a long id"), *req;
+    memset(first, 0xff, sizeof *first);
+    first->outcome = PD_REQ_LIVE;
+    pd_req_finish(reqs, first, PD_REQ_OK, 200, PD_STR("code"), 9);
+    req = begin(reqs, "b");
+    assert_ptr_equal(req, first);
+    assert_int_equal(req->size, sizeof *req);
+    assert_int_equal(req->role, PD_ROLE_ROUTER);
+    assert_string_equal(req->id, "b");
+    const char *texts[] = { req->model, req->code, req->decode, req->prefill, req->reason, req->transport, req->key };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        assert_string_equal(texts[i], "");
+    assert_int_equal(req->at[PD_REQ_ACCEPTED], 5);
+    for (uint32_t i = 1; i < PD_REQ_STAGES; i++)
+        assert_int_equal(req->at[i], 0);
+    const uint64_t numbers[] = {
+        req->stage, req->outcome, req->http_status, req->first_token, req->last_token, req->api, req->stream,
+        req->prompt_tokens, req->cached_tokens, req->output_tokens, req->attempts, req->decision, req->remote,
+        req->kv_bytes, req->handover_ns, req->kv_blocks, req->digests, (uintptr_t)req->user,
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        assert_int_equal(numbers[i], 0);
+    pd_reqs_destroy(reqs);
+}
+
+/* Each value goes where the search through all bounds puts it. */
+static void ladders_count_as_histograms_do(void **state)
+{
+    static const double seconds[] = PD_METRIC_BOUNDS_SECONDS;
+    static const double numbers[] = { 1, 4, 16, 64, 100, 128, 131072 };
+    static const struct { const double *bounds; uint32_t n; double scale; } all[] = {
+        { seconds, sizeof seconds / sizeof seconds[0], 1e9 }, { numbers, sizeof numbers / sizeof numbers[0], 1 },
+    };
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        uint64_t a[PD_REQ_LADDER_MAX + 1] = { 0 }, b[PD_REQ_LADDER_MAX + 1] = { 0 };
+        struct pd_histogram want = { .bounds = all[k].bounds, .n_bounds = all[k].n, .counts = a }, got = want;
+        struct pd_req_ladder ladder;
+        got.counts = b;
+        pd_req_ladder_init(&ladder, all[k].bounds, all[k].n, all[k].scale);
+        uint64_t values[64 * 3 + PD_REQ_LADDER_MAX * 3], n = 0;
+        for (uint32_t i = 0; i < 64; i++) {
+            values[n++] = 1ull << i;
+            values[n++] = (1ull << i) - 1;
+            values[n++] = (1ull << i) + 1;
+        }
+        for (uint32_t i = 0; i < all[k].n; i++) {
+            uint64_t bound = (uint64_t)(all[k].bounds[i] * all[k].scale + 0.5);
+            values[n++] = bound;
+            values[n++] = bound - 1;
+            values[n++] = bound + 1;
+        }
+        for (uint64_t i = 0; i < n; i++) {
+            pd_histogram_observe(&want, (double)values[i] / all[k].scale);
+            pd_req_ladder_observe(&ladder, &got, values[i]);
+            assert_memory_equal(a, b, sizeof a);
+            assert_true(want.sum_bits == got.sum_bits);
+        }
+        pd_req_ladder_observe(&ladder, NULL, 1);
+    }
 }
 
 static void life_of_a_request(void **state)
@@ -327,7 +395,7 @@ static void runs_read_as_lines(void **state)
 {
     static const struct pd_endpoint_view views[30] = { [1] = { .match_blocks = 3 } };
     static const double scores[60] = { [0] = 0.5, [1] = 0.1, [30] = 1, [31] = 0.2 };
-    static const uint32_t picked[] = { 1 };
+    static const uint32_t picked[] = { 1 }, matched[] = { 1 };
     static const struct { uint32_t kind; const char *subject, *plugin; double value, extra; } want[] = {
         { PD_EXPLAIN_PROFILE, "decode", "", 3, 0 },
         { PD_EXPLAIN_DROPPED, "p1", "role", 0, 0 },
@@ -343,7 +411,8 @@ static void runs_read_as_lines(void **state)
     };
     struct pd_explain_roster *roster[3] = { roster_of(2), roster_of(30), roster_of(2) };
     struct pd_explain_run run = { .roster = roster[0], .picked = picked, .picks = 1, .rows = 8, .without = 8,
-                                  .stride = 30, .views = views, .score = scores };
+                                  .stride = 30, .views = views, .score = scores,
+                                  .matched = matched, .matched_n = 1 };
     struct pd_explain_line note = { .kind = PD_EXPLAIN_NOTE, .text = PD_STR("x") }, got;
     uint8_t room[PD_EXPLAIN_MIN];
     struct pd_explain e;
@@ -500,6 +569,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(runs_read_as_lines),
     cmocka_unit_test(an_observer_sees_each_step),
     cmocka_unit_test(life_of_a_request),
+    cmocka_unit_test(a_record_begins_empty),
+    cmocka_unit_test(ladders_count_as_histograms_do),
     cmocka_unit_test(ids),
     cmocka_unit_test(limits_shed),
     cmocka_unit_test(walk),

@@ -166,6 +166,9 @@ struct pd_explain_run {
     uint32_t stride;
     const struct pd_endpoint_view *views;  /* for their match_blocks */
     const double *score;       /* a column of `stride` for each scorer */
+    const uint32_t *matched;   /* candidates with match_blocks above 0 */
+    uint32_t matched_n;
+    uint32_t reserved;
 };
 
 /* Where lines go; line == NULL: nobody wants them.  Strings are borrowed for
