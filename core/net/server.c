@@ -44,6 +44,7 @@ static void free_server(struct pd_http_server *s)
     while (s->n_bodies > 0)
         pd_free(s->bodies[--s->n_bodies].p);
     pd_buf_fini(&s->text);
+    pd_buf_fini(&s->spare);
     pd_free(s->scratch);
     pd_free(s);
 }
@@ -94,6 +95,7 @@ pd_status pd_http_server_create(struct pd_loop *loop, const struct pd_http_serve
     pd_list_init(&s->conn_pool);
     pd_list_init(&s->req_pool);
     pd_buf_init(&s->text, 64 << 10);
+    pd_buf_init(&s->spare, 0);
     pd_task_init(&s->task, s->opts.name, server_task, s);
     pd_http_conn_stream_events(s);
     s->routes_serial = 1;

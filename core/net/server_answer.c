@@ -44,6 +44,37 @@ static void after_write(struct pd_http_req *req)
         pd_http_conn_arm(c);
 }
 
+/* The empty queue of a stream that is flushed as it is written: the next one that has
+ * something for its client uses the memory. */
+static inline void lend_queue(struct pd_http_req *req)
+{
+    struct pd_buf *spare = &req->conn->server->spare;
+
+    if (!req->own_flush || req->out.cap <= spare->cap)
+        return;
+    if (spare->base != NULL)
+        pd_buf_fini(spare);
+    spare->base = req->out.base;
+    spare->cap = req->out.cap;
+    req->out.base = NULL;
+    req->out.cap = 0;
+}
+
+/* Room for so many bytes behind what is queued. */
+static inline bool has_room(struct pd_http_req *req, size_t bytes)
+{
+    struct pd_buf *spare = &req->conn->server->spare, *b = &req->out;
+
+    if (b->base == NULL && bytes <= spare->cap) {
+        b->base = b->p = spare->base;
+        b->cap = spare->cap;
+        spare->base = NULL;
+        spare->cap = 0;
+        return true;
+    }
+    return (b->base != NULL && pd_buf_room(b) >= bytes) || pd_buf_reserve(b, bytes) == PD_OK;
+}
+
 /* What is queued and nothing else.  False: connection lost. */
 static inline bool write_queue(struct pd_http_req *req)
 {
@@ -64,16 +95,17 @@ static inline bool write_queue(struct pd_http_req *req)
         return false;
     }
     st->bytes_out += sent;
-    if (sent > 0)
-        req->progress = pd_loop_now(c->server->loop);
     if (sent == all.len && !req->above_high) {
         /* Mostly it takes all. */
+        lend_queue(req);
         req->out.p = req->out.base;
         req->out.n = 0;
         st->queued_bytes -= req->counted;
         req->counted = 0;
         return true;
     }
+    if (sent > 0)
+        req->progress = pd_loop_now(c->server->loop);
     pd_buf_consume(&req->out, sent);
     after_write(req);
     return true;
@@ -281,8 +313,7 @@ static inline void queue_up(struct pd_http_req *req, const struct pd_iov *iov, s
     struct pd_buf *b = &req->out;
     char *to;
 
-    if ((b->base == NULL || pd_buf_room(b) < bytes + SIZE_LINE + 2) &&
-        pd_buf_reserve(b, bytes + SIZE_LINE + 2) != PD_OK) {
+    if (!has_room(req, bytes + SIZE_LINE + 2)) {
         lost_memory(req);
         return;
     }

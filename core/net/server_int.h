@@ -156,6 +156,7 @@ struct pd_http_server {
     pd_time drained_at;
     bool is_closing;
     struct pd_buf text;         /* for one error body at a time */
+    struct pd_buf spare;        /* the queue of whoever writes next and has none */
     char *scratch;              /* PD_HTTP_PLACE bytes, of which most are never touched */
 };
 

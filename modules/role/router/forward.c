@@ -29,12 +29,12 @@ static void forward_lighten(struct request *q, struct pd_http_call *call)
     r->sched->computed(r->scheds, &q->legs[0].decode);
     if (!r->net->call_is_sent(call))
         return;
-    if (q->prompts != &q->prompt)
-        free(q->prompts);
-    q->prompts = &q->prompt;
+    if (q->split != NULL)
+        r->sched->computed(r->scheds, &q->legs[0].prefill);
+    split_end(q);
+    request_started(q);
     free(q->forward_body);
     q->forward_body = NULL;
-    split_end(q);
     r->api->request_free(r->apis, q->api);
     q->api = NULL;
     if (q->forward_sse)
@@ -184,17 +184,17 @@ static struct pd_str server_id(struct request *q, const struct pd_node_endpoint 
     if (q->split == NULL && (given.n == 0 || given.n != strlen(q->record->id) ||
                              memcmp(given.p, q->record->id, given.n) != 0))
         return (struct pd_str){ q->record->id, strlen(q->record->id) };
-    if (q->server_id[0] == '\0')
+    if (q->start->server_id[0] == '\0')
         forward_id_renew(q);
-    r->req->note(q->record, "server \"%s\" knows it as %s", e->name, q->server_id);
-    return (struct pd_str){ q->server_id, strlen(q->server_id) };
+    r->req->note(q->record, "server \"%s\" knows it as %s", e->name, q->start->server_id);
+    return (struct pd_str){ q->start->server_id, strlen(q->start->server_id) };
 }
 
 void forward_id_renew(struct request *q)
 {
     struct pd_loop *loop = q->router->loop;
-    snprintf(q->server_id, sizeof q->server_id, "%016llx%016llx", (unsigned long long)pd_loop_random_u64(loop),
-             (unsigned long long)pd_loop_random_u64(loop));
+    snprintf(q->start->server_id, sizeof q->start->server_id, "%016llx%016llx",
+             (unsigned long long)pd_loop_random_u64(loop), (unsigned long long)pd_loop_random_u64(loop));
 }
 
 uint32_t forward_what(const struct request *q)

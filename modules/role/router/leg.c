@@ -81,9 +81,9 @@ static const struct pd_endpoint_ref *prefill_named(const struct leg *leg, struct
     struct router *r = leg->request->router;
     for (uint32_t i = 0; i < leg->n_prefills; i++) {
         struct pd_endpoint_status s = { .size = sizeof s };
-        if (r->sched->endpoint_get(r->scheds, leg->prefills[i].ref, now_of(leg->request), &s) == PD_OK &&
+        if (r->sched->endpoint_get(r->scheds, leg->prefills[i], now_of(leg->request), &s) == PD_OK &&
             strlen(s.view.name) == name.n && memcmp(s.view.name, name.p, name.n) == 0)
-            return &leg->prefills[i].ref;
+            return &leg->prefills[i];
     }
     return NULL;
 }
@@ -384,11 +384,10 @@ bool leg_send(struct leg *leg)
                   (struct pd_str){ plan.decode.name, strlen(plan.decode.name) });
         if (t->endpoint != NULL && q->is_native) {
             /* A server takes a request as a whole, and parts of this one are elsewhere. */
-            if (leg->n_avoid == ROUTER_AVOID_MAX) {
+            if (!leg_avoid(leg, leg->ref)) {
                 request_failf(q, 503, "server_error", "no_decode", "no node can take this request now");
                 return false;
             }
-            leg->avoid[leg->n_avoid++] = leg->ref;
             continue;
         }
         if (t->endpoint != NULL) {
@@ -408,17 +407,15 @@ bool leg_send(struct leg *leg)
             leg->flags = t->flags;
             memcpy(leg->fingerprint, t->fingerprint, sizeof leg->fingerprint);
         } else if (memcmp(leg->fingerprint, t->fingerprint, sizeof leg->fingerprint) != 0) {
-            if (leg->n_avoid == ROUTER_AVOID_MAX) {
+            if (!leg_avoid(leg, leg->ref)) {
                 request_failf(q, 502, "server_error", "engine_protocol",
                               "no other node can go on with this answer");
                 return false;
             }
-            leg->avoid[leg->n_avoid++] = leg->ref;
             continue;
         }
         q->record->decision = plan.decision.mode;
-        leg->n_prefills = plan.prefill_n;
-        memcpy(leg->prefills, plan.prefill, sizeof leg->prefills);
+        leg_prefills(leg, &plan);
         status = leg_encode(leg, t, &plan, &bytes);
         struct pd_iov iov = { (void *)(uintptr_t)bytes.p, bytes.n };
         if (status == PD_OK)
@@ -440,13 +437,12 @@ bool leg_send(struct leg *leg)
         q->record->attempts--;
         if (status == PD_EPEER || status == PD_ESTALE)
             router_wait_lost(r);
-        if (is_avoided(leg) || leg->n_avoid == ROUTER_AVOID_MAX) {
+        if (is_avoided(leg) || !leg_avoid(leg, leg->ref)) {
             if (leg_wait(leg))
                 return true;
             request_failf(q, 503, "server_error", "no_decode", "no node can take this request now");
             return false;
         }
-        leg->avoid[leg->n_avoid++] = leg->ref;
     }
 }
 
@@ -462,8 +458,7 @@ static bool may_again(struct leg *leg, enum leg_fate fate)
         return false;
     if (leg->n_avoid == ROUTER_AVOID_MAX) /* the oldest may have changed since */
         memmove(leg->avoid, leg->avoid + 1, --leg->n_avoid * sizeof *leg->avoid);
-    leg->avoid[leg->n_avoid++] = leg->ref;
-    return true;
+    return leg_avoid(leg, leg->ref);
 }
 
 bool leg_again(struct leg *leg, enum leg_fate fate, const char *why)

@@ -51,8 +51,7 @@ static enum leg_fate fate_of(enum pd_http_fail fail, pd_status why)
 
 static void prefill_avoid(struct leg *leg, const struct split *s)
 {
-    if (leg->n_avoid < ROUTER_AVOID_MAX)
-        leg->avoid[leg->n_avoid++] = leg->prefills[s->at].ref;
+    (void)leg_avoid(leg, leg->prefills[s->at]);
 }
 
 static void prefill_cancel(struct request *q, uint32_t result)
@@ -401,7 +400,7 @@ static pd_status pair_send(struct request *q, struct target *prefill, struct tar
     s->sent = now_of(q);
     r->req->stage(r->reqs, q->record, PD_REQ_PREFILL_SENT, s->sent);
     r->req->stage(r->reqs, q->record, PD_REQ_DECODE_SENT, s->sent);
-    r->sched->dispatch(r->scheds, leg->prefills[s->at].ref, PD_ROLE_PREFILL, &q->prompts[0], 0, s->sent,
+    r->sched->dispatch(r->scheds, leg->prefills[s->at], PD_ROLE_PREFILL, &q->prompts[0], 0, s->sent,
                        &leg->prefill);
     r->sched->dispatch(r->scheds, s->decode, PD_ROLE_DECODE, &q->prompts[0], 0, s->sent, &leg->decode);
     return PD_OK;
@@ -415,7 +414,7 @@ void pair_next(struct request *q)
     struct target *decode = split_target(q, s->decode);
     q->record->remote = 1;
     for (; decode != NULL && s->at < leg->n_prefills; s->at++) {
-        struct target *prefill = split_target(q, leg->prefills[s->at].ref);
+        struct target *prefill = split_target(q, leg->prefills[s->at]);
         if (prefill == NULL)
             continue;
         snprintf(q->record->prefill, sizeof q->record->prefill, "%s", prefill->endpoint->name);

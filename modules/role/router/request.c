@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPARE_MAX 64u
-
 /* ---- endings ------------------------------------------------------------------------ */
 
 static void leg_stop(struct leg *leg, uint32_t result)
@@ -43,9 +41,8 @@ static void request_free(struct request *q)
     free(q->forward_body);
     relay_reset(q);
     r->node->generation_release(q->generation);
-    if (q->prompts != &q->prompt)
-        free(q->prompts);
-    if (q->n_legs == 1 && r->n_spare < SPARE_MAX) {
+    request_started(q);
+    if (q->n_legs == 1 && r->n_spare < ROUTER_SPARE) {
         q->next = r->spare;
         r->spare = q;
         r->n_spare++;
@@ -181,43 +178,6 @@ static const struct pd_http_req_events http_events = {
 
 /* ---- start ------------------------------------------------------------------------------------ */
 
-/* What the prefix index knows a prompt by. */
-static struct pd_str prompt_bytes(const struct request *q, uint32_t i)
-{
-    const struct pd_api_request *a = q->api;
-    if (q->kind == PD_API_CHAT)
-        return a->prompt_json;
-    if (a->prompts[i].tokens != NULL)
-        return (struct pd_str){ (const char *)a->prompts[i].tokens,
-                                (size_t)a->prompts[i].n_tokens * sizeof(int32_t) };
-    return a->prompts[i].json;
-}
-
-/* Hashes the prompts for the prefix index. */
-static bool prompts_hash(struct request *q)
-{
-    struct router *r = q->router;
-    const struct pd_api_request *a = q->api;
-    uint64_t *hashes = q->hashes;
-    size_t room = 0;
-    for (uint32_t i = 0; i < a->n_prompts; i++)
-        room += r->sched->prompt_room(r->scheds, prompt_bytes(q, i).n);
-    q->prompts = &q->prompt;
-    if (a->n_prompts > 1 || room > ROUTER_HASHES) {
-        q->prompts = malloc((size_t)a->n_prompts * sizeof *q->prompts + room * sizeof(uint64_t));
-        if (q->prompts == NULL)
-            return false;
-        hashes = (uint64_t *)(void *)(q->prompts + a->n_prompts);
-    }
-    for (uint32_t i = 0; i < a->n_prompts; i++) {
-        struct pd_str bytes = prompt_bytes(q, i);
-        uint32_t n = r->sched->prompt_room(r->scheds, bytes.n);
-        r->sched->prompt_hash(r->scheds, &q->prompts[i], a->model, a->cache_salt, bytes.p, bytes.n, hashes, n);
-        hashes += n;
-    }
-    return true;
-}
-
 static void refuse(struct router *r, struct pd_http_req *http, struct pd_req *record,
                    const struct pd_api_error *e)
 {
@@ -253,6 +213,7 @@ void router_requests_fini(struct router *r)
     }
     r->spare = NULL;
     r->n_spare = 0;
+    request_starts_fini(r);
 }
 
 /* Whether the client tells servers where to go; e says with what. */
@@ -359,7 +320,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
     r->n_requests++;
     r->net->req_set_events(http, &http_events, q);
     r->net->req_set_deadline(http, q->conf->deadline);
-    if (!prompts_hash(q)) {
+    if (!request_start(q)) {
         request_failf(q, 503, "server_error", "overloaded", "out of memory");
         return;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One client request inside the router role; shared by request.c (its life),
- * leg.c (nodes) and forward.c (servers behind adapters). */
+/* One client request inside the router role; shared by request.c (its life), start.c
+ * (what sending it takes), leg.c (nodes) and forward.c (servers behind adapters). */
 #ifndef PD_ROLE_ROUTER_REQUEST_H
 #define PD_ROLE_ROUTER_REQUEST_H
 
@@ -11,6 +11,17 @@
 #define ROUTER_AVOID_MAX PD_SCHED_AVOID_MAX
 /* Hashes of a prompt for which nothing is allocated. */
 #define ROUTER_HASHES 16u
+/* Requests, and starts of some, that are kept for the next ones. */
+#define ROUTER_SPARE 64u
+
+/* What sending a request takes: given back once a server behind an adapter answers, and
+ * kept for the next request. */
+struct request_start {
+    struct request_start *next;
+    struct pd_prompt prompt;           /* when there is one and its hashes fit */
+    uint64_t hashes[ROUTER_HASHES];
+    char server_id[33];                /* the request id that servers get; empty: the record's */
+};
 
 /* One sequence of the request on its way through a decode node. */
 struct leg {
@@ -19,11 +30,13 @@ struct leg {
     struct pd_call *call;              /* NULL: not sent or over */
     struct pd_dispatch decode;
     struct pd_dispatch prefill;
-    struct pd_sched_target prefills[PD_SCHED_PREFILL_MAX];
+    struct pd_endpoint_ref prefills[PD_SCHED_PREFILL_MAX];
     struct pd_endpoint_ref ref;        /* where it is */
-    struct pd_endpoint_ref avoid[ROUTER_AVOID_MAX];
-    uint32_t n_prefills;
-    uint32_t n_avoid;
+    struct pd_endpoint_ref *avoid;     /* ROUTER_AVOID_MAX; NULL until it failed somewhere */
+    uint8_t n_prefills;
+    uint8_t n_avoid;
+    bool is_waiting;                   /* for a node */
+    bool is_done;
     uint32_t attempts;                 /* since the last token that was delivered */
     uint32_t failures, losses;         /* of them, by LEG_FAILED and LEG_LOST */
     uint32_t n_splits;                 /* dispatches to prefill servers */
@@ -34,8 +47,6 @@ struct leg {
     uint32_t flags;                    /* of the engine that delivered it, PD_ENGINE_* */
     uint64_t fingerprint[2];
     pd_time wait_until;                /* 0: has not waited yet */
-    bool is_waiting;                   /* for a node */
-    bool is_done;
 };
 
 /* Server-sent events of a server that are passed on; see relay.c. */
@@ -64,10 +75,9 @@ struct request {
     struct pd_api_request *api;        /* NULL once a server answers */
     struct pd_req *record;
     struct pd_answer *answer;          /* of our own nodes; NULL: a server writes it */
-    struct pd_prompt *prompts;         /* one per prompt, then their hashes; `prompt` when that is
+    struct request_start *start;       /* NULL once a server answers */
+    struct pd_prompt *prompts;         /* one per prompt, then their hashes; the start's when that is
                                           enough */
-    struct pd_prompt prompt;
-    uint64_t hashes[ROUTER_HASHES];
     uint64_t seed;
     uint32_t n_done;
     bool is_begun;                     /* the answer's head was given */
@@ -78,7 +88,6 @@ struct request {
     uint32_t forward_status;
     bool forward_sse;
     struct relay relay;
-    char server_id[33];                /* the request id that servers get; empty: the record's */
     struct split *split;               /* what shares it between two servers; NULL: nothing does */
     bool is_alone;                     /* not to be shared any more */
     bool is_native;                    /* a leg went to a node of our own */
@@ -152,6 +161,17 @@ void relay_look(struct relay *s, struct pd_str piece);
 /* Passes on what is held back. */
 void relay_rest(struct request *q);
 void relay_reset(struct request *q);
+/* start.c */
+/* Hashes the prompts for the prefix index.  False: memory is short. */
+bool request_start(struct request *q);
+/* Gives back what only sending it takes; it is not sent again. */
+void request_started(struct request *q);
+void request_starts_fini(struct router *r);
+/* Keeps the prefill endpoints of its plan. */
+void leg_prefills(struct leg *leg, const struct pd_sched_plan *plan);
+/* The leg does not go there for now.  False: there is no room for one more. */
+bool leg_avoid(struct leg *leg, struct pd_endpoint_ref ref);
+/* leg.c, wait.c */
 /* Sends the leg to a node, or lets it wait for one.  False: neither was possible
  * and the request is gone. */
 bool leg_send(struct leg *leg);

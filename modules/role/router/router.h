@@ -114,6 +114,8 @@ struct router {
     uint32_t n_requests;
     struct request *spare;     /* requests with one leg, for the next ones */
     uint32_t n_spare;
+    struct request_start *spare_start;
+    uint32_t n_spare_start;
     uint32_t n_waiting;        /* legs that wait for a node */
     pd_time lost_at;           /* when a node was lost last */
     bool was_lost;

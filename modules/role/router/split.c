@@ -75,8 +75,7 @@ static void prefill_failed(struct request *q, const char *why)
     r->req->note(q->record, "%s failed: %s", q->record->prefill, why);
     r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_FAILED, now_of(q));
     pd_counter_inc(r->split_failures);
-    if (leg->n_avoid < ROUTER_AVOID_MAX)
-        leg->avoid[leg->n_avoid++] = leg->prefills[s->at].ref;
+    (void)leg_avoid(leg, leg->prefills[s->at]);
     s->at++;
     prefill_next(q);
 }
@@ -235,7 +234,7 @@ static pd_status prefill_send(struct request *q, struct target *t)
     };
     s->sent = now_of(q);
     r->req->stage(r->reqs, q->record, PD_REQ_PREFILL_SENT, s->sent);
-    r->sched->dispatch(r->scheds, leg->prefills[s->at].ref, PD_ROLE_PREFILL, &q->prompts[0], 0, s->sent,
+    r->sched->dispatch(r->scheds, leg->prefills[s->at], PD_ROLE_PREFILL, &q->prompts[0], 0, s->sent,
                        &leg->prefill);
     return forward_send(q, &send, &s->prefill);
 }
@@ -247,8 +246,7 @@ static void prefill_next(struct request *q)
     struct leg *leg = &q->legs[0];
     struct split *s = q->split;
     for (; s->at < leg->n_prefills; s->at++) {
-        const struct pd_sched_target *p = &leg->prefills[s->at];
-        struct target *t = split_target(q, p->ref);
+        struct target *t = split_target(q, leg->prefills[s->at]);
         if (t == NULL)
             continue;
         if (leg->n_splits > q->conf->retries || r->is_closing)
@@ -357,8 +355,7 @@ bool split_start(struct request *q, struct leg *leg, struct target *t, const str
         return false;
     q->split->request = q;
     q->split->decode = leg->ref;
-    leg->n_prefills = plan->prefill_n;
-    memcpy(leg->prefills, plan->prefill, sizeof leg->prefills);
+    leg_prefills(leg, plan);
     if ((from.flags & PD_ADAPTER_PAIR) != 0) {
         pair_next(q);
         return true;
