@@ -31,7 +31,14 @@ my %budget = (
     event => { instructions => 1_450, allocations => 0.08, moved => 100, timers => 0.5 },
     long  => { instructions => 196_000, allocations => 1.4, moved => 900, timers => 1 },
 );
-my %calls_budget = (1 => 6.1, 64 => 4.5);
+# System calls of each operation, with so many connections.
+my @calls_budget = (
+    # name, most, load, how much of it the first time and the second; operations between them
+    [ 'a small request, one connection',   6.1, [qw(-b 1900 -t 8 -c 1 -n)],  1000, 3000, 2000 ],
+    [ 'a small request, 64 connections',   4.5, [qw(-b 1900 -t 8 -c 64 -n)], 1000, 3000, 2000 ],
+    [ 'an event, one stream',              3.1, [qw(-m paced -s -b 200 -c 1 -n 1 -t)], 200, 1200, 1000 ],
+    [ 'a request of 220 KB, one connection', 20, [qw(-b 220000 -t 1 -c 1 -x 8 -n)], 50, 150, 100 ],
+);
 my ($endpoints, $many) = (16, 100);
 
 sub has { my ($program) = @_; return grep { -x "$_/$program" } split /:/, $ENV{PATH} }
@@ -163,20 +170,22 @@ SKIP: {
     my $probe = folder() . '/strace.probe';
     my ($rc) = has('strace') ? run_program('strace', '-f', '-o', $probe, 'true') : 1;
     skip 'strace cannot trace here', 1 if $rc ne 0;
-    for my $c (1, 64) {
-        my @args = (qw(-b 1900 -t 8), '-c', $c, '-n');
+    for my $row (@calls_budget) {
+        my ($name, $most, $load, @amounts) = @$row;
+        my $ops = pop @amounts;
         my @n;
-        for my $n (1000, 3000) {
-            my $file = folder() . "/strace.$c.$n";
-            under("st-$c-$n", "strace -D -f -c -o $file", [ @args, $n ]);
+        for my $amount (@amounts) {
+            my $file = folder() . '/strace.' . @n;
+            under('strace', "strace -D -f -c -o $file", [ @$load, $amount ]);
             # strace is nobody's child here and writes a moment later.
             until_true(20, sub { -s $file });
             my ($total) = slurp($file) =~ /^\s*100\.00\s+\S+\s+(?:\S+\s+)?(\d+)\s+(?:\d+\s+)?total/m;
             push @n, $total;
+            unlink $file;
         }
-        my $each = ($n[1] - $n[0]) / 2000;
-        note sprintf '%d connections: %.2f system calls for each request', $c, $each;
-        cmp_ok $each, '<=', $calls_budget{$c}, sprintf '%d connections: at most %s system calls for each request', $c, $calls_budget{$c};
+        my $each = ($n[1] - $n[0]) / $ops;
+        note sprintf '%s: %.2f system calls', $name, $each;
+        cmp_ok $each, '<=', $most, "$name: at most $most system calls";
     }
 }
 
