@@ -25,19 +25,6 @@ enum {
 
 /* ---- time and chance */
 
-static pd_time read_clock(clockid_t id)
-{
-    struct timespec ts;
-
-    clock_gettime(id, &ts);
-    return (pd_time)ts.tv_sec * PD_SEC + (pd_time)ts.tv_nsec;
-}
-
-pd_time pd_loop_uvl_clock(void)
-{
-    return read_clock(CLOCK_MONOTONIC);
-}
-
 static pd_time loop_clock(struct pd_loop *loop)
 {
     (void)loop;
@@ -46,8 +33,11 @@ static pd_time loop_clock(struct pd_loop *loop)
 
 static uint64_t loop_wall(struct pd_loop *loop)
 {
+    struct timespec ts;
+
     (void)loop;
-    return read_clock(CLOCK_REALTIME);
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (pd_time)ts.tv_sec * PD_SEC + (pd_time)ts.tv_nsec;
 }
 
 static void system_random(uint8_t *p, size_t n)
@@ -84,40 +74,16 @@ static void loop_random(struct pd_loop *loop, void *buf, size_t n)
 
 /* ---- turns */
 
-void pd_loop_uvl_enter(struct uvl *l)
-{
-    if (l->in_turn)
-        return;
-    l->in_turn = true;
-    l->base.now = l->turn_start = l->mark = pd_loop_uvl_clock();
-    l->worst_ns = 0;
-    l->worst_name = NULL;
-}
-
-void pd_loop_uvl_leave(struct uvl *l, const char *name)
-{
-    pd_time t = pd_loop_uvl_clock(), took = t - l->mark;
-
-    l->mark = t;
-    if (took >= l->worst_ns) {
-        l->worst_ns = took;
-        l->worst_name = name;
-    }
-}
-
 static void end_turn(struct uvl *l)
 {
-    pd_time took;
+    pd_time took = l->mark - l->turn_start;
     uint32_t i;
 
-    if (!l->in_turn)
-        return;
     l->in_turn = false;
-    took = l->mark - l->turn_start;
     l->st.turns++;
     l->st.busy_ns += took;
     /* Bucket i ends at 2^i us. */
-    i = took < PD_US ? 0 : 64 - (uint32_t)__builtin_clzll(took / PD_US);
+    i = 63 - (uint32_t)__builtin_clzll(2 * (took / PD_US) + 1);
     i = PD_MIN(i, PD_LOOP_LAG_BUCKETS - 1u);
     l->st.lag[i]++;
     if (took > l->st.slow_max_ns)
@@ -165,14 +131,12 @@ static void timer_stop(struct pd_timer *t)
     t->node.kind = 0;
 }
 
-/* Sets the timerfd to the first timer if it would wake us too late. */
-static void arm_timer(struct uvl *l)
+/* Sets the timerfd to the first timer. */
+static __attribute__((noinline)) void arm_timer(struct uvl *l)
 {
     struct itimerspec spec;
-    pd_time due = l->timers.root != NULL ? l->timers.root->due : PD_TIME_NEVER;
+    pd_time due = l->timers.root->due;
 
-    if (due >= l->timer_armed)
-        return;
     l->timer_armed = due;
     memset(&spec, 0, sizeof spec);
     spec.it_value.tv_sec = (time_t)(due / PD_SEC);
@@ -311,7 +275,7 @@ static void move_all(struct pd_task *to, struct pd_task *from)
 
 /* Posted tasks first, then deferred ones and those that they defer: what a turn has
  * caused is on its way before the loop asks for more.  None runs twice. */
-static void run_tasks(struct uvl *l)
+static __attribute__((noinline)) void run_tasks(struct uvl *l)
 {
     if (__atomic_load_n(&l->any_posted, __ATOMIC_ACQUIRE) != 0) {
         pthread_mutex_lock(&l->post_lock);
@@ -344,14 +308,20 @@ static void on_wake(uv_async_t *h)
 /* ---- running */
 
 /* Waits at most so long when there is nothing to do; -1: without a limit. */
-static void turn(struct uvl *l, int most_ms)
+static inline void turn(struct uvl *l, int most_ms)
 {
-    arm_timer(l);
+    const struct pd_loop_node *first = l->timers.root;
+
+    /* It would wake us too late. */
+    if (first != NULL && first->due < l->timer_armed)
+        arm_timer(l);
     pd_loop_uvl_set_wait(l, has_tasks(l) || !pd_list_is_empty(&l->closed) ? 0 : most_ms);
     if (!pd_list_is_empty(&l->closed))
         pd_loop_uvl_streams_closed(l);
-    run_tasks(l);
-    end_turn(l);
+    if (has_tasks(l))
+        run_tasks(l);
+    if (l->in_turn)
+        end_turn(l);
 }
 
 static void claim_thread(struct uvl *l)
@@ -370,8 +340,9 @@ static pd_status loop_run(struct pd_loop *loop)
 
     claim_thread(l);
     l->base.now = pd_loop_uvl_clock();
-    while (__atomic_exchange_n(&l->stop, 0, __ATOMIC_ACQ_REL) == 0)
+    while (__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE) == 0)
         turn(l, -1);
+    __atomic_store_n(&l->stop, 0, __ATOMIC_RELAXED);
     leave_thread(l);
     return PD_OK;
 }

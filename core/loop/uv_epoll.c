@@ -2,7 +2,8 @@
 /* The set that a turn waits for: sockets of streams, the timerfd, and libuv's own
  * set as one member.  Streams are the data path; a turn that is only theirs does
  * not enter libuv, which keeps what is rare: listeners, watches, names, signals,
- * other threads' wake-ups.
+ * other threads' wake-ups.  Whether libuv has something to do besides what its set
+ * tells is asked after each change of its handles and each time that it ran.
  *
  * Invariant: a member stays in memory until the events of the wait that it left
  * in are through; streams are freed after them. */
@@ -18,6 +19,7 @@ static void on_uv_ready(struct uvl_source *source, uint32_t events)
     struct uvl *l = pd_container_of(source, struct uvl, uv_source);
 
     (void)events;
+    pd_loop_uvl_touch(l);
     uv_run(&l->uv, UV_RUN_NOWAIT);
 }
 
@@ -52,20 +54,31 @@ pd_status pd_loop_uvl_set_change(struct uvl *l, int op, int fd, uint32_t events,
     return epoll_ctl(l->set, op, fd, &ev) == 0 ? PD_OK : pd_status_from_errno(errno);
 }
 
-void pd_loop_uvl_set_wait(struct uvl *l, int most_ms)
+/* Lets libuv do what it has to close, or to tell the kernel; returns how long the
+ * turn may wait then.  What it did may be what the caller waits for. */
+static __attribute__((noinline)) int settle_uv(struct uvl *l, int most_ms)
 {
-    struct epoll_event ev[EVENTS_PER_WAIT];
-    int uv_ms = uv_backend_timeout(&l->uv), n;
+    int uv_ms = uv_backend_timeout(&l->uv);
 
-    /* It has something to close, or changes that the kernel has not heard of.
-     * What that did may be what the caller waits for. */
+    l->uv_is_quiet = uv_ms < 0;
     if (uv_ms == 0)
         uv_run(&l->uv, UV_RUN_NOWAIT);
-    if (uv_ms >= 0 && (most_ms < 0 || uv_ms < most_ms))
-        most_ms = uv_ms;
+    return uv_ms >= 0 && (most_ms < 0 || uv_ms < most_ms) ? uv_ms : most_ms;
+}
+
+void pd_loop_uvl_set_wait(struct uvl *l, int most_ms)
+{
+    struct epoll_event ev[EVENTS_PER_WAIT], *end, *at = ev;
+    int n;
+
+    if (!l->uv_is_quiet)
+        most_ms = settle_uv(l, most_ms);
     n = epoll_wait(l->set, ev, EVENTS_PER_WAIT, most_ms);
-    for (int i = 0; i < n; i++) {
-        struct uvl_source *source = ev[i].data.ptr;
-        source->on_ready(source, ev[i].events);
-    }
+    if (n <= 0)
+        return;
+    end = ev + n;
+    do {
+        struct uvl_source *source = at->data.ptr;
+        source->on_ready(source, at->events);
+    } while (++at < end);
 }

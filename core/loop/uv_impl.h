@@ -13,6 +13,7 @@
 
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <time.h>
 #include <uv.h>
 
 enum { UVL_RANDOM_POOL = 4096, UVL_RESOLVE_LIMIT = 256, UVL_IOV_MAX = 64, UVL_FDS_MAX = 16 };
@@ -36,6 +37,7 @@ struct uvl {
     struct uvl_source uv_source, timer_source;
     struct pd_list closed;      /* streams whose last callback is still to come */
     uv_loop_t uv;
+    bool uv_is_quiet;           /* libuv has nothing to do but what its set tells */
     uv_async_t wake;            /* also keeps libuv's loop alive */
     int timer_fd;
     pd_time timer_armed;        /* when timer_fd fires, PD_TIME_NEVER: disarmed */
@@ -73,11 +75,43 @@ struct uvl {
 
 static inline struct uvl *uvl_of(struct pd_loop *loop) { return (struct uvl *)loop; }
 
-/* Around each handler that a libuv callback runs: begins the turn when it has
- * not begun, and charges the time to `name`. */
-void pd_loop_uvl_enter(struct uvl *l);
-void pd_loop_uvl_leave(struct uvl *l, const char *name);
-pd_time pd_loop_uvl_clock(void);
+static inline pd_time pd_loop_uvl_clock(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (pd_time)ts.tv_sec * PD_SEC + (pd_time)ts.tv_nsec;
+}
+
+/* Around each handler: begins the turn when it has not begun, and charges the time
+ * to `name`. */
+static inline void pd_loop_uvl_enter(struct uvl *l)
+{
+    if (l->in_turn)
+        return;
+    l->in_turn = true;
+    l->base.now = l->turn_start = l->mark = pd_loop_uvl_clock();
+    l->worst_ns = 0;
+    l->worst_name = NULL;
+}
+
+static inline void pd_loop_uvl_leave(struct uvl *l, const char *name)
+{
+    pd_time t = pd_loop_uvl_clock(), took = t - l->mark;
+
+    l->mark = t;
+    if (took >= l->worst_ns) {
+        l->worst_ns = took;
+        l->worst_name = name;
+    }
+}
+
+/* To be called with each change of a libuv handle: the next turn asks libuv whether it
+ * has something to close or to tell the kernel. */
+static inline void pd_loop_uvl_touch(struct uvl *l)
+{
+    l->uv_is_quiet = false;
+}
 
 void pd_loop_uvl_handle_add(struct uvl *l, struct uvl_handle *h, const char *what,
                             const char *name);

@@ -37,6 +37,7 @@ static void on_poll(uv_poll_t *h, int status, int events);
 static void update(struct pd_listener *s)
 {
     s->l->st.polls_changed++;
+    pd_loop_uvl_touch(s->l);
     if (s->paused || s->resting || s->l->stopped_accepting)
         uv_poll_stop(&s->poll);
     else
@@ -361,6 +362,7 @@ void pd_loop_uvl_listener_close(struct pd_loop *loop, struct pd_listener *s)
     if (s->path[0] != '\0' && stat(s->path, &st) == 0 && st.st_ino == s->path_inode &&
         st.st_dev == s->path_device)
         unlink(s->path);
+    pd_loop_uvl_touch(l);
     uv_close((uv_handle_t *)&s->poll, on_poll_closed);
     close(s->fd);
 }

@@ -39,6 +39,7 @@ static int apply(struct pd_watch *w)
         bits |= UV_READABLE;
     if (w->events & PD_WATCH_WRITE)
         bits |= UV_WRITABLE;
+    pd_loop_uvl_touch(w->l);
     return bits != 0 ? uv_poll_start(&w->poll, bits, on_watch) : uv_poll_stop(&w->poll);
 }
 
@@ -121,6 +122,7 @@ void pd_loop_uvl_watch_close(struct pd_loop *loop, struct pd_watch *w)
     pd_loop_uvl_handle_remove(&w->handle);
     l->st.watches--;
     l->closing++;
+    pd_loop_uvl_touch(l);
     uv_close((uv_handle_t *)&w->poll, on_watch_closed);
 }
 
@@ -355,6 +357,7 @@ pd_status pd_loop_uv_signal_open(struct pd_loop *loop, int signum, const char *n
     s->l = l;
     s->cb = cb;
     s->arg = arg;
+    pd_loop_uvl_touch(l);
     uv_signal_init(&l->uv, &s->sig);
     s->sig.data = s;
     pd_loop_uvl_handle_add(l, &s->handle, "signal", name);
@@ -371,5 +374,6 @@ void pd_loop_uv_signal_close(struct pd_loop_signal *s)
 {
     pd_loop_uvl_handle_remove(&s->handle);
     s->l->closing++;
+    pd_loop_uvl_touch(s->l);
     uv_close((uv_handle_t *)&s->sig, on_signal_closed);
 }

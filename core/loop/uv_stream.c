@@ -134,16 +134,19 @@ static void deliver(struct uvs *s, uint32_t events)
     }
 }
 
-static void on_ready(struct uvl_source *source, uint32_t events)
+/* Watches what is needed behind an event, and what did not fire. */
+static void rearm(struct uvs *s, uint16_t fired)
 {
-    struct uvs *s = pd_container_of(source, struct uvs, source);
-    struct uvl *l = loop_of(s);
-    const char *name = s->handle.name;
+    uint16_t bits = (s->armed & (uint16_t)~fired) | needed(s);
+
+    if (s->state != CLOSED && bits != s->armed)
+        arm(s, bits);
+}
+
+static __attribute__((noinline)) void ready(struct uvs *s, uint32_t events)
+{
     uint16_t fired;
 
-    if (s->state == CLOSED)
-        return;
-    pd_loop_uvl_enter(l);
     /* An error is seen by whoever reads or writes; it is told once, because the
      * kernel tells it again and again. */
     if ((events & EPOLLERR) != 0) {
@@ -158,15 +161,59 @@ static void on_ready(struct uvl_source *source, uint32_t events)
         finish_connect(s);
     else
         deliver(s, events);
-    if (s->state != CLOSED) {
-        uint16_t bits = (s->armed & (uint16_t)~fired) | needed(s);
-        if (bits != s->armed)
-            arm(s, bits);
+    rearm(s, fired);
+}
+
+/* Whether it is open, read, not written behind a queue, and just that is watched. */
+static inline bool only_reads(const struct uvs *s)
+{
+    return s->state == OPEN && s->armed == UVS_READ && !s->paused && !s->read_ended && !s->wants_write;
+}
+
+static void on_ready(struct uvl_source *source, uint32_t events)
+{
+    struct uvs *s = pd_container_of(source, struct uvs, source);
+    struct uvl *l = loop_of(s);
+    const char *name = s->handle.name;
+
+    if (s->state == CLOSED)
+        return;
+    pd_loop_uvl_enter(l);
+    if (events == UVS_READ && only_reads(s) && s->ev != NULL && s->ev->on_readable != NULL) {
+        s->ev->on_readable(&s->base, s->arg);
+        if (!only_reads(s))
+            rearm(s, UVS_READ);
+    } else {
+        ready(s, events);
     }
     pd_loop_uvl_leave(l, name);
 }
 
 /* ---- reading and writing */
+
+static size_t iov_bytes(const struct pd_iov *iov, size_t n)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < n; i++)
+        bytes += iov[i].len;
+    return bytes;
+}
+
+/* What comes of a read that brought no bytes. */
+static __attribute__((noinline)) pd_status read_nothing(struct uvs *s, const struct pd_iov *iov, size_t n,
+                                                        ssize_t r)
+{
+    if (r < 0) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            return PD_EAGAIN;
+        s->failure = pd_status_from_errno(errno);
+    } else if (iov_bytes(iov, n) == 0) {
+        return PD_EINVAL;
+    }
+    s->read_ended = true;
+    return r < 0 ? s->failure : PD_EEOF;
+}
 
 static pd_status stream_readv(struct pd_stream *base, const struct pd_iov *iov, size_t n,
                               size_t *got)
@@ -187,34 +234,11 @@ static pd_status stream_readv(struct pd_stream *base, const struct pd_iov *iov, 
         r = n == 1 ? recv(s->fd, iov[0].base, iov[0].len, 0)
                    : readv(s->fd, (const struct iovec *)(const void *)iov, (int)n);
     } while (r < 0 && errno == EINTR);
-    if (r > 0) {
-        *got = (size_t)r;
-        l->st.read_bytes += (uint64_t)r;
-        return PD_OK;
-    }
-    if (r == 0) {
-        for (size_t i = 0; i < n; i++) {
-            if (iov[i].len > 0) {
-                s->read_ended = true;
-                return PD_EEOF;
-            }
-        }
-        return PD_EINVAL;
-    }
-    if (errno == EAGAIN || errno == EWOULDBLOCK)
-        return PD_EAGAIN;
-    s->read_ended = true;
-    s->failure = pd_status_from_errno(errno);
-    return s->failure;
-}
-
-static size_t iov_bytes(const struct pd_iov *iov, size_t n)
-{
-    size_t bytes = 0;
-
-    for (size_t i = 0; i < n; i++)
-        bytes += iov[i].len;
-    return bytes;
+    if (r <= 0)
+        return read_nothing(s, iov, n, r);
+    *got = (size_t)r;
+    l->st.read_bytes += (uint64_t)r;
+    return PD_OK;
 }
 
 static pd_status after_part(struct uvs *s, ssize_t r, size_t asked, size_t *sent)
