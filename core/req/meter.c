@@ -155,13 +155,13 @@ pd_status pd_req_meter_init(struct pd_req_meter *m, struct pd_metrics *metrics, 
 static struct pd_req_meter_model *model_find(struct pd_req_meter *m, const char *model)
 {
     for (uint32_t i = 0; i < PD_REQ_METER_MODELS; i++) {
-        if (m->models[i].serial != 0 && strcmp(m->models[i].model, model) == 0)
+        if (m->models[i].is_used && strcmp(m->models[i].model, model) == 0)
             return &m->models[i];
     }
     struct pd_req_meter_model *made = &m->models[m->evict++ % PD_REQ_METER_MODELS];
     const char *values[1] = { model };
     memset(made, 0, sizeof *made);
-    made->serial = ++m->serial;
+    made->is_used = true;
     snprintf(made->model, sizeof made->model, "%s", model);
     for (size_t i = 0; i < PD_ARRAY_LEN(rows); i++)
         *child_at(made, rows[i].child) =
@@ -198,21 +198,19 @@ void pd_req_meter_refused(struct pd_req_meter *m, uint32_t role)
     pd_counter_inc(m->outcome[role_index(role)][PD_REQ_SHED]);
 }
 
-void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
-                      struct pd_req_meter_seat *seat)
+void pd_req_meter_gaps(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
+                       struct pd_req_meter_seat *seat)
 {
     if (m->metrics == NULL || req->role != PD_ROLE_ROUTER)
         return;
     /* Tokens that came together stand for n intervals of the same length; at
      * most a few are worth an observation each. */
     uint32_t times = PD_MIN(n, 8u);
-    if (seat->serial == 0 || seat->model->serial != seat->serial) {
-        seat->model = model_of(m, label_of(req));
-        seat->serial = seat->model->serial;
-    }
+    if (seat->itl == NULL)
+        seat->itl = model_of(m, label_of(req))->itl;
     gap = n > 1 ? gap / n : gap;
     for (uint32_t i = 0; i < times; i++)
-        pd_req_ladder_observe(&m->times, seat->model->itl, gap);
+        pd_req_ladder_observe(&m->times, seat->itl, gap);
 }
 
 static inline void observe_span(const struct pd_req_meter *m, struct pd_histogram *h, pd_time from, pd_time to)

@@ -13,7 +13,7 @@
 /* The instruments of one model, found once. */
 struct pd_req_meter_model {
     char model[PD_REQ_MODEL_MAX + 1];
-    uint64_t serial;                   /* of this use of the place; 0: not used */
+    bool is_used;
     struct pd_histogram *duration, *ttft, *itl, *tpot, *queue, *prefill, *transfer, *first;
     struct pd_histogram *input, *output, *cached;
     /* Counters of pdplane_requests_total that were found last. */
@@ -37,14 +37,12 @@ struct pd_req_meter {
     struct pd_req_ladder times, numbers;    /* of nanoseconds, of tokens */
     struct pd_req_meter_model models[PD_REQ_METER_MODELS];
     struct pd_req_meter_model *last;        /* that was asked for; NULL: none yet */
-    uint64_t serial;
     uint32_t evict;
 };
 
-/* Where the instruments of a request's model were found last. */
+/* What is used for each token of a request. */
 struct pd_req_meter_seat {
-    struct pd_req_meter_model *model;
-    uint64_t serial;                   /* that it had then; 0: not looked for yet */
+    struct pd_histogram *itl;          /* of its model; NULL: not looked for yet */
 };
 
 /* metrics may be NULL.  PD_OK, or what pd_metrics_family returned. */
@@ -52,9 +50,18 @@ pd_status pd_req_meter_init(struct pd_req_meter *m, struct pd_metrics *metrics, 
 void pd_req_meter_begin(struct pd_req_meter *m, uint32_t role);
 /* Refused before it had a record. */
 void pd_req_meter_refused(struct pd_req_meter *m, uint32_t role);
+/* n tokens at once, or the first one after which a time is counted. */
+void pd_req_meter_gaps(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
+                       struct pd_req_meter_seat *seat);
 /* A further token, gap nanoseconds after the one before; n came together. */
-void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
-                      struct pd_req_meter_seat *seat);
+static inline void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
+                                    struct pd_req_meter_seat *seat)
+{
+    if (n == 1 && seat->itl != NULL)
+        pd_req_ladder_observe(&m->times, seat->itl, gap);
+    else
+        pd_req_meter_gaps(m, req, n, gap, seat);
+}
 void pd_req_meter_end(struct pd_req_meter *m, const struct pd_req *req);
 
 #endif

@@ -267,7 +267,7 @@ pd_status pd_req_begin(struct pd_reqs *reqs, struct pd_str id, uint32_t role, pd
     struct record *record = linked(pd_list_pop(&reqs->spare));
     clear(&record->req);
     pd_explain_begin(&record->explain, (uint32_t)reqs->conf.explain_bytes);
-    record->seat.serial = 0;
+    record->seat.itl = NULL;
     record->req.size = sizeof record->req;
     record->req.role = role;
     record->req.number = ++reqs->number;

@@ -530,6 +530,79 @@ static void metrics(void **state)
     pd_metrics_destroy(registry);
 }
 
+/* Two histograms of seconds as they are read. */
+struct two {
+    const char *name[2];
+    uint64_t buckets[2][PD_METRIC_MAX_BOUNDS + 1];
+    double sum[2];
+    size_t n[2];
+};
+
+static bool every_family(const struct pd_metric_view *family, void *arg)
+{
+    (void)family;
+    (void)arg;
+    return true;
+}
+
+static void read_two(const struct pd_metric_view *family, const struct pd_metric_sample *sample, void *arg)
+{
+    struct two *t = arg;
+    for (int i = 0; i < 2; i++) {
+        if (strcmp(family->name, t->name[i]) != 0)
+            continue;
+        t->n[i] = family->n_bounds + 1;
+        t->sum[i] = sample->value;
+        memcpy(t->buckets[i], sample->buckets, t->n[i] * sizeof t->buckets[i][0]);
+    }
+}
+
+/* Gaps fall where pd_histogram_observe_ns puts them: at each bound and each power of two,
+ * and beside them. */
+static void gaps_fall_into_their_buckets(void **state)
+{
+    (void)state;
+    static const double seconds[] = PD_METRIC_BOUNDS_SECONDS;
+    const struct pd_reqs_conf conf = { .live = 4, .finished = 4, .explain_bytes = 1024 };
+    const struct pd_metric_desc desc = { .size = sizeof desc, .name = "pdplane_ref_seconds", .help = "Same.",
+                                         .bounds = seconds, .n_bounds = sizeof seconds / sizeof seconds[0] };
+    struct pd_metrics *registry = NULL;
+    struct pd_metric_family *family = NULL;
+    struct pd_reqs *reqs = NULL;
+    struct pd_req *req = NULL;
+    assert_int_equal(pd_metrics_create(0, &registry), PD_OK);
+    assert_int_equal(pd_reqs_create(&conf, registry, NULL, &reqs), PD_OK);
+    assert_int_equal(pd_metrics_family(registry, PD_METRIC_HISTOGRAM, &desc, NULL, &family), PD_OK);
+    struct pd_histogram *ref = pd_metrics_histogram(registry, family, NULL);
+    assert_int_equal(pd_req_begin(reqs, PD_STR("r"), PD_ROLE_ROUTER, 1, &req), PD_OK);
+    pd_req_tokens(reqs, req, 1, 10);
+    pd_time now = 10;
+    for (size_t i = 0; i < desc.n_bounds + 40; i++) {
+        pd_time middle = i < desc.n_bounds ? (pd_time)(seconds[i] * 1e9 + 0.5) : (pd_time)1 << (i - desc.n_bounds);
+        for (pd_time gap = middle - 1; gap <= middle + 1; gap++) {
+            now += gap;
+            pd_req_tokens(reqs, req, 1, now);
+            pd_histogram_observe_ns(ref, gap);
+        }
+    }
+    /* Of many together a few stand for all. */
+    pd_req_tokens(reqs, req, 100, now + 100 * PD_MS);
+    for (int i = 0; i < 8; i++)
+        pd_histogram_observe_ns(ref, PD_MS);
+    const struct pd_metric_visitor visitor = { .size = sizeof visitor, .family = every_family, .sample = read_two };
+    struct two t = { .name = { "pdplane_itl_seconds", "pdplane_ref_seconds" } };
+    pd_metrics_visit(registry, &visitor, &t);
+    assert_int_equal(t.n[0], desc.n_bounds + 1);
+    assert_int_equal(t.n[1], desc.n_bounds + 1);
+    assert_memory_equal(t.buckets[0], t.buckets[1], t.n[0] * sizeof t.buckets[0][0]);
+    assert_memory_equal(&t.sum[0], &t.sum[1], sizeof t.sum[0]);
+    for (size_t i = 0; i < t.n[0]; i++)
+        assert_true(t.buckets[0][i] > 0);
+    pd_req_finish(reqs, req, PD_REQ_OK, 200, PD_STR(""), now);
+    pd_reqs_destroy(reqs);
+    pd_metrics_destroy(registry);
+}
+
 struct seen {
     uint32_t n;
     uint32_t stage[8];
@@ -568,6 +641,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(tables_read_as_lines),
     cmocka_unit_test(runs_read_as_lines),
     cmocka_unit_test(an_observer_sees_each_step),
+    cmocka_unit_test(gaps_fall_into_their_buckets),
     cmocka_unit_test(life_of_a_request),
     cmocka_unit_test(a_record_begins_empty),
     cmocka_unit_test(ladders_count_as_histograms_do),
