@@ -28,7 +28,7 @@ my %budget = (
     small => { instructions => 17_500, allocations => 0.05, moved => 600, timers => 1 },
     # The same with 100 endpoints behind the router.
     wide  => { instructions => 18_200, allocations => 0.05, moved => 640, timers => 1 },
-    event => { instructions => 1_450, allocations => 0.08, moved => 100, timers => 0.5 },
+    event => { instructions => 880, allocations => 0.08, moved => 100, timers => 0.5 },
     long  => { instructions => 196_000, allocations => 1.4, moved => 900, timers => 1 },
 );
 # System calls of each operation, with so many connections.

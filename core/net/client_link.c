@@ -395,7 +395,15 @@ static void on_readable(struct pd_stream *stream, void *arg)
         call->got_bytes = true;
         arm(l);
     }
-    take(l, c->scratch, got);
+    struct pd_str body;
+    if (call->ev->on_chunk != NULL && pd_http1_only_chunk(&call->parser, c->scratch, got, &body)) {
+        if (call->ev->on_chunk(call, body, (struct pd_str){ c->scratch, got }, call->arg))
+            return;
+        if (call->ev->on_body != NULL)
+            call->ev->on_body(call, body, call->arg);
+    } else {
+        take(l, c->scratch, got);
+    }
     if (l->state == PD_HTTP_LINK_BUSY && l->call == call && call->ev->on_read != NULL)
         call->ev->on_read(call, call->arg);
 }

@@ -156,6 +156,27 @@ enum pd_http1_event pd_http1_chunked_next(struct pd_http1 *p, const char *data, 
  * a size may begin.  False: it is read bit by bit, and nothing was used yet. */
 bool pd_http1_whole_chunk(struct pd_http1 *p, const char *data, size_t n, size_t *used,
                           struct pd_str *body);
+/* Whether n bytes are one chunk and nothing else, with the size line that we would write:
+ * lower case, no zero in front.  Then it is read. */
+static inline bool pd_http1_only_chunk(struct pd_http1 *p, const char *data, size_t n, struct pd_str *body)
+{
+    size_t digits = n < 5 + 0x10 ? 1 : n < 6 + 0x100 ? 2 : n < 7 + 0x1000 ? 3 : 4;
+    size_t size = n - 4 - digits, left = size;
+
+    if (p->state != PD_HTTP1_S_CHUNK_SIZE || p->digits != 0 || p->excess > 2 || n < 6 ||
+        n >= 8 + 0x10000 || size > p->body_limit - p->body_bytes)
+        return false;
+    for (size_t i = digits; i-- > 0; left >>= 4)
+        if (data[i] != "0123456789abcdef"[left & 15])
+            return false;
+    if (data[0] == '0' || memcmp(data + digits, "\r\n", 2) != 0 || memcmp(data + n - 2, "\r\n", 2) != 0)
+        return false;
+    p->excess = 2;
+    p->body_bytes += size;
+    *body = (struct pd_str){ data + digits + 2, size };
+    return true;
+}
+
 enum pd_http1_event pd_http1_refuse(struct pd_http1 *p, enum pd_http_reject reject);
 
 #endif

@@ -98,6 +98,7 @@ const struct pd_net_api *pd_net_functions(void)
         .way_close = pd_http_way_close,
         .way_call = pd_http_way_call,
         .begin_with = pd_http_begin_with,
+        .pass = pd_http_pass,
     };
     return &table;
 }

@@ -347,10 +347,23 @@ static bool write_framed(struct pd_http_req *req, const struct pd_iov *iov, size
     return write_out(req, framed, frame(req, iov, n, bytes, size_line, framed));
 }
 
-static inline size_t write_runs(struct pd_http_req *req, const struct pd_iov *iov, size_t n, size_t bytes)
+/* Bytes of the queue behind a write, looked at for the limits. */
+static inline size_t keep_limits(struct pd_http_req *req)
 {
     const struct pd_http_server_opts *o = &req->conn->server->opts;
 
+    if (req->out.n > o->max_queued) {
+        req->conn->server->stats.queue_overflows++;
+        pd_http_conn_fail(req->conn, PD_ELIMIT);
+        return 0;
+    }
+    if (req->out.n > o->high_water)
+        req->above_high = true;
+    return req->out.n;
+}
+
+static inline size_t write_runs(struct pd_http_req *req, const struct pd_iov *iov, size_t n, size_t bytes)
+{
     if (!is_open(req) || req->is_ended || req->no_body)
         return 0;
     if (bytes == 0)
@@ -365,14 +378,7 @@ static inline size_t write_runs(struct pd_http_req *req, const struct pd_iov *io
         queue_up(req, iov, n, bytes);
     else if (!write_framed(req, iov, n, bytes))
         return 0;
-    if (req->out.n > o->max_queued) {
-        req->conn->server->stats.queue_overflows++;
-        pd_http_conn_fail(req->conn, PD_ELIMIT);
-        return 0;
-    }
-    if (req->out.n > o->high_water)
-        req->above_high = true;
-    return req->out.n;
+    return keep_limits(req);
 }
 
 size_t pd_http_write(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
@@ -389,6 +395,41 @@ size_t pd_http_write_str(struct pd_http_req *req, struct pd_str bytes)
     struct pd_iov iov = { (void *)(uintptr_t)bytes.p, bytes.n };
 
     return write_runs(req, &iov, 1, bytes.n);
+}
+
+/* A chunk of which the socket took `sent` bytes. */
+static __attribute__((noinline)) void passed_part(struct pd_http_req *req, struct pd_str chunk, size_t sent)
+{
+    req->conn->server->stats.bytes_out += sent;
+    req->progress = pd_loop_now(req->conn->server->loop);
+    if (pd_buf_append(&req->out, chunk.p + sent, chunk.n - sent) != PD_OK) {
+        lost_memory(req);
+        return;
+    }
+    after_write(req);
+    (void)keep_limits(req);
+}
+
+bool pd_http_pass(struct pd_http_req *req, struct pd_str chunk)
+{
+    struct pd_http_conn *c = req->conn;
+    struct pd_iov all = { (void *)(uintptr_t)chunk.p, chunk.n };
+    size_t sent;
+    pd_status status;
+
+    if (!req->is_chunked || req->out.n > 0 || req->is_ended || !is_open(req))
+        return false;
+    c->server->stats.writes++;
+    status = pd_stream_writev(c->stream, &all, 1, &sent);
+    if (status == PD_OK && sent == chunk.n) {
+        c->server->stats.bytes_out += sent;
+        req->progress = pd_loop_now(c->server->loop);
+    } else if (status == PD_OK || status == PD_EAGAIN) {
+        passed_part(req, chunk, status == PD_OK ? sent : 0);
+    } else {
+        pd_http_conn_fail(c, PD_EPEER);
+    }
+    return true;
 }
 
 void pd_http_end(struct pd_http_req *req)

@@ -174,6 +174,7 @@ const struct pd_http_call_events forward_events = {
     .on_end = on_end,
     .on_error = on_error,
     .on_read = on_read,
+    .on_chunk = relay_chunk,
 };
 
 /* The request id for a server is always ours: some take addresses out of it. */

@@ -251,12 +251,19 @@ static void decode_read(struct pd_http_call *call, void *arg)
         forward_events.on_read(call, q);
 }
 
+static bool decode_chunk(struct pd_http_call *call, struct pd_str body, struct pd_str chunk, void *arg)
+{
+    struct request *q = arg;
+    return q->is_begun && relay_chunk(call, body, chunk, q);
+}
+
 static const struct pd_http_call_events decode_events = {
     .on_head = decode_head,
     .on_body = decode_body,
     .on_end = decode_end,
     .on_error = decode_error,
     .on_read = decode_read,
+    .on_chunk = decode_chunk,
 };
 
 /* ---- the prefill server's answer ----------------------------------------------------------- */

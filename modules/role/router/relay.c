@@ -53,6 +53,12 @@ static bool is_one_line(const char *p, size_t n)
 #endif
 }
 
+/* A line with data that the first bytes tell from the end of an answer and from an error. */
+static inline bool is_plain_data(const char *p, size_t n)
+{
+    return n > 8 && memcmp(p, "data: {\"", 8) == 0 && p[8] != 'e';
+}
+
 /* Events that came as a whole, with lines that end with LF: the usual case. */
 static bool look_at_whole(struct relay *s, struct pd_str piece)
 {
@@ -160,6 +166,22 @@ bool relay_piece(struct request *q, struct pd_str piece, size_t *queued)
         *queued = net->write(q->http, (struct pd_str){ piece.p, whole });
     }
     return hold(s, (struct pd_str){ piece.p + whole, piece.n - whole });
+}
+
+bool relay_chunk(struct pd_http_call *call, struct pd_str body, struct pd_str chunk, void *arg)
+{
+    struct request *q = arg;
+    struct relay *s = &q->relay;
+    const char *end = body.p + body.n;
+    (void)call;
+    if (!q->forward_sse || s->n_reads < RELAY_LONG || s->was_cr || s->line_n > 0 || s->held_n > 0 ||
+        body.n < 66 || end[-1] != '\n' || end[-2] != '\n' || !is_plain_data(body.p, body.n - 2) ||
+        !is_one_line(body.p, body.n - 2) || !q->router->net->pass(q->http, chunk))
+        return false;
+    s->was_boundary = true;
+    /* What a server sends with one event counts as one token. */
+    q->router->req->tokens(q->router->reqs, q->record, 1, pd_loop_now(q->router->loop));
+    return true;
 }
 
 void relay_look(struct relay *s, struct pd_str piece)
