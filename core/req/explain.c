@@ -51,14 +51,12 @@ bool pd_explain_room(struct pd_explain *e, uint32_t need)
     return true;
 }
 
-void pd_explain_reset(struct pd_explain *e)
+static inline void empty(struct pd_explain *e)
 {
     if (e->own != NULL)
         pd_free(e->own);
-    for (uint32_t i = 0; i < PD_EXPLAIN_ROSTERS && e->roster[i] != NULL; i++) {
-        pd_explain_roster_put(e->roster[i]);
-        e->roster[i] = NULL;
-    }
+    for (uint32_t i = 0; i < PD_EXPLAIN_ROSTERS && e->roster[i] != NULL; i++)
+        pd_explain_roster_put(PD_TAKE(&e->roster[i]));
     e->own = NULL;
     e->bytes = e->first;
     e->cap = e->first_cap;
@@ -67,9 +65,14 @@ void pd_explain_reset(struct pd_explain *e)
     e->skip_scores = false;
 }
 
+void pd_explain_reset(struct pd_explain *e)
+{
+    empty(e);
+}
+
 void pd_explain_begin(struct pd_explain *e, uint32_t max)
 {
-    pd_explain_reset(e);
+    empty(e);
     e->max = max;
     if (e->cap > max)
         e->cap = max;

@@ -58,6 +58,14 @@ static inline bool is_picked(const struct pd_explain_run *run, uint32_t candidat
 typedef double doubles_t __attribute__((vector_size(4 * sizeof(double))));
 typedef float floats_t __attribute__((vector_size(4 * sizeof(float))));
 
+static inline uint8_t *put_score(uint8_t *at, double score)
+{
+    float v = (float)score;
+
+    memcpy(at, &v, sizeof v);
+    return at + sizeof v;
+}
+
 /* A column: of the candidates that are shown, then of those that were picked. */
 static inline uint8_t *put_scores(uint8_t *at, const struct pd_explain_run *run, const double *score,
                                   uint32_t shown)
@@ -70,10 +78,10 @@ static inline uint8_t *put_scores(uint8_t *at, const struct pd_explain_run *run,
         floats_t to = __builtin_convertvector(from, floats_t);
         memcpy(at, &to, sizeof to);
     }
-    for (uint32_t left = shown - i, k = 0; k < left + run->picks; k++, at += 4) {
-        float v = (float)score[k < left ? i + k : run->picked[k - left]];
-        memcpy(at, &v, 4);
-    }
+    for (; i < shown; i++)
+        at = put_score(at, score[i]);
+    for (uint32_t k = 0; k < run->picks; k++)
+        at = put_score(at, score[run->picked[k]]);
     return at;
 }
 

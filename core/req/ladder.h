@@ -11,9 +11,8 @@
 
 struct pd_req_ladder {
     double scale;                       /* units of the histogram's 1 */
-    uint32_t n;
-    uint8_t first[65];                  /* by the number of bits of a value: the lowest bucket of such */
-    uint64_t bound[PD_REQ_LADDER_MAX];
+    uint8_t first[64];                  /* by the highest bit of a value: the lowest bucket of such */
+    uint64_t bound[PD_REQ_LADDER_MAX + 1];  /* the last one is above every value */
 };
 
 /* Each bound times scale is a whole number; n is at most PD_REQ_LADDER_MAX. */
@@ -24,8 +23,8 @@ static inline void pd_req_ladder_observe(const struct pd_req_ladder *l, struct p
 {
     if (h == NULL)
         return;
-    uint32_t at = l->first[v == 0 ? 0 : 64 - __builtin_clzll(v)];
-    while (at < l->n && v > l->bound[at])
+    uint32_t at = l->first[63 ^ __builtin_clzll(v | 1)];
+    while (v > l->bound[at])
         at++;
     uint64_t *count = &h->counts[at], bits = __atomic_load_n(&h->sum_bits, __ATOMIC_RELAXED);
     __atomic_store_n(count, __atomic_load_n(count, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);

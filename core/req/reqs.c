@@ -178,49 +178,42 @@ const struct pd_req_api *pd_reqs_api(void)
     return &api;
 }
 
-#define EACH(byte) ((byte) * 0x0101010101010101u)
+typedef int8_t chars_t __attribute__((vector_size(16)));
 
-/* Whether eight bytes are visible ASCII without quotes and backslash: none is negative,
- * below '!', above '~', or becomes zero with one of these three taken out. */
-static inline bool are_visible(uint64_t v)
+/* Copies 16 bytes and marks those that are not visible ASCII, or a quote or backslash. */
+static inline chars_t copy_chars(char *to, const char *from)
 {
-    uint64_t quote = v ^ EACH((uint64_t)'"'), back = v ^ EACH((uint64_t)'\\');
-    uint64_t bad = v | (v + EACH((uint64_t)1)) | (v - EACH((uint64_t)'!')) | ((quote - EACH((uint64_t)1)) & ~quote) |
-                   ((back - EACH((uint64_t)1)) & ~back);
-    return (bad & EACH((uint64_t)0x80)) == 0;
+    chars_t c;
+
+    memcpy(&c, from, sizeof c);
+    memcpy(to, &c, sizeof c);
+    return (chars_t)(c <= ' ') | (chars_t)(c == 0x7f) | (chars_t)(c == '"') | (chars_t)(c == '\\');
 }
 
-static inline bool copy_eight(char *to, const char *from)
+static inline bool is_visible(char c)
 {
-    uint64_t v;
-
-    memcpy(&v, from, sizeof v);
-    memcpy(to, &v, sizeof v);
-    return are_visible(v);
+    return c > ' ' && c < 0x7f && c != '"' && c != '\\';
 }
-
-/* The same of one. */
-static const bool is_visible[256] = {
-    ['!'] = true, ['#' ... '['] = true, [']' ... '~'] = true,
-};
 
 /* An id is printed in logs and tables: anything but visible ASCII becomes '_'. */
 static void copy_id(struct pd_req *req, struct pd_str id)
 {
     size_t n = PD_MIN(id.n, (size_t)PD_REQ_ID_MAX), at = 0;
-    bool is_good = n >= 8;
+    uint64_t bad[2] = { n < 16, 0 };
 
     if (n == 0) {
         snprintf(req->id, sizeof req->id, "req-%llu", (unsigned long long)req->number);
         return;
     }
     req->id[n] = '\0';
-    for (; at + 8 < n; at += 8)
-        is_good &= copy_eight(req->id + at, id.p + at);
-    if (n >= 8)
-        is_good &= copy_eight(req->id + n - 8, id.p + n - 8);
-    for (at = 0; at < n && !is_good; at++)
-        req->id[at] = is_visible[(unsigned char)id.p[at]] ? id.p[at] : '_';
+    if (n >= 16) {
+        chars_t marks = copy_chars(req->id + n - 16, id.p + n - 16);
+        for (; at + 16 < n; at += 16)
+            marks |= copy_chars(req->id + at, id.p + at);
+        memcpy(bad, &marks, sizeof bad);
+    }
+    for (at = 0; at < n && (bad[0] | bad[1]) != 0; at++)
+        req->id[at] = is_visible(id.p[at]) ? id.p[at] : '_';
 }
 
 void pd_reqs_watch(struct pd_reqs *reqs, void (*on_step)(const struct pd_req *req, void *arg), void *arg)

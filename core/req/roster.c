@@ -32,8 +32,7 @@ struct pd_str pd_explain_roster_text(struct pd_explain_roster *r, const char *te
     return s;
 }
 
-void pd_explain_roster_put(struct pd_explain_roster *r)
+void pd_explain_roster_free(struct pd_explain_roster *r)
 {
-    if (r != NULL && --r->refs == 0)
-        pd_free(r);
+    pd_free(r);
 }

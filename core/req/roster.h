@@ -34,7 +34,12 @@ struct pd_explain_roster {
 struct pd_explain_roster *pd_explain_roster_make(uint32_t n, uint32_t columns, uint32_t drops, size_t bytes);
 /* Copies a text into it. */
 struct pd_str pd_explain_roster_text(struct pd_explain_roster *r, const char *text);
+void pd_explain_roster_free(struct pd_explain_roster *r);
 /* Gives a reference back; NULL is allowed. */
-void pd_explain_roster_put(struct pd_explain_roster *r);
+static inline void pd_explain_roster_put(struct pd_explain_roster *r)
+{
+    if (r != NULL && --r->refs == 0)
+        pd_explain_roster_free(r);
+}
 
 #endif

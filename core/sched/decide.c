@@ -19,21 +19,16 @@
 static void fill_request(const struct pd_sched *sched, const struct pd_sched_ask *ask,
                          struct pd_sched_request *request)
 {
-    memset(request, 0, sizeof *request);
-    request->size = sizeof *request;
-    request->model = ask->model;
-    request->session = ask->session;
-    request->prompt_bytes = ask->prompt_bytes;
-    if (request->prompt_bytes == 0 && ask->prompt != NULL)
-        request->prompt_bytes = ask->prompt->bytes;
-    request->prompt_tokens = ask->prompt_tokens;
-    request->tokens_exact = ask->prompt_tokens != 0 && ask->tokens_exact != 0;
-    if (request->prompt_tokens == 0)
-        request->prompt_tokens = (request->prompt_bytes + 3) / 4;
-    request->max_output = ask->max_output;
-    request->prompt_blocks = ask->prompt != NULL ? ask->prompt->n : 0;
-    request->block_tokens = sched->block_tokens;
-    request->random = ask->random;
+    const struct pd_prompt *prompt = ask->prompt;
+    uint64_t bytes = ask->prompt_bytes == 0 && prompt != NULL ? prompt->bytes : ask->prompt_bytes;
+
+    *request = (struct pd_sched_request){
+        .size = sizeof *request, .model = ask->model, .session = ask->session, .prompt_bytes = bytes,
+        .prompt_tokens = ask->prompt_tokens != 0 ? ask->prompt_tokens : (bytes + 3) / 4,
+        .tokens_exact = ask->prompt_tokens != 0 && ask->tokens_exact != 0, .max_output = ask->max_output,
+        .prompt_blocks = prompt != NULL ? prompt->n : 0, .block_tokens = sched->block_tokens,
+        .random = ask->random,
+    };
 }
 
 /* ---- candidates ---- */
@@ -227,22 +222,23 @@ static void fill_target(const struct pd_sched *sched, const struct pd_pipeline_r
     out->name = e->name;
     out->total = sched->scratch.total[index];
     out->match_blocks = view->match_blocks;
+    out->reserved = 0;
 }
 
-/* The view as it is now. */
-static struct pd_endpoint_view view_of(const struct pd_sched *sched, const struct pd_pipeline_run *run,
-                                       uint32_t index, pd_time now)
+/* The view as it is now; until the next run. */
+static const struct pd_endpoint_view *view_of(const struct pd_sched *sched, const struct pd_pipeline_run *run,
+                                              uint32_t index, pd_time now)
 {
-    struct pd_endpoint_view view = run->list->views[index];
+    struct pd_endpoint_view *view = &run->list->views[index];
 
-    view.report_age_ns = pd_endpoint_age(sched->endpoints.slots[view.slot], now);
+    view->report_age_ns = pd_endpoint_age(sched->endpoints.slots[view->slot], now);
     return view;
 }
 
 static void tell_picked(const struct pd_profile *profile, const struct pd_sched_request *request,
                         const struct pd_endpoint_view *view)
 {
-    for (uint32_t k = 0; k < profile->scorers_n; k++) {
+    for (uint32_t k = 0; k < profile->scorers_n && profile->has_picked; k++) {
         if (profile->scorers[k].ops->picked != NULL)
             profile->scorers[k].ops->picked(profile->scorers[k].instance, request, view);
     }
@@ -268,18 +264,16 @@ static void choose_prefill(struct pd_sched *sched, const struct pd_sched_ask *as
     plan->prefill_n = PD_MIN(run.picks, PD_SCHED_PREFILL_MAX);
     for (uint32_t i = 0; i < plan->prefill_n; i++)
         fill_target(sched, &run, sched->scratch.index[i], &plan->prefill[i]);
-    if (plan->prefill_n > 0) {
-        struct pd_endpoint_view view = view_of(sched, &run, sched->scratch.index[0], ask->now);
-        tell_picked(pool.profile, request, &view);
-    }
+    if (plan->prefill_n > 0)
+        tell_picked(pool.profile, request, view_of(sched, &run, sched->scratch.index[0], ask->now));
     plan->stale |= run.list->is_stale;
 }
 
 /* ---- local or remote ---- */
 
-static const char *mode_name(uint32_t mode)
+static struct pd_str mode_name(uint32_t mode)
 {
-    return mode == PD_DECIDE_REMOTE ? "remote" : mode == PD_DECIDE_EXACT ? "exact" : "local";
+    return mode == PD_DECIDE_REMOTE ? PD_STR("remote") : mode == PD_DECIDE_EXACT ? PD_STR("exact") : PD_STR("local");
 }
 
 /* Nobody can count the tokens before they are sent, so an estimate decides. */
@@ -294,35 +288,56 @@ static void decide_by_estimate(const struct pd_sched *sched, const struct pd_sch
              (unsigned long long)uncached, (unsigned long long)out->min_tokens);
 }
 
+/* What stands for itself needs no decider; reason is shorter than its place. */
+static inline void decide_plainly(struct pd_decision *out, uint32_t mode, struct pd_str reason)
+{
+    out->size = sizeof *out;
+    out->mode = mode;
+    out->min_tokens = 0;
+    memcpy(out->reason, reason.p, reason.n);
+    out->reason[reason.n] = '\0';
+}
+
+static void ask_decider(struct pd_sched *sched, const struct pd_sched_ask *ask,
+                        const struct pd_sched_request *request, struct pd_shortlist *list,
+                        const struct pd_endpoint_view *decode, struct pd_decision *out)
+{
+    const struct pd_sched_pipeline *pl = sched->pipeline;
+    const struct pd_endpoint *e = sched->endpoints.slots[decode->slot];
+
+    memset(out, 0, sizeof *out);
+    out->size = sizeof *out;
+    pl->decider_ops->decide(pl->decider, request, decode, prefill_nodes(sched, ask, list, e), out);
+    out->reason[sizeof out->reason - 1] = '\0';
+    if (out->mode < PD_DECIDE_LOCAL || out->mode > PD_DECIDE_EXACT)
+        out->mode = PD_DECIDE_LOCAL;
+    if (out->mode == PD_DECIDE_EXACT && (e->flags & PD_ENDPOINT_ESTIMATE) != 0)
+        decide_by_estimate(sched, request, decode, out);
+}
+
 static void decide(struct pd_sched *sched, const struct pd_sched_ask *ask,
                    const struct pd_sched_request *request, struct pd_shortlist *list,
                    const struct pd_endpoint_view *decode, struct pd_decision *out)
 {
-    const struct pd_sched_pipeline *pl = sched->pipeline;
-    const struct pd_endpoint *e = sched->endpoints.slots[decode->slot];
-    bool is_whole = (e->flags & PD_ENDPOINT_WHOLE) != 0;
-    bool is_asked = ask->prefill_max > 0 && (e->flags & (PD_ENDPOINT_WHOLE | PD_ENDPOINT_PAIRED)) == 0;
+    uint32_t flags = sched->endpoints.slots[decode->slot]->flags;
+    struct pd_explain_line line = { .kind = PD_EXPLAIN_DECISION };
 
-    memset(out, 0, sizeof *out);
-    out->size = sizeof *out;
-    if ((e->flags & PD_ENDPOINT_PAIRED) != 0) {
-        out->mode = PD_DECIDE_REMOTE;
-        (void)pd_str_copy(PD_STR("the decode server computes no prompts"), out->reason, sizeof out->reason);
-    } else if (!is_asked) {
-        out->mode = PD_DECIDE_LOCAL;
-        (void)pd_str_copy(is_whole ? PD_STR("the server computes the prompt itself")
-                                   : PD_STR("prefill elsewhere is not wanted"),
-                          out->reason, sizeof out->reason);
+    if ((flags & PD_ENDPOINT_PAIRED) != 0) {
+        line.text = PD_STR("the decode server computes no prompts");
+        decide_plainly(out, PD_DECIDE_REMOTE, line.text);
+    } else if ((flags & PD_ENDPOINT_WHOLE) != 0) {
+        line.text = PD_STR("the server computes the prompt itself");
+        decide_plainly(out, PD_DECIDE_LOCAL, line.text);
+    } else if (ask->prefill_max == 0) {
+        line.text = PD_STR("prefill elsewhere is not wanted");
+        decide_plainly(out, PD_DECIDE_LOCAL, line.text);
     } else {
-        pl->decider_ops->decide(pl->decider, request, decode, prefill_nodes(sched, ask, list, e), out);
-        out->reason[sizeof out->reason - 1] = '\0';
-        if (out->mode < PD_DECIDE_LOCAL || out->mode > PD_DECIDE_EXACT)
-            out->mode = PD_DECIDE_LOCAL;
-        if (out->mode == PD_DECIDE_EXACT && (e->flags & PD_ENDPOINT_ESTIMATE) != 0)
-            decide_by_estimate(sched, request, decode, out);
+        ask_decider(sched, ask, request, list, decode, out);
+        line.plugin = pd_str_from(sched->pipeline->decider_name);
+        line.text = pd_str_from(out->reason);
     }
-    pd_explain_emit(&ask->explain, PD_EXPLAIN_DECISION, mode_name(out->mode),
-                    is_asked ? pl->decider_name : "", out->reason, 0, 0);
+    line.subject = mode_name(out->mode);
+    pd_explain_tell(&ask->explain, &line);
 }
 
 /* ---- decisions ---- */
@@ -362,8 +377,8 @@ pd_status pd_sched_schedule(struct pd_sched *sched, const struct pd_sched_ask *a
     struct pd_sched_request request;
     struct pd_pipeline_run run = { .want = 1 };
 
-    memset(out, 0, sizeof *out);
     out->size = sizeof *out;
+    out->prefill_n = out->stale = out->reserved = 0;
     look_up_prompt(sched, ask);
     fill_request(sched, ask, &request);
     uint32_t chosen = choose_decode(sched, ask, &request, &run);
@@ -376,15 +391,15 @@ pd_status pd_sched_schedule(struct pd_sched *sched, const struct pd_sched_ask *a
         pd_sched_meter_none(&sched->meter, false);
         return PD_EAGAIN;
     }
-    struct pd_endpoint_view decode = view_of(sched, &run, chosen, ask->now);
+    const struct pd_endpoint_view *decode = view_of(sched, &run, chosen, ask->now);
     fill_target(sched, &run, chosen, &out->decode);
-    tell_picked(run.list->profile, &request, &decode);
+    tell_picked(run.list->profile, &request, decode);
     out->stale = run.list->is_stale;
 
-    decide(sched, ask, &request, run.list, &decode, &out->decision);
+    decide(sched, ask, &request, run.list, decode, &out->decision);
     if (out->decision.mode != PD_DECIDE_LOCAL) {
         choose_prefill(sched, ask, &request, out);
-        if (out->prefill_n == 0 && (sched->endpoints.slots[decode.slot]->flags & PD_ENDPOINT_PAIRED) != 0) {
+        if (out->prefill_n == 0 && (sched->endpoints.slots[out->decode.ref.slot]->flags & PD_ENDPOINT_PAIRED) != 0) {
             pd_sched_meter_none(&sched->meter, false);
             return PD_EAGAIN;
         }
@@ -397,8 +412,8 @@ pd_status pd_sched_schedule(struct pd_sched *sched, const struct pd_sched_ask *a
             pd_sched_meter_fallback(&sched->meter);
         }
     }
-    pd_sched_meter_decision(&sched->meter, mode_name(out->decision.mode), out->stale != 0,
-                            request.prompt_blocks, decode.match_blocks);
+    pd_sched_meter_decision(&sched->meter, out->decision.mode, out->stale != 0, request.prompt_blocks,
+                            out->decode.match_blocks);
     return PD_OK;
 }
 

@@ -65,11 +65,12 @@ pd_status pd_sched_meter_init(struct pd_sched_meter *m, struct pd_metrics *metri
     return PD_OK;
 }
 
-void pd_sched_meter_decision(struct pd_sched_meter *m, const char *mode, bool stale,
+void pd_sched_meter_decision(struct pd_sched_meter *m, uint32_t mode, bool stale,
                              uint32_t blocks, uint32_t matched)
 {
-    pd_counter_inc(m->decisions[mode[0] == 'l' ? 0 : mode[0] == 'r' ? 1 : 2]);
-    pd_counter_add(m->stale, stale);
+    pd_counter_inc(m->decisions[mode - PD_DECIDE_LOCAL]);
+    if (stale)
+        pd_counter_inc(m->stale);
     pd_counter_add(m->blocks, blocks);
     pd_counter_add(m->matched, matched);
 }

@@ -9,7 +9,7 @@
 struct pd_sched_meter {
     struct pd_metrics *metrics;
     struct pd_metric_family *inflight;
-    struct pd_counter *decisions[3];        /* local, remote, exact */
+    struct pd_counter *decisions[3];        /* by PD_DECIDE_LOCAL ... */
     struct pd_counter *none[2];             /* no_endpoint, no_model */
     struct pd_counter *stale, *fallback;
     struct pd_counter *blocks, *matched;
@@ -26,7 +26,7 @@ struct pd_sched_meter_seat {
 
 pd_status pd_sched_meter_init(struct pd_sched_meter *m, struct pd_metrics *metrics,
                               struct pd_err *err);
-void pd_sched_meter_decision(struct pd_sched_meter *m, const char *mode, bool stale,
+void pd_sched_meter_decision(struct pd_sched_meter *m, uint32_t mode, bool stale,
                              uint32_t blocks, uint32_t matched);
 /* Remote was decided, but no prefill endpoint was left. */
 void pd_sched_meter_fallback(struct pd_sched_meter *m);

@@ -60,7 +60,11 @@ pd_status pd_profile_add_scorer(struct pd_profile *p, const char *name,
     p->scorers[p->scorers_n].name = name;
     p->scorers[p->scorers_n].ops = ops;
     p->scorers[p->scorers_n].weight = weight;
-    p->scorers[p->scorers_n++].instance = instance;
+    p->scorers[p->scorers_n].instance = instance;
+    if ((ops->flags & PD_SCORER_BY_LOAD) == 0)
+        p->asked[p->asked_n++] = (uint8_t)p->scorers_n;
+    p->has_picked = p->has_picked || ops->picked != NULL;
+    p->scorers_n++;
     return PD_OK;
 }
 
@@ -84,10 +88,8 @@ static void forget_matches(struct pd_shortlist *l)
     for (uint32_t m = 0; m < l->matched_n; m++) {
         uint32_t i = l->matched[m];
         l->views[i].match_blocks = 0;
-        for (uint32_t k = 0; k < p->scorers_n; k++) {
-            if ((p->scorers[k].ops->flags & PD_SCORER_BY_MATCH) != 0)
-                column_of(l, k)[i] = 0;
-        }
+        for (uint32_t k = 0; k < p->asked_n; k++)
+            column_of(l, p->asked[k])[i] = 0;
     }
     l->matched_n = 0;
 }
@@ -138,11 +140,9 @@ static void score(struct pd_pipeline_scratch *s, const struct pd_pipeline_run *r
     const struct pd_profile *p = l->profile;
 
     memcpy(s->total, l->base, l->n * sizeof *s->total);
-    for (uint32_t k = 0; k < p->scorers_n; k++) {
-        uint64_t flags = p->scorers[k].ops->flags;
-        if ((flags & PD_SCORER_BY_LOAD) != 0)
-            continue;
-        if ((flags & PD_SCORER_BY_MATCH) != 0 && l->matched_n < l->n / 4 + 1)
+    for (uint32_t a = 0; a < p->asked_n; a++) {
+        uint32_t k = p->asked[a];
+        if ((p->scorers[k].ops->flags & PD_SCORER_BY_MATCH) != 0 && l->matched_n < l->n / 4 + 1)
             score_matched(s, run, k);
         else
             score_all(s, run, k);

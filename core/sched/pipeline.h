@@ -28,6 +28,9 @@ struct pd_profile {
     } scorers[PD_PROFILE_SCORERS_MAX];
     uint32_t filters_n;
     uint32_t scorers_n;
+    uint8_t asked[PD_PROFILE_SCORERS_MAX];  /* scorers that each request asks: all without PD_SCORER_BY_LOAD */
+    uint32_t asked_n;
+    bool has_picked;                /* one of them wants to hear what was picked */
     const char *picker_name;
     const struct pd_picker_ops *picker_ops;
     struct pd_picker *picker;
@@ -75,13 +78,17 @@ void pd_pipeline_match(const struct pd_pipeline_scratch *s, struct pd_shortlist 
 void pd_pipeline_run(struct pd_pipeline_scratch *s, struct pd_pipeline_run *run);
 
 /* Helpers for lines of explanation; nothing happens without a sink. */
+static inline void pd_explain_tell(const struct pd_explain_sink *sink, const struct pd_explain_line *line)
+{
+    if (sink->line != NULL)
+        sink->line(sink->arg, line);
+}
+
 static inline void pd_explain_emit(const struct pd_explain_sink *sink, uint32_t kind,
                                    const char *subject, const char *plugin, const char *text,
                                    double value, double extra)
 {
-    if (sink->line == NULL)
-        return;
-    struct pd_explain_line line = {
+    const struct pd_explain_line line = {
         .kind = kind,
         .subject = pd_str_from(subject),
         .plugin = pd_str_from(plugin),
@@ -89,7 +96,7 @@ static inline void pd_explain_emit(const struct pd_explain_sink *sink, uint32_t 
         .value = value,
         .extra = extra,
     };
-    sink->line(sink->arg, &line);
+    pd_explain_tell(sink, &line);
 }
 
 #endif

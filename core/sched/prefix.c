@@ -184,7 +184,7 @@ static void list_push(struct pd_prefix *index, struct ends *ends, uint32_t which
 
 /* Neighbours in a list, which move together. */
 struct run {
-    uint32_t first;             /* NIL: none */
+    uint32_t first;
     uint32_t last;
 };
 
@@ -204,26 +204,6 @@ static void list_to_front(struct pd_prefix *index, struct ends *ends, uint32_t w
     entries[run.last].lru[which].next = ends->head;
     entries[ends->head].lru[which].prev = run.last;
     ends->head = run.first;
-}
-
-static void run_to_front(struct pd_prefix *index, struct slot *slot, struct run *run)
-{
-    if (run->first != NIL) {
-        list_to_front(index, &slot->lru, OF_SLOT, *run);
-        list_to_front(index, &index->all, OF_ALL, *run);
-    }
-    run->first = run->last = NIL;
-}
-
-/* The block before the run's first one, where it stands right before it in both lists:
- * blocks that were inserted together do.  NIL: it must be looked up. */
-static inline uint32_t before(struct pd_prefix *index, struct run run, uint64_t hash)
-{
-    const struct entry *first = &index->entries[run.first];
-    uint32_t at = first->lru[OF_SLOT].prev;
-
-    index->stats.probes++;
-    return first->lru[OF_ALL].prev == at && index->entries[at].hash == hash ? at : NIL;
 }
 
 static void drop(struct pd_prefix *index, uint32_t at)
@@ -343,32 +323,52 @@ uint32_t pd_prefix_holders(struct pd_prefix *index, const uint64_t *hashes, uint
     return found;
 }
 
-/* Block by block every entry would go to the front.  Blocks that were inserted
- * together are neighbours, so they go as a run: that costs a look at each of them. */
+/* The last block of some at `at`; it and those before it that stand before it in both
+ * lists, as what was inserted together does, go to the front.  How many these are. */
+static uint32_t refresh(struct pd_prefix *index, struct slot *slot, uint32_t at, const uint64_t *hashes,
+                        uint32_t n, uint32_t ticket)
+{
+    struct run run = { at, at };
+    struct entry *e = &index->entries[at];
+    uint32_t left = n;
+
+    for (;;) {
+        if (e->ticket != ticket)
+            e->ticket = 0;
+        at = e->lru[OF_SLOT].prev;
+        if (--left == 0 || at != e->lru[OF_ALL].prev || at == NIL)
+            break;
+        e = &index->entries[at];
+        if (e->hash != hashes[left - 1])
+            break;
+        run.first = at;
+    }
+    list_to_front(index, &slot->lru, OF_SLOT, run);
+    list_to_front(index, &index->all, OF_ALL, run);
+    index->stats.probes += n - left;
+    return n - left;
+}
+
+/* Block by block every entry would go to the front.  Neighbours go as a run: that costs a
+ * look at each of them. */
 void pd_prefix_insert(struct pd_prefix *index, uint32_t slot_no, const uint64_t *hashes, uint32_t n,
                       uint32_t ticket)
 {
     struct slot *slot = &index->slots[slot_no];
     uint32_t room = PD_MIN(slot->limit, index->conf.entries);
-    struct run run = { NIL, NIL };
 
-    for (uint32_t i = PD_MIN(n, room); i > 0; i--) {
-        uint32_t at = run.first != NIL ? before(index, run, hashes[i - 1]) : NIL;
-        if (at == NIL) {
-            /* Each step waits for memory of its own. */
-            if (i > AHEAD)
-                __builtin_prefetch(bucket_of(index, hashes[i - 1 - AHEAD], slot_no));
-            run_to_front(index, slot, &run);
-            at = find(index, hashes[i - 1], slot_no);
-            run.last = at;
+    for (uint32_t i = PD_MIN(n, room); i > 0;) {
+        /* Each step waits for memory of its own. */
+        if (i > AHEAD)
+            __builtin_prefetch(bucket_of(index, hashes[i - 1 - AHEAD], slot_no));
+        uint32_t at = find(index, hashes[i - 1], slot_no);
+        if (at != NIL) {
+            i -= refresh(index, slot, at, hashes, i, ticket);
+            continue;
         }
-        if (at == NIL)
-            add(index, slot_no, hashes[i - 1], ticket, i == 1);
-        else if (index->entries[at].ticket != ticket)
-            index->entries[at].ticket = 0;
-        run.first = at;
+        add(index, slot_no, hashes[i - 1], ticket, i == 1);
+        i--;
     }
-    run_to_front(index, slot, &run);
 }
 
 void pd_prefix_rollback(struct pd_prefix *index, uint32_t slot, const uint64_t *hashes, uint32_t n,

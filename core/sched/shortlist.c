@@ -261,35 +261,40 @@ struct pd_explain_roster *pd_shortlist_roster(struct pd_shortlist *l, uint32_t d
 
 /* ---- loads ---- */
 
-static void take_load(struct pd_endpoint_view *v, const struct pd_endpoint *e)
+/* Whether anything about it has changed. */
+static inline bool take_load(struct pd_endpoint_view *v, const struct pd_endpoint_view *now)
 {
-    v->running = e->view.running;
-    v->waiting = e->view.waiting;
-    v->inflight = e->view.inflight;
-    v->dispatched = e->view.dispatched;
-    v->blocks_total = e->view.blocks_total;
-    v->blocks_free = e->view.blocks_free;
-    v->inflight_tokens = e->view.inflight_tokens;
+    const size_t from = offsetof(struct pd_endpoint_view, running);
+    const size_t n = offsetof(struct pd_endpoint_view, report_age_ns) - from;
+
+    if (memcmp((char *)v + from, (const char *)now + from, n) == 0)
+        return false;
+    memcpy((char *)v + from, (const char *)now + from, n);
+    return true;
+}
+
+/* Loads that came and went before anybody looked cost nothing. */
+static void take_change(struct pd_shortlist *l, const struct pd_endpoints *t,
+                        const struct pd_sched_request *request, uint32_t slot)
+{
+    uint32_t i = pd_shortlist_find(l, slot);
+
+    if (i < l->n && take_load(&l->views[i], &t->slots[slot]->view) && l->has_base)
+        set_one(l, request, i);
 }
 
 void pd_shortlist_refresh(struct pd_shortlist *l, const struct pd_endpoints *t,
                           const struct pd_sched_request *request, pd_time now)
 {
-    if (t->changes - l->seen > PD_ENDPOINTS_CHANGES) {
-        for (uint32_t i = 0; i < l->n; i++)
-            take_load(&l->views[i], t->slots[l->views[i].slot]);
-        if (l->n > 0)
-            set_base(l, request);
-        l->seen = t->changes;
-    }
-    for (; l->seen != t->changes; l->seen++) {
-        uint32_t slot = t->changed[l->seen % PD_ENDPOINTS_CHANGES], i = pd_shortlist_find(l, slot);
-        if (i >= l->n)
-            continue;
-        take_load(&l->views[i], t->slots[slot]);
-        if (l->has_base)
-            set_one(l, request, i);
-    }
+    bool is_all = t->changes - l->seen > PD_ENDPOINTS_CHANGES;
+
+    for (uint32_t i = 0; i < l->n && is_all; i++)
+        (void)take_load(&l->views[i], &t->slots[l->views[i].slot]->view);
+    if (is_all && l->n > 0)
+        set_base(l, request);
+    for (uint64_t c = is_all ? t->changes : l->seen; c != t->changes; c++)
+        take_change(l, t, request, t->changed[c % PD_ENDPOINTS_CHANGES]);
+    l->seen = t->changes;
     for (uint32_t i = 0; i < l->n && l->shows_age; i++)
         l->views[i].report_age_ns = pd_endpoint_age(t->slots[l->views[i].slot], now);
 }

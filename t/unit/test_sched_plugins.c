@@ -279,6 +279,35 @@ static void max_score_breaks_ties_evenly(void **state)
     p.ops->destroy(p.instance);
 }
 
+/* Of however many candidates: only those with the highest total, and each of them. */
+static void max_score_reaches_each_of_many(void **state)
+{
+    static const uint32_t sizes[] = { 1, 2, 3, 17, 63, 64, 65, 66, 128, 129, 200 };
+    static struct pd_endpoint_view v[200];
+    (void)state;
+    struct picker p = open_picker("max_score", "max-score-picker");
+    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        for (uint32_t share = 1; share <= 7; share += 3) {
+            uint32_t n = sizes[k], equal = 0, reached = 0, index, hits[200] = { 0 };
+            double total[200];
+            for (uint32_t i = 0; i < n; i++) {
+                total[i] = (i + share / 2) % share == 0 ? 2.5 : i % 2;
+                equal += total[i] > 2;
+            }
+            if (equal == 0)
+                continue;
+            for (uint64_t random = 0; random < 40u * equal; random++) {
+                struct pd_sched_request request = request_for(PD_ROLE_DECODE, random * 0x9e3779b97f4a7c15u);
+                assert_int_equal(p.ops->pick(p.instance, &request, v, total, n, 1, &index), 1);
+                assert_true(index < n && total[index] > 2);
+                reached += hits[index]++ == 0;
+            }
+            assert_int_equal(reached, equal);
+        }
+    }
+    p.ops->destroy(p.instance);
+}
+
 static void round_robin_takes_turns(void **state)
 {
     (void)state;
@@ -403,6 +432,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(prefix_scorer),
     cmocka_unit_test(pickers_are_honest),
     cmocka_unit_test(max_score_breaks_ties_evenly),
+    cmocka_unit_test(max_score_reaches_each_of_many),
     cmocka_unit_test(round_robin_takes_turns),
     cmocka_unit_test(chances_are_as_promised),
     cmocka_unit_test(threshold_decider),
