@@ -13,7 +13,6 @@
 #define POOL 64u                       /* parsed requests kept for the next ones */
 
 const char *const pd_api_member_paths[M_COUNT] = {
-    [M_ROOT] = "",
     [M_MODEL] = "model",
     [M_STREAM] = "stream",
     [M_STREAM_OPTIONS] = "stream_options",
@@ -78,7 +77,6 @@ static pd_status parse(struct pd_api_parsed *p, const struct pd_json_paths *want
 {
     struct pd_json_error where;
     static const struct pd_json_limits json_limits = { .depth = 64, .keys = 4096 };
-    pd_api_next_message(p);
     pd_status status = pd_json_scan_paths(body, &json_limits, wanted, p->values, &p->present,
                                           pd_api_on_value, p, &where);
     if (status != PD_OK) {
@@ -88,7 +86,9 @@ static pd_status parse(struct pd_api_parsed *p, const struct pd_json_paths *want
                          where.line, where.column, where.text);
         return PD_EINVAL;
     }
-    if (p->values[M_ROOT].type != PD_JSON_OBJECT) {
+    p->root.text = pd_str_trim(body);
+    p->root.type = pd_json_type_of(p->root.text);
+    if (p->root.type != PD_JSON_OBJECT) {
         pd_api_error_set(p->error, 400, "invalid_request_error", "invalid_json",
                          "the body must be a JSON object");
         return PD_EINVAL;
@@ -153,7 +153,6 @@ pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str 
         pd_api_error_set(error, 503, "server_error", "overloaded", "out of memory");
         return PD_ENOMEM;
     }
-    pd_buf_clear(&api->found);
     memset(&p->request, 0, offsetof(struct pd_api_request, unsupported));
     p->request.unsupported.http = 0;
     p->n_messages = 0;

@@ -15,15 +15,19 @@
 #define HOLDERS FROM_TO(M_FIRST_HOLDER, M_COUNT)
 _Static_assert(M_COUNT < 64, "a bit for each member");
 
+/* The member with a leg of its own, absent when the body has none. */
+static const struct pd_json_value *editable(const struct pd_api_parsed *p, int m)
+{
+    static const struct pd_json_value absent = { .type = PD_JSON_NONE };
+    return (p->present & BIT(m)) != 0 ? &p->editable[m - M_FIRST_EDIT] : &absent;
+}
+
 pd_status pd_api_keep_for_forward(struct pd_api_parsed *p)
 {
     struct pd_json_value found[HINTS_MAX];
     size_t n = 0;
     pd_status status = PD_OK;
-    p->root = p->values[M_ROOT];
     p->model = p->values[M_MODEL];
-    for (int i = 0; i < EDITABLE; i++)
-        p->editable[i].type = PD_JSON_NONE;
     for (uint64_t left = p->present & EDITS; left != 0; left &= left - 1) {
         int m = __builtin_ctzll(left);
         p->editable[m - M_FIRST_EDIT] = p->values[m];
@@ -90,7 +94,7 @@ pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request
 {
     const struct pd_api_parsed *p = (const struct pd_api_parsed *)(const void *)request;
     struct pd_json_edit edits[HINTS_MAX + 2];
-    const struct pd_json_value *given = &p->editable[M_CACHE_SALT - M_FIRST_EDIT];
+    const struct pd_json_value *given = editable(p, M_CACHE_SALT);
     bool has_salt = request->cache_salt.n > 0 && (adds_salt || given->type != PD_JSON_NONE);
     struct pd_buf name, salt;
     size_t n = 0;
@@ -131,7 +135,7 @@ static const struct pd_json_value *member_of(const struct pd_api_parsed *p, cons
 {
     for (int m = M_FIRST_EDIT; m < M_FIRST_HINT; m++) {
         if (strcmp(pd_api_member_paths[m], key) == 0)
-            return &p->editable[m - M_FIRST_EDIT];
+            return editable(p, m);
     }
     if (pd_api_is_hint(pd_str_from(key)) || pd_json_find(&p->root, key, found) != PD_OK)
         found->type = PD_JSON_NONE;

@@ -15,7 +15,7 @@
 
 /* Wanted members; pd_api_member_paths has their paths. */
 enum pd_api_member {
-    M_ROOT, M_MODEL, M_INCLUDE_USAGE, M_N, M_TEMPERATURE, M_TOP_P, M_TOP_K, M_MIN_P, M_SEED, M_STOP, M_LOGPROBS,
+    M_MODEL, M_INCLUDE_USAGE, M_N, M_TEMPERATURE, M_TOP_P, M_TOP_K, M_MIN_P, M_SEED, M_STOP, M_LOGPROBS,
     M_TOP_LOGPROBS, M_MESSAGES, M_MESSAGE, M_MESSAGE_ROLE, M_MESSAGE_CONTENT, M_MESSAGE_CALLS, M_PROMPT, M_ECHO, M_BEST_OF,
     M_SUFFIX, M_FREQUENCY_PENALTY, M_PRESENCE_PENALTY, M_USER, M_PROMPT_CACHE_KEY,
     M_TOOLS, M_FUNCTIONS,
@@ -44,10 +44,12 @@ enum pd_api_member {
 /* In the order of the enum. */
 extern const char *const pd_api_member_paths[M_COUNT];
 
-/* What matters of a message, as the scan finds it. */
+/* What matters of a message, as the scan finds it; role and content are absent when it
+ * is no object. */
 struct pd_api_raw_message {
     enum pd_json_type type;
-    struct pd_json_value role, content, calls;
+    bool has_calls;
+    struct pd_json_value role, content;
 };
 
 /* A text that is decoded when it is wanted. */
@@ -68,16 +70,16 @@ struct pd_api_parsed {
     uint64_t present;                  /* bits of the members that the body has */
     struct pd_json_value *values;      /* of these, of the api: valid while parsing */
     struct pd_json_value root, model;  /* what forwarding needs of them */
-    struct pd_json_value editable[EDITABLE];
+    struct pd_json_value editable[EDITABLE];    /* those that are present */
     struct pd_json_value *hints;
     uint32_t n_hints;
-    struct pd_api_raw_message *message; /* the one under way: behind those in `found` */
-    struct pd_api_raw_message spare;   /* that one where there is no room */
+    struct pd_api_raw_message first;   /* of the messages */
+    struct pd_message only;            /* where it is the only one */
     uint32_t n_messages;
     uint32_t n_families;
     uint32_t best_of;
     struct pd_json_value families[FAMILIES_MAX];
-    struct pd_buf *found;              /* struct pd_api_raw_message, at most limits->max_messages */
+    struct pd_buf *found;              /* the next ones, in all at most limits->max_messages */
     struct pd_api_late *late;
     const struct pd_api_limits *limits;
     struct pd_api_error *error;
@@ -96,6 +98,30 @@ static inline bool is_given(const struct pd_api_parsed *p, enum pd_api_member m)
     return is_present(p, m) && p->values[m].type != PD_JSON_NULL;
 }
 
+/* The string of a value without escapes; false: it is something else. */
+static inline bool pd_api_plain(const struct pd_json_value *v, struct pd_str *out)
+{
+    if (v->type != PD_JSON_STRING || !v->is_plain)
+        return false;
+    *out = (struct pd_str){ v->text.p + 1, v->text.n - 2 };
+    return true;
+}
+
+/* The same for a whole number without a sign and with at most 9 digits. */
+static inline bool pd_api_small(const struct pd_json_value *v, uint32_t *out)
+{
+    uint32_t sum = 0;
+    if (v->type != PD_JSON_NUMBER || v->text.n > 9)
+        return false;
+    for (size_t i = 0; i < v->text.n; i++) {
+        if (v->text.p[i] < '0' || v->text.p[i] > '9')
+            return false;
+        sum = sum * 10 + (uint32_t)(v->text.p[i] - '0');
+    }
+    *out = sum;
+    return true;
+}
+
 /* PD_EINVAL, with the error that says so of this member. */
 pd_status pd_api_refuse(struct pd_api_parsed *p, enum pd_api_member m, const char *code, const char *fmt, ...)
     PD_PRINTF(4, 5);
@@ -105,10 +131,8 @@ void pd_api_note_unsupported(struct pd_api_parsed *p, enum pd_api_member m, cons
 pd_status pd_api_read_members(struct pd_api_parsed *p);
 void pd_api_check_unsupported(struct pd_api_parsed *p);
 
-/* Makes room for the next message. */
-void pd_api_next_message(struct pd_api_parsed *p);
 /* The scan has come by a value of a path that has more than one; arg is the request. */
-void pd_api_on_value(void *arg, size_t path, const struct pd_json_value *value);
+void pd_api_on_value(void *arg, size_t path, const struct pd_json_value *value, uint64_t found);
 pd_status pd_api_read_messages(struct pd_api_parsed *p);
 pd_status pd_api_read_prompts(struct pd_api_parsed *p);
 

@@ -19,8 +19,7 @@ static void note_length(struct pd_api_parsed *p, enum pd_api_member m, size_t n)
 static pd_status read_prompt_text(struct pd_api_parsed *p, enum pd_api_member m, const struct pd_json_value *v,
                                   struct pd_str *out)
 {
-    if (v->is_plain) {
-        *out = pd_str_sub(v->text, 1, v->text.n - 2);
+    if (pd_api_plain(v, out)) {
         note_length(p, m, out->n);
         return PD_OK;
     }
@@ -87,80 +86,85 @@ static pd_status read_content(struct pd_api_parsed *p, const struct pd_json_valu
     return status;
 }
 
-void pd_api_next_message(struct pd_api_parsed *p)
+/* The place of the next message; NULL: there are too many, or no memory, which stays in
+ * the buffer's status. */
+static struct pd_api_raw_message *next_message(struct pd_api_parsed *p)
 {
-    struct pd_api_raw_message *m = &p->spare;
-    /* A failure stays in the buffer's status. */
-    if (p->n_messages < p->limits->max_messages && pd_buf_reserve(p->found, sizeof *m) == PD_OK)
-        m = (struct pd_api_raw_message *)(void *)pd_buf_tail(p->found);
-    m->role.type = m->content.type = m->calls.type = PD_JSON_NONE;
-    p->message = m;
+    uint32_t n = p->n_messages++;
+    if (n == 0)
+        return &p->first;
+    if (n == 1)
+        pd_buf_clear(p->found);
+    if (n >= p->limits->max_messages || pd_buf_reserve(p->found, sizeof p->first) != PD_OK)
+        return NULL;
+    struct pd_api_raw_message *m = (struct pd_api_raw_message *)(void *)pd_buf_tail(p->found);
+    p->found->n += sizeof *m;
+    return m;
 }
 
-void pd_api_on_value(void *arg, size_t path, const struct pd_json_value *value)
+void pd_api_on_value(void *arg, size_t path, const struct pd_json_value *value, uint64_t found)
 {
     struct pd_api_parsed *p = arg;
-    switch (path) {
-    case M_MESSAGE_ROLE:
-        p->message->role = *value;
-        break;
-    case M_MESSAGE_CONTENT:
-        p->message->content = *value;
-        break;
-    case M_MESSAGE_CALLS:
-        p->message->calls = *value;
-        break;
-    case M_REMOTE:
-    case M_DISAGG:
+    if (path != M_MESSAGE) {
         if (p->n_families++ < FAMILIES_MAX)
             p->families[p->n_families - 1] = *value;
-        break;
-    default:
-        p->message->type = value->type;
-        if (p->message != &p->spare)
-            p->found->n += sizeof *p->message;
-        p->n_messages++;
-        pd_api_next_message(p);
+        return;
     }
+    struct pd_api_raw_message *m = next_message(p);
+    if (m == NULL)
+        return;
+    m->type = value->type;
+    m->has_calls = (found & BIT(M_MESSAGE_CALLS)) != 0 && pd_json_count(&p->values[M_MESSAGE_CALLS]) > 0;
+    m->role.type = m->content.type = PD_JSON_NONE;
+    if ((found & BIT(M_MESSAGE_ROLE)) != 0)
+        m->role = p->values[M_MESSAGE_ROLE];
+    if ((found & BIT(M_MESSAGE_CONTENT)) != 0)
+        m->content = p->values[M_MESSAGE_CONTENT];
+}
+
+static pd_status read_message(struct pd_api_parsed *p, const struct pd_api_raw_message *raw, struct pd_message *m)
+{
+    if (raw->type != PD_JSON_OBJECT)
+        return pd_api_refuse(p, M_MESSAGES, "invalid_value", "each message must be an object");
+    if (raw->role.type != PD_JSON_STRING)
+        return pd_api_refuse(p, M_MESSAGES, "invalid_value", "each message must have a 'role' string");
+    if (!pd_api_plain(&raw->role, &m->role) && pd_json_get_str(&raw->role, &p->arena, &m->role) != PD_OK)
+        return PD_ENOMEM;
+    if (m->role.n == 0 || m->role.n > 64)
+        return pd_api_refuse(p, M_MESSAGES, "invalid_value", "a 'role' must have 1 to 64 bytes");
+    if (m->role.n == strlen("developer") && pd_str_is(m->role, "developer"))
+        m->role = PD_STR("system");
+    if (raw->has_calls)
+        pd_api_note_unsupported(p, M_MESSAGES, "this model does not call tools");
+    return read_content(p, &raw->content, &m->content);
 }
 
 pd_status pd_api_read_messages(struct pd_api_parsed *p)
 {
-    const struct pd_api_raw_message *raw = (const struct pd_api_raw_message *)(const void *)p->found->p;
+    const struct pd_api_raw_message *more = (const struct pd_api_raw_message *)(const void *)p->found->p;
+    struct pd_message *messages = &p->only;
     size_t n = p->n_messages;
     if (!is_given(p, M_MESSAGES))
         return pd_api_refuse(p, M_MESSAGES, "missing_required_parameter", "'messages' is missing");
-    if (p->found->status != PD_OK)
-        return PD_ENOMEM;
     if (n == 0)
         return pd_api_refuse(p, M_MESSAGES, "invalid_value",
                       "'messages' must be a list with at least one message");
+    if (n > 1 && p->found->status != PD_OK)
+        return PD_ENOMEM;
     if (n > p->limits->max_messages)
         return pd_api_refuse(p, M_MESSAGES, "invalid_value", "'messages' has more than %u messages",
                       p->limits->max_messages);
-    struct pd_message *messages = pd_arena_calloc(&p->arena, n, sizeof *messages);
+    if (n > 1)
+        messages = pd_arena_alloc(&p->arena, n * sizeof *messages);
     if (messages == NULL)
         return PD_ENOMEM;
     p->request.messages = messages;
-    for (; p->request.n_messages < n; raw++) {
-        struct pd_message *m = &messages[p->request.n_messages];
-        if (raw->type != PD_JSON_OBJECT)
-            return pd_api_refuse(p, M_MESSAGES, "invalid_value", "each message must be an object");
-        if (raw->role.type != PD_JSON_STRING)
-            return pd_api_refuse(p, M_MESSAGES, "invalid_value", "each message must have a 'role' string");
-        if (pd_json_get_str(&raw->role, &p->arena, &m->role) != PD_OK)
-            return PD_ENOMEM;
-        if (m->role.n == 0 || m->role.n > 64)
-            return pd_api_refuse(p, M_MESSAGES, "invalid_value", "a 'role' must have 1 to 64 bytes");
-        if (pd_str_is(m->role, "developer"))
-            m->role = PD_STR("system");
-        if (raw->calls.type != PD_JSON_NONE && pd_json_count(&raw->calls) > 0)
-            pd_api_note_unsupported(p, M_MESSAGES, "this model does not call tools");
-        pd_status status = read_content(p, &raw->content, &m->content);
+    for (size_t i = 0; i < n; i++) {
+        pd_status status = read_message(p, i == 0 ? &p->first : &more[i - 1], &messages[i]);
         if (status != PD_OK)
             return status;
-        p->request.n_messages++;
     }
+    p->request.n_messages = (uint32_t)n;
     p->request.n_prompts = 1;
     return PD_OK;
 }

@@ -42,8 +42,11 @@ static pd_status read_bool(struct pd_api_parsed *p, enum pd_api_member m, uint32
 
 static pd_status read_number(struct pd_api_parsed *p, enum pd_api_member m, double lo, double hi, double *out)
 {
+    uint32_t small;
     double v;
-    if (pd_json_get_double(&p->values[m], &v) != PD_OK)
+    if (pd_api_small(&p->values[m], &small))
+        v = small;
+    else if (pd_json_get_double(&p->values[m], &v) != PD_OK)
         return pd_api_refuse(p, m, "invalid_value", "'%s' must be a number", pd_api_member_paths[m]);
     if (!(v >= lo && v <= hi))
         return pd_api_refuse(p, m, "invalid_value", "'%s' must be between %g and %g", pd_api_member_paths[m], lo, hi);
@@ -54,8 +57,14 @@ static pd_status read_number(struct pd_api_parsed *p, enum pd_api_member m, doub
 static pd_status read_count(struct pd_api_parsed *p, enum pd_api_member m, uint64_t lo, uint64_t hi,
                             uint32_t *out)
 {
+    uint32_t small;
     uint64_t v;
-    if (pd_json_get_u64(&p->values[m], &v) != PD_OK || v < lo || v > hi)
+    bool is_whole = pd_api_small(&p->values[m], &small);
+    if (is_whole)
+        v = small;
+    else
+        is_whole = pd_json_get_u64(&p->values[m], &v) == PD_OK;
+    if (!is_whole || v < lo || v > hi)
         return pd_api_refuse(p, m, "invalid_value", "'%s' must be a whole number from %llu to %llu",
                       pd_api_member_paths[m], (unsigned long long)lo, (unsigned long long)hi);
     *out = (uint32_t)v;
@@ -77,7 +86,7 @@ static pd_status read_str(struct pd_api_parsed *p, enum pd_api_member m, size_t 
 {
     if (p->values[m].type != PD_JSON_STRING)
         return pd_api_refuse(p, m, "invalid_value", "'%s' must be a string", pd_api_member_paths[m]);
-    if (pd_json_get_str(&p->values[m], &p->arena, out) != PD_OK)
+    if (!pd_api_plain(&p->values[m], out) && pd_json_get_str(&p->values[m], &p->arena, out) != PD_OK)
         return PD_ENOMEM;
     if (out->n > max)
         return pd_api_refuse(p, m, "invalid_value", "'%s' is longer than %zu bytes", pd_api_member_paths[m], max);

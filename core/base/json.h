@@ -29,12 +29,14 @@ pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
                        struct pd_json_error *error);
 
 /* The same with paths that are compiled once, for documents that come often; bit i
- * of *found tells that values[i] was, and the values of the others are not touched.
- * each (may be NULL) is called for every value of a path with "[]" or "*" on it, in the
- * order in which values end, so elements come after what is in them; after an
- * error it may have been called for values before it. */
+ * of *found tells that values[i] was, and the values of the others mean nothing.
+ * each (may be NULL) is called for every value of a path that ends with "[]" or "*", in
+ * the order in which values end; after an error it may have been called for values
+ * before it.  With it a value of a path that goes on below an element belongs to the
+ * last one that began: when each is called for an element, bits in `found` and values[]
+ * tell what is in that one. */
 struct pd_json_paths;
-typedef void (*pd_json_each_cb)(void *arg, size_t path, const struct pd_json_value *value);
+typedef void (*pd_json_each_cb)(void *arg, size_t path, const struct pd_json_value *value, uint64_t found);
 /* The strings are borrowed.  PD_OK, PD_EINVAL, PD_ENOMEM.  Gives: pd_json_paths_destroy. */
 pd_status pd_json_paths_create(const char *const *paths, size_t n, struct pd_json_paths **out);
 void pd_json_paths_destroy(struct pd_json_paths *paths);

@@ -2,54 +2,136 @@
 /* Makes the tree of the paths of a scan. */
 #include "base/json_path.h"
 
+#include "base/compiler.h"
 #include "base/mem.h"
 
-#include <string.h>
+const struct pd_json_node pd_json_nowhere = { .parent = UINT16_MAX, .usual = UINT16_MAX, .own = UINT16_MAX - 1,
+                                              .element = &pd_json_nowhere, .next = &pd_json_nowhere };
 
-static uint32_t add_node(struct pd_json_paths *out, uint32_t parent)
+/* The first bytes of a key, its quote and its colon. */
+static void put_key(struct pd_json_node *node, struct pd_str key)
 {
-    uint32_t own = out->n_nodes++;
+    char text[16] = { 0 }, mask[16] = { 0 };
+    size_t n = PD_MIN(key.n, sizeof text);
 
-    out->nodes[own] = (struct pd_json_node){ .parent = (uint16_t)parent, .own = (uint16_t)own };
-    return own;
-}
-
-static uint32_t add_element(struct pd_json_paths *out, uint32_t parent)
-{
-    if (out->nodes[parent].element == 0) {
-        uint32_t made = add_node(out, parent);
-        out->nodes[parent].element = (uint16_t)made;
-    }
-    return out->nodes[parent].element;
-}
-
-static uint32_t add_key(struct pd_json_paths *out, uint32_t parent, struct pd_str key)
-{
-    const struct pd_json_node *known = pd_json_below(out, &out->nodes[parent], key);
-    uint16_t *place = &out->table[pd_json_place(parent, key.p, key.n)];
-
-    if (known != NULL)
-        return (uint32_t)(known - out->nodes);
-    uint32_t made = add_node(out, parent);
-    struct pd_json_node *node = &out->nodes[made];
+    memcpy(text, key.p, n);
+    if (n < sizeof text)
+        text[n++] = '"';
+    if (n < sizeof text && n == key.n + 1)
+        text[n++] = ':';
+    memset(mask, 0xff, n);
+    memcpy(node->word, text, sizeof text);
+    memcpy(node->mask, mask, sizeof mask);
     node->key = key.p;
     node->key_n = (uint8_t)key.n;
-    node->rank = out->nodes[parent].n_keys++;
+    node->usual = key.n <= PD_JSON_USUAL_KEY ? node->parent : UINT16_MAX;
+}
+
+/* Of a key with less than four bytes what stands behind it counts, too. */
+static uint32_t place_of(const struct pd_json_paths *paths, const struct pd_json_node *parent, struct pd_str key)
+{
+    char text[4] = { 0 };
+    uint32_t first;
+
+    memcpy(text, key.p, PD_MIN(key.n, sizeof text));
+    if (key.n < sizeof text)
+        text[key.n] = '"';
+    if (key.n + 1 < sizeof text)
+        text[key.n + 1] = ':';
+    memcpy(&first, text, sizeof first);
+    return pd_json_place(paths, parent, first);
+}
+
+const struct pd_json_node *pd_json_below(const struct pd_json_paths *paths,
+                                         const struct pd_json_node *parent, struct pd_str key)
+{
+    const struct pd_json_node *node = paths->table[place_of(paths, parent, key)];
+
+    while (node != &pd_json_nowhere && (node->parent != parent->own || node->key_n != key.n ||
+                                        memcmp(node->key, key.p, key.n) != 0))
+        node = node->next;
+    return node;
+}
+
+const struct pd_json_node *pd_json_usual(const struct pd_json_paths *paths, const struct pd_json_node *parent,
+                                         const char *p, const char *start, const char *end)
+{
+    char last[32];
+    const char *from = p;
+
+    if (end - p < 16) {
+        /* No byte behind the last ones of the document is read. */
+        if (end - start < 16)
+            return &pd_json_nowhere;
+        memcpy(last, end - 16, 16);
+        memset(last + 16, 0, 16);
+        from = last + 16 - (end - p);
+    }
+    const struct pd_json_node *node = pd_json_first(paths, parent, from);
+    while (node != &pd_json_nowhere && !pd_json_is_usual(node, parent, from))
+        node = node->next;
+    return node;
+}
+
+uint64_t pd_json_families_of(const struct pd_json_paths *paths, struct pd_str key)
+{
+    uint64_t matched = 0;
+
+    for (uint32_t i = 0; i < paths->n_families; i++) {
+        const struct pd_json_family *f = &paths->families[i];
+        if (key.n >= f->n && memcmp(f->p, key.p, f->n) == 0)
+            matched |= f->path;
+    }
+    return matched;
+}
+
+static struct pd_json_node *add_node(struct pd_json_paths *out, const struct pd_json_node *parent)
+{
+    struct pd_json_node *node = &out->nodes[out->n_nodes];
+
+    *node = (struct pd_json_node){ .parent = parent != NULL ? parent->own : UINT16_MAX,
+                                   .usual = UINT16_MAX,
+                                   .own = (uint16_t)out->n_nodes++, .element = &pd_json_nowhere };
+    return node;
+}
+
+static struct pd_json_node *add_element(struct pd_json_paths *out, struct pd_json_node *parent)
+{
+    if (parent->element == &pd_json_nowhere)
+        parent->element = add_node(out, parent);
+    return &out->nodes[parent->element->own];
+}
+
+static struct pd_json_node *add_key(struct pd_json_paths *out, struct pd_json_node *parent, struct pd_str key)
+{
+    const struct pd_json_node *known = pd_json_below(out, parent, key);
+    const struct pd_json_node **place = &out->table[place_of(out, parent, key)];
+
+    if (known != &pd_json_nowhere)
+        return &out->nodes[known->own];
+    struct pd_json_node *node = add_node(out, parent);
+    put_key(node, key);
+    node->bit = (uint64_t)1 << parent->n_keys++;
+    /* Those that are looked for first stand first. */
+    while (*place != &pd_json_nowhere && (*place)->usual <= node->usual)
+        place = &out->nodes[(*place)->own].next;
+    if (place != &out->table[place_of(out, parent, key)] && node->usual == parent->own)
+        out->shared++;
     node->next = *place;
-    *place = (uint16_t)made;
-    return made;
+    *place = node;
+    return node;
 }
 
 static void add_family(struct pd_json_paths *out, const char *p, size_t n, uint64_t path)
 {
     out->families[out->n_families++] = (struct pd_json_family){ p, n, path };
-    out->family_letters |= 1u << pd_json_letter(p);
-    out->many |= path;
+    out->family_letters |= pd_json_letter(*p);
+    out->each |= path;
 }
 
 static pd_status add_path(struct pd_json_paths *out, const char *p, uint64_t path)
 {
-    uint32_t at = 0;
+    struct pd_json_node *at = out->nodes;
     size_t segments = 0;
 
     while (*p != '\0') {
@@ -72,39 +154,75 @@ static pd_status add_path(struct pd_json_paths *out, const char *p, uint64_t pat
             add_family(out, key, n - 1, path);
             return PD_OK;
         }
+        at->below |= path;
         if (has_key)
             at = add_key(out, at, (struct pd_str){ key, n });
         if (elements != 0)
             out->many |= path;
-        for (; elements != 0; elements--)
+        for (; elements != 0; elements--) {
+            at->below |= path;
             at = add_element(out, at);
+        }
         if (*p == '.')
             p++;
+        else if (key[0] != '\0' && at->key == NULL)
+            out->each |= path;
     }
-    out->nodes[at].ends |= path;
+    at->ends |= path;
     return PD_OK;
 }
 
-pd_status pd_json_paths_fill(struct pd_json_paths *out, const char *const *paths, size_t n)
+/* What the scan need not find out each time. */
+static void finish(struct pd_json_paths *out, bool is_each)
+{
+    for (uint32_t i = 0; i < out->n_nodes; i++) {
+        struct pd_json_node *node = &out->nodes[i];
+        bool is_element = node->key == NULL && i != 0;
+        if (node->parent == 0 && node->key != NULL)
+            node->ends |= pd_json_families_of(out, (struct pd_str){ node->key, node->key_n });
+        /* The root has no member around it. */
+        if (i != 0 && node->ends != 0 && (node->ends & (node->ends - 1)) == 0 &&
+            (node->ends & (is_each ? out->each : out->each | out->many)) == 0)
+            node->slot = (uint8_t)(1 + __builtin_ctzll(node->ends));
+        if (!is_each || !is_element)
+            node->below = 0;
+    }
+}
+
+pd_status pd_json_paths_fill(struct pd_json_paths *out, const char *const *paths, size_t n, bool is_each,
+                             uint32_t factor)
 {
     if (n > PD_JSON_MAX_PATHS)
         return PD_EINVAL;
     memset(out, 0, offsetof(struct pd_json_paths, families));
-    memset(out->table, 0, sizeof out->table);
+    for (size_t i = 0; i < PD_JSON_PLACES; i++)
+        out->table[i] = &pd_json_nowhere;
     out->n = n;
-    (void)add_node(out, 0);
+    out->factor = factor;
+    (void)add_node(out, NULL);
     for (size_t i = 0; i < n; i++)
         if (add_path(out, paths[i], (uint64_t)1 << i) != PD_OK)
             return PD_EINVAL;
+    finish(out, is_each);
     return PD_OK;
 }
 
+/* They are used often, so it is worth to look for places that are not shared. */
 pd_status pd_json_paths_create(const char *const *paths, size_t n, struct pd_json_paths **out)
 {
+    uint32_t factor = PD_JSON_FACTOR, best = factor, least = UINT32_MAX;
     struct pd_json_paths *made = pd_alloc(sizeof *made);
-    if (made == NULL)
-        return PD_ENOMEM;
-    pd_status status = pd_json_paths_fill(made, paths, n);
+    pd_status status = made == NULL ? PD_ENOMEM : PD_OK;
+
+    for (int i = 0; status == PD_OK && i < 64 && least > 0; i++, factor += 0x61c88646u) {
+        status = pd_json_paths_fill(made, paths, n, true, factor);
+        if (made->shared < least) {
+            least = made->shared;
+            best = factor;
+        }
+    }
+    if (status == PD_OK)
+        status = pd_json_paths_fill(made, paths, n, true, best);
     if (status != PD_OK) {
         pd_free(made);
         return status;

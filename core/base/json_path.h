@@ -7,20 +7,30 @@
 
 #include "base/json.h"
 
+#include <string.h>
+
 #define PD_JSON_SEGMENT 128     /* longest key on a path */
 #define PD_JSON_NODES (PD_JSON_MAX_PATHS * PD_JSON_MAX_SEGMENTS + 1)
 #define PD_JSON_PLACES 256u
 
 struct pd_json_node {
+    uint64_t word[2], mask[2];  /* as most documents write the key: key":  */
     uint64_t ends;              /* paths whose value stands here */
+    uint64_t bit;               /* among the keys of its parent */
+    uint64_t below;             /* of an element: paths whose values begin anew with each */
+    const struct pd_json_node *element; /* of "[]" below this one, or pd_json_nowhere */
+    const struct pd_json_node *next;    /* in the same place of the table */
     const char *key;
-    uint16_t element;           /* the node of "[]" below this one; 0: none */
-    uint16_t next;              /* in the same place of the table; 0: none */
     uint16_t parent, own;       /* numbers of the one above and of this one */
+    uint16_t usual;             /* parent, when the words hold all of the key; else no node's */
     uint8_t key_n;
-    uint8_t rank;               /* among the keys of its parent */
     uint8_t n_keys;             /* below it */
+    uint8_t slot;               /* 1 + the one path that ends here, when it does so at most
+                                   once at a time; else 0 */
 };
+
+/* Of values that are on no path. */
+extern const struct pd_json_node pd_json_nowhere;
 
 /* "remote_*": any key of the root that begins so. */
 struct pd_json_family {
@@ -31,74 +41,76 @@ struct pd_json_family {
 
 struct pd_json_paths {
     size_t n;
-    uint64_t many;              /* paths with an element on them, and families */
+    uint64_t each;              /* paths that end with an element, and families */
+    uint64_t many;              /* paths with an element on them */
     uint32_t n_nodes;
     uint32_t n_families;
+    uint32_t factor;            /* that few keys share a place with */
+    uint32_t shared;            /* usual ones that are not the first in theirs */
     uint32_t family_letters;    /* bits of the letters that they begin with */
     struct pd_json_family families[PD_JSON_MAX_PATHS];
-    uint16_t table[PD_JSON_PLACES];             /* of keys, by their place */
+    const struct pd_json_node *table[PD_JSON_PLACES];   /* of keys, by their place */
     struct pd_json_node nodes[PD_JSON_NODES];   /* the first one is the root */
 };
 
-/* For paths that the caller has the memory of.  PD_OK, PD_EINVAL. */
-pd_status pd_json_paths_fill(struct pd_json_paths *out, const char *const *paths, size_t n);
+#define PD_JSON_FACTOR 0x9e3779b1u
 
-static inline uint32_t pd_json_letter(const char *p)
+/* For paths that the caller has the memory of.  is_each: a value below an element is
+ * that of the last one, and not of the first that has it.  factor: odd.  PD_OK,
+ * PD_EINVAL. */
+pd_status pd_json_paths_fill(struct pd_json_paths *out, const char *const *paths, size_t n, bool is_each,
+                             uint32_t factor);
+
+/* The paths of families that a key of the root belongs to. */
+uint64_t pd_json_families_of(const struct pd_json_paths *paths, struct pd_str key);
+/* The bit of the letter that one may begin with. */
+static inline uint32_t pd_json_letter(char c)
 {
-    return (unsigned char)p[0] % 32;
+    return 1u << (unsigned char)c % 32;
 }
 
-/* Where in the table a key below that node is. */
-static inline uint32_t pd_json_place(uint32_t parent, const char *p, size_t n)
+/* Where in the table a key below that node is; first: its first bytes, with the
+ * quote and the colon behind it when it has less. */
+static inline uint32_t pd_json_place(const struct pd_json_paths *paths, const struct pd_json_node *parent,
+                                     uint32_t first)
 {
-    uint32_t h = parent * 37 + (uint32_t)n * 4;
-
-    if (n > 0)
-        h += (unsigned char)p[0] + 8u * (unsigned char)p[n - 1];
-    return h % PD_JSON_PLACES;
+    return (first + parent->own) * paths->factor >> 24;
 }
 
-/* memcmp(a, b, n) == 0 without a call where n is small; the words at both ends of
- * longer ones overlap. */
-static inline bool pd_json_same(const char *a, const char *b, size_t n)
-{
-    uint64_t a0, a1, b0, b1;
-    uint32_t c0, c1, d0, d1;
+/* The node of that key below `parent`, or pd_json_nowhere. */
+const struct pd_json_node *pd_json_below(const struct pd_json_paths *paths,
+                                         const struct pd_json_node *parent, struct pd_str key);
 
-    if (n > 16)
-        return memcmp(a, b, n) == 0;
-    if (n >= 8) {
-        memcpy(&a0, a, 8);
-        memcpy(&b0, b, 8);
-        memcpy(&a1, a + n - 8, 8);
-        memcpy(&b1, b + n - 8, 8);
-        return ((a0 ^ b0) | (a1 ^ b1)) == 0;
-    }
-    if (n >= 4) {
-        memcpy(&c0, a, 4);
-        memcpy(&d0, b, 4);
-        memcpy(&c1, a + n - 4, 4);
-        memcpy(&d1, b + n - 4, 4);
-        return ((c0 ^ d0) | (c1 ^ d1)) == 0;
-    }
-    return n == 0 || (a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1]);
+#define PD_JSON_USUAL_KEY 14    /* bytes of a key whose quote and colon are in the words, too */
+/* From the first quote of such a key to the byte behind its colon, at least. */
+#define PD_JSON_USUAL (PD_JSON_USUAL_KEY + 4)
+
+/* Whether the key whose first quote stands before p is that of this node, below
+ * `parent`, and written without escapes and with its colon right behind it.  Such a key is
+ * known to be plain, so nobody needs to look at its bytes. */
+static inline bool pd_json_is_usual(const struct pd_json_node *node, const struct pd_json_node *parent,
+                                    const char *p)
+{
+    uint64_t word[2];
+
+    memcpy(word, p, sizeof word);
+    return (((word[0] ^ node->word[0]) & node->mask[0]) | ((word[1] ^ node->word[1]) & node->mask[1])) == 0 &&
+           node->usual == parent->own;
 }
 
-/* The node of that key below `parent`, or NULL. */
-static inline const struct pd_json_node *pd_json_below(const struct pd_json_paths *paths,
-                                                       const struct pd_json_node *parent,
-                                                       struct pd_str key)
+/* The first node in the place of the key whose first quote stands before p. */
+static inline const struct pd_json_node *pd_json_first(const struct pd_json_paths *paths,
+                                                       const struct pd_json_node *parent, const char *p)
 {
-    uint32_t i = paths->table[pd_json_place(parent->own, key.p, key.n)];
+    uint32_t first;
 
-    while (i != 0) {
-        const struct pd_json_node *node = &paths->nodes[i];
-        if (node->parent == parent->own && node->key_n == key.n &&
-            pd_json_same(node->key, key.p, key.n))
-            return node;
-        i = node->next;
-    }
-    return NULL;
+    memcpy(&first, p, sizeof first);
+    return paths->table[pd_json_place(paths, parent, first)];
 }
+
+/* The node of a usual key with its first quote before p, wherever it stands; else
+ * pd_json_nowhere.  start: of the document. */
+const struct pd_json_node *pd_json_usual(const struct pd_json_paths *paths, const struct pd_json_node *parent,
+                                         const char *p, const char *start, const char *end);
 
 #endif

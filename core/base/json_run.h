@@ -3,6 +3,7 @@
 #ifndef PD_BASE_JSON_RUN_H
 #define PD_BASE_JSON_RUN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -17,64 +18,58 @@ static inline int pd_json_is_plain(unsigned char c)
 }
 
 /* With less than this to go a call is not worth it. */
-#define PD_JSON_LONG 256
+#define PD_JSON_LONG 64
 
-/* As pd_json_plain_run, with the widest instructions of this processor; may stop
- * before the first byte that is not plain. */
+/* As pd_json_plain_run, with the widest instructions of this processor; may stop less
+ * than 32 bytes before the first byte that is not plain, or at once. */
 const char *pd_json_plain_long(const char *p, const char *end);
 
 #if defined(__SSE2__)
 /* The bytes of v that are not plain, as a mask. */
 static inline unsigned pd_json_odd_bytes(__m128i v)
 {
-    /* Bytes from 0x80 are negative, so one signed test finds them and the control
-     * characters. */
+    /* Control characters are less than a space, and bytes from 0x80 are negative. */
     __m128i odd = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
                                             _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))),
-                               _mm_cmplt_epi8(v, _mm_set1_epi8(0x20)));
+                               _mm_subs_epi8(v, _mm_set1_epi8(' ')));
     return (unsigned)_mm_movemask_epi8(odd);
 }
 #endif
 
-/* The first byte from p that is not plain, if it is one of the first few; else NULL.
- * start: of the document, no byte before which is read. */
-static inline const char *pd_json_plain_short(const char *p, const char *end, const char *start)
+#define PD_JSON_FIRST 16
+/* The first byte from p that is not plain, or the one behind the next PD_JSON_FIRST, which
+ * there must be. */
+static inline const char *pd_json_plain_first(const char *p)
 {
 #if defined(__SSE2__)
     __m128i v;
-    if (end - p >= 16) {
-        memcpy(&v, p, sizeof v);
-        unsigned odd = pd_json_odd_bytes(v);
-        return odd != 0 ? p + __builtin_ctz(odd) : NULL;
-    }
-    /* The last ones of the document. */
-    if (end - start >= 16) {
-        memcpy(&v, end - 16, sizeof v);
-        unsigned odd = pd_json_odd_bytes(v) >> (16 - (end - p));
-        return odd != 0 ? p + __builtin_ctz(odd) : NULL;
-    }
+    memcpy(&v, p, sizeof v);
+    unsigned odd = pd_json_odd_bytes(v);
+    return p + (odd != 0 ? __builtin_ctz(odd) : PD_JSON_FIRST);
 #else
-    (void)p;
-    (void)end;
-    (void)start;
+    const char *end = p + PD_JSON_FIRST;
+    while (p < end && pd_json_is_plain((unsigned char)*p))
+        p++;
+    return p;
 #endif
-    return NULL;
 }
 
 /* The first byte from p that is not plain, or end. */
 static inline const char *pd_json_plain_run(const char *p, const char *end)
 {
 #if defined(__SSE2__)
-    const char *far = end - p >= PD_JSON_LONG ? p + 64 : NULL;
-    while (end - p >= 16) {
+    for (bool is_long = end - p >= PD_JSON_LONG; end - p >= 16; is_long = false) {
         __m128i v;
         memcpy(&v, p, sizeof v);
         unsigned mask = pd_json_odd_bytes(v);
         if (mask != 0)
             return p + __builtin_ctz(mask);
         p += 16;
-        if (p == far)
+        if (is_long) {
             p = pd_json_plain_long(p, end);
+            if (p < end && !pd_json_is_plain((unsigned char)*p))
+                return p;
+        }
     }
 #else
     const uint64_t ones = 0x0101010101010101u;

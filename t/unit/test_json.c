@@ -382,26 +382,13 @@ static void test_long_strings(void **state)
     }
 }
 
-struct seen {
-    char text[256];
-    size_t n;
-};
-
-static void note_family(void *arg, size_t path, const struct pd_json_value *v)
+static void note_family(void *arg, size_t path, const struct pd_json_value *v, uint64_t found)
 {
     assert_int_equal(path, 0);
+    assert_true((found & 1) != 0);
     snprintf((char *)arg + strlen(arg), 256 - strlen(arg), "%.*s|", PD_STR_ARG(v->member));
 }
 
-static void note_each(void *arg, size_t path, const struct pd_json_value *v)
-{
-    struct seen *seen = arg;
-    seen->n += (size_t)snprintf(seen->text + seen->n, sizeof seen->text - seen->n, "%zu%s%.*s;", path,
-                                v->type != PD_JSON_STRING ? "=" : v->is_plain ? "plain" : "escaped",
-                                PD_STR_ARG(v->text));
-}
-
-/* Compiled paths, used twice, tell every element in the order in which values end. */
 /* Keys that only begin like the path: each is told, none is twice. */
 static void test_families(void **state)
 {
@@ -461,24 +448,73 @@ static void test_many_keys(void **state)
     pd_buf_fini(&doc);
 }
 
+/* Keys around the lengths that are looked up in another way, alone and with one that
+ * goes on where they end, however they and what is behind them are written. */
+static void test_key_lengths(void **state)
+{
+    static const char *const behind[] = { ":1}", " :1, \"other\":[]}", "\n: 1 }", ":1,\"q\":\"0123456789abcdef0123\"}" };
+    char text[40], longer[48], doc[200];
+    const char *paths[] = { text, longer };
+    struct pd_json_value v[2];
+    (void)state;
+    for (size_t n = 1; n < 36; n++) {
+        for (size_t i = 0; i < n; i++)
+            text[i] = (char)('a' + i % 26);
+        text[n] = '\0';
+        snprintf(longer, sizeof longer, "%sz", text);
+        for (size_t k = 0; k < 2 * PD_ARRAY_LEN(behind); k++) {
+            const char *first = k % 2 != 0 ? "\\u0061" : "a";
+            snprintf(doc, sizeof doc, "{\"%s%s\"%s", first, text + 1, behind[k / 2]);
+            assert_int_equal(pd_json_scan(pd_str_from(doc), NULL, paths, 2, v, NULL), PD_OK);
+            assert_true(v[0].type == PD_JSON_NUMBER && v[1].type == PD_JSON_NONE);
+            snprintf(doc, sizeof doc, "{\"%s\":0,\"%s%s\"%s", text, first, text + 1, behind[k / 2]);
+            assert_int_equal(pd_json_scan(pd_str_from(doc), NULL, paths, 2, v, NULL), PD_EEXIST);
+            snprintf(doc, sizeof doc, "{\"%s\":0,\"%s%s\"%s", longer, first, text + 1, behind[k / 2]);
+            assert_int_equal(pd_json_scan(pd_str_from(doc), NULL, paths, 2, v, NULL), PD_OK);
+            assert_true(pd_str_is(v[0].text, "1") && pd_str_is(v[1].text, "0"));
+        }
+    }
+}
+
+struct seen {
+    char text[256];
+    size_t n;
+    const struct pd_json_value *values;
+};
+
+/* What an element has of the paths below it. */
+static void note_each(void *arg, size_t path, const struct pd_json_value *v, uint64_t found)
+{
+    struct seen *seen = arg;
+    seen->n += (size_t)snprintf(seen->text + seen->n, sizeof seen->text - seen->n, "%zu=%.*s", path,
+                                PD_STR_ARG(v->text));
+    for (size_t i = 0; i < 2; i++)
+        if (path == 2 && (found >> i & 1) != 0)
+            seen->n += (size_t)snprintf(seen->text + seen->n, sizeof seen->text - seen->n, " %s%.*s",
+                                        seen->values[i].is_plain ? "plain" : "escaped",
+                                        PD_STR_ARG(seen->values[i].text));
+    seen->n += (size_t)snprintf(seen->text + seen->n, sizeof seen->text - seen->n, ";");
+}
+
+/* Compiled paths, used twice, tell every element in the order in which values end, each
+ * with what is in it and nothing of the ones before. */
 static void test_scan_each(void **state)
 {
-    static const char *const list[] = { "a[].k", "a[]", "b", "c[][]" };
+    static const char *const list[] = { "a[].k", "a[].l", "a[]", "b", "c[][]" };
     static const struct pd_str doc =
-        S("{\"a\":[{\"k\":\"x\",\"o\":[1]},7,{\"k\":\"\\n\"},{\"q\":{\"k\":1}}],\"b\":\"y\",\"c\":[[1,2],[]]}");
+        S("{\"a\":[{\"k\":\"x\",\"o\":[1]},7,{\"l\":8,\"k\":\"\\n\"},{\"q\":{\"k\":1}}],\"b\":\"y\",\"c\":[[1,2],[]]}");
     struct pd_json_paths *paths;
     uint64_t found;
-    struct pd_json_value v[4];
+    struct pd_json_value v[5];
     (void)state;
-    assert_int_equal(pd_json_paths_create(list, 4, &paths), PD_OK);
+    assert_int_equal(pd_json_paths_create(list, 5, &paths), PD_OK);
     for (int i = 0; i < 2; i++) {
-        struct seen seen = { .n = 0 };
+        struct seen seen = { .values = v };
         assert_int_equal(pd_json_scan_paths(doc, NULL, paths, v, &found, note_each, &seen, NULL), PD_OK);
-        assert_int_equal(found, 15);
-        assert_string_equal(seen.text, "0plain\"x\";1={\"k\":\"x\",\"o\":[1]};1=7;0escaped\"\\n\";"
-                                       "1={\"k\":\"\\n\"};1={\"q\":{\"k\":1}};3=1;3=2;");
-        assert_true(pd_str_is(v[0].text, "\"x\"") && v[0].is_plain);
-        assert_true(pd_str_is(v[2].text, "\"y\"") && v[2].is_plain);
+        assert_int_equal(found, 12); /* the last c[] has nothing */
+        assert_string_equal(seen.text, "2={\"k\":\"x\",\"o\":[1]} plain\"x\";2=7;2={\"l\":8,\"k\":\"\\n\"} "
+                                       "escaped\"\\n\" plain8;2={\"q\":{\"k\":1}};4=1;4=2;");
+        assert_true(pd_str_is(v[3].text, "\"y\"") && v[3].is_plain);
     }
     pd_json_paths_destroy(paths);
     assert_int_equal(pd_json_paths_create((const char *const[]){ "a[][][][][][][][][]" }, 1, &paths), PD_EINVAL);
@@ -774,6 +810,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_limits),      cmocka_unit_test(test_paths),
     cmocka_unit_test(test_duplicates),  cmocka_unit_test(test_getters),
     cmocka_unit_test(test_strings),     cmocka_unit_test(test_scan_each), cmocka_unit_test(test_families),
+    cmocka_unit_test(test_key_lengths),
     cmocka_unit_test(test_many_keys),
     cmocka_unit_test(test_long_strings), cmocka_unit_test(test_iterate),
     cmocka_unit_test(test_splice),      cmocka_unit_test(test_splice_nested),
