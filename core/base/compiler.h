@@ -12,6 +12,8 @@
 #define PD_NORETURN __attribute__((noreturn))
 #define PD_MUST_CHECK __attribute__((warn_unused_result))
 #define PD_UNUSED __attribute__((unused))
+#define PD_NOINLINE __attribute__((noinline))
+#define PD_ALWAYS_INLINE inline __attribute__((always_inline))
 
 #define PD_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define PD_MIN(a, b) ((a) < (b) ? (a) : (b))

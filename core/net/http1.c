@@ -61,6 +61,7 @@ void pd_http1_forget_head(struct pd_http1 *p)
     p->n_headers = 0;
     h->headers = NULL;
     h->n_headers = 0;
+    h->has_lines = false;
     h->method_text = h->target = h->path = h->query = h->host = h->reason = (struct pd_str){ "", 0 };
 }
 
@@ -155,7 +156,7 @@ static enum pd_http1_event refuse_first_byte(struct pd_http1 *p)
                                              : PD_HTTP_REJECT_REQUEST_LINE);
 }
 
-static enum pd_http1_event next_head(struct pd_http1 *p, const char *data, size_t n, size_t *used)
+static PD_NOINLINE enum pd_http1_event next_head(struct pd_http1 *p, const char *data, size_t n, size_t *used)
 {
     size_t at = 0;
 
@@ -202,11 +203,14 @@ static enum pd_http1_event next_head(struct pd_http1 *p, const char *data, size_
     return PD_HTTP1_MORE;
 }
 
-static enum pd_http1_event next_plain(struct pd_http1 *p, const char *data, size_t n,
-                                      size_t *used, struct pd_str *body)
+/* A span of a body that is told apart by its length, or lasts until the close. */
+static inline enum pd_http1_event next_plain(struct pd_http1 *p, const char *data, size_t n,
+                                             size_t *used, struct pd_str *body)
 {
     size_t take = n;
 
+    *used = 0;
+    *body = (struct pd_str){ data, 0 };
     if (n == 0)
         return PD_HTTP1_MORE;
     if (p->state == PD_HTTP1_S_LENGTH && p->left < take)
@@ -215,7 +219,7 @@ static enum pd_http1_event next_plain(struct pd_http1 *p, const char *data, size
         return pd_http1_refuse(p, PD_HTTP_REJECT_BODY_SIZE);
     p->body_bytes += take;
     *used = take;
-    *body = (struct pd_str){ data, take };
+    body->n = take;
     if (p->state == PD_HTTP1_S_LENGTH) {
         p->left -= take;
         if (p->left == 0)
@@ -224,39 +228,51 @@ static enum pd_http1_event next_plain(struct pd_http1 *p, const char *data, size
     return PD_HTTP1_BODY;
 }
 
-static enum pd_http1_event next_other(struct pd_http1 *p, const char *data, size_t n, size_t *used,
-                                      struct pd_str *body)
+static PD_NOINLINE enum pd_http1_event next_chunk(struct pd_http1 *p, const char *data, size_t n,
+                                                  size_t *used, struct pd_str *body)
 {
+    if (p->state == PD_HTTP1_S_CHUNK_SIZE && pd_http1_whole_chunk(p, data, n, used, body))
+        return PD_HTTP1_BODY;
     *used = 0;
     *body = (struct pd_str){ data, 0 };
-    if (p->state == PD_HTTP1_S_READY) {
-        choose_body(p);
-        /* A length beyond the limit is refused before its first byte. */
-        if (p->state == PD_HTTP1_S_LENGTH && p->left > p->body_limit)
-            return pd_http1_refuse(p, PD_HTTP_REJECT_BODY_SIZE);
+    return pd_http1_chunked_next(p, data, n, used, body);
+}
+
+/* The head was told: its body begins. */
+static PD_NOINLINE enum pd_http1_event next_body(struct pd_http1 *p, const char *data, size_t n,
+                                                 size_t *used, struct pd_str *body)
+{
+    choose_body(p);
+    /* A length beyond the limit is refused before its first byte. */
+    if (p->state == PD_HTTP1_S_LENGTH && p->left > p->body_limit) {
+        *used = 0;
+        *body = (struct pd_str){ data, 0 };
+        return pd_http1_refuse(p, PD_HTTP_REJECT_BODY_SIZE);
     }
-    switch (p->state) {
-    case PD_HTTP1_S_HEAD:
-        return next_head(p, data, n, used);
-    case PD_HTTP1_S_LENGTH:
-    case PD_HTTP1_S_UNTIL_CLOSE:
-        return next_plain(p, data, n, used, body);
-    case PD_HTTP1_S_DONE:
-        return PD_HTTP1_DONE;
-    case PD_HTTP1_S_BAD:
-        return PD_HTTP1_BAD;
-    default:
-        return pd_http1_chunked_next(p, data, n, used, body);
-    }
+    return pd_http1_next(p, data, n, used, body);
 }
 
 enum pd_http1_event pd_http1_next(struct pd_http1 *p, const char *data, size_t n, size_t *used,
                                   struct pd_str *body)
 {
-    /* A chunk of a stream, as most of what comes. */
-    if (p->state == PD_HTTP1_S_CHUNK_SIZE && pd_http1_whole_chunk(p, data, n, used, body))
-        return PD_HTTP1_BODY;
-    return next_other(p, data, n, used, body);
+    switch (p->state) {
+    case PD_HTTP1_S_HEAD:
+        *used = 0;
+        *body = (struct pd_str){ data, 0 };
+        return next_head(p, data, n, used);
+    case PD_HTTP1_S_READY:
+        return next_body(p, data, n, used, body);
+    case PD_HTTP1_S_LENGTH:
+    case PD_HTTP1_S_UNTIL_CLOSE:
+        return next_plain(p, data, n, used, body);
+    case PD_HTTP1_S_DONE:
+    case PD_HTTP1_S_BAD:
+        *used = 0;
+        *body = (struct pd_str){ data, 0 };
+        return p->state == PD_HTTP1_S_DONE ? PD_HTTP1_DONE : PD_HTTP1_BAD;
+    default:
+        return next_chunk(p, data, n, used, body);
+    }
 }
 
 enum pd_http1_event pd_http1_end_of_input(struct pd_http1 *p)

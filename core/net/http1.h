@@ -111,6 +111,7 @@ struct pd_http1 {
     bool no_body;               /* response to HEAD */
     uint8_t state;
     uint8_t digits;
+    uint8_t id_at;              /* x-request-id: index of its header and 1; 0: none */
     bool saw_empty_line;
     uint32_t ext_bytes;
     uint32_t trailers;
@@ -123,6 +124,7 @@ struct pd_http1 {
     struct pd_buf text;         /* the raw head */
     struct pd_http_header *headers;
     size_t cap_headers;
+    uint32_t window;            /* bytes in which heads were found so far */
 };
 
 /* A parser for requests, or for responses.  Allocates nothing yet. */

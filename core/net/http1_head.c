@@ -151,6 +151,36 @@ static bool port_is_valid(struct pd_str port)
     return v <= 65535;
 }
 
+#if defined(__SSE2__)
+/* Whether c is within 16 bytes of `from`, for each byte: from, from + 1, ... from + more. */
+static inline __m128i in_range(__m128i v, char from, char more)
+{
+    __m128i x = _mm_sub_epi8(v, _mm_set1_epi8(from));
+
+    return _mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(more)), x);
+}
+
+/* A name or IPv4 of up to 16 bytes, port included, as most are; may say no where it is
+ * another.  Behind the host, PD_HTTP1_SLACK bytes may be read. */
+static bool is_short_host(struct pd_str host)
+{
+    __m128i v;
+    memcpy(&v, host.p, sizeof v);
+    __m128i digit = in_range(v, '0', 9);
+    __m128i name = _mm_or_si128(in_range(_mm_or_si128(v, _mm_set1_epi8(0x20)), 'a', 25),
+                                _mm_or_si128(digit, in_range(v, '-', 1)));
+    uint32_t in_host = (1u << host.n) - 1, digits = (uint32_t)_mm_movemask_epi8(digit);
+    uint32_t other = ~(uint32_t)_mm_movemask_epi8(name) & in_host;
+    size_t end = other == 0 ? host.n : (size_t)__builtin_ctz(other), port = host.n - end;
+
+    if (other == 0)
+        return true;
+    /* Four digits, or five of which the first says that they are not too many. */
+    return end > 0 && host.p[end] == ':' && (~digits & in_host) >> (end + 1) == 0 &&
+           (port - 2 < 4 || (port == 6 && host.p[end + 1] < '6'));
+}
+#endif
+
 /* name, IPv4 or [IPv6], each with an optional port. */
 static bool host_is_valid(struct pd_str host)
 {
@@ -158,6 +188,10 @@ static bool host_is_valid(struct pd_str host)
 
     if (host.n == 0 || host.n > 261)
         return false;
+#if defined(__SSE2__)
+    if (host.n <= 16 && is_short_host(host))
+        return true;
+#endif
     if (host.p[0] == '[') {
         for (end = 1; end < host.n && host.p[end] != ']'; end++)
             if (!pd_http1_is((unsigned char)host.p[end], PD_HTTP1_HEX) && host.p[end] != ':' &&
@@ -177,13 +211,27 @@ static bool host_is_valid(struct pd_str host)
     return host.p[end] == ':' && port_is_valid(pd_str_sub(host, end + 1, host.n - end - 1));
 }
 
-/* One plain number of up to 18 digits. */
+/* One plain number of up to 18 digits, with eight bytes in front of it. */
 static bool read_length(struct pd_str s, uint64_t *out)
 {
     uint64_t v = 0;
 
     if (s.n == 0 || s.n > 18)
         return false;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    /* All digits at a time, with zeros for the bytes in front of them. */
+    if (s.n <= 8) {
+        memcpy(&v, s.p + s.n - 8, 8);
+        v = (v ^ 0x3030303030303030u) & ~(uint64_t)0 << 8 * (8 - s.n);
+        if (((v + 0x7676767676767676u) | v) & 0x8080808080808080u)
+            return false;
+        v = v * 10 + (v >> 8);
+        v = ((v & 0xff000000ffu) * (100 + (1000000ull << 32)) +
+             (v >> 16 & 0xff000000ffu) * (1 + (10000ull << 32))) >> 32;
+        *out = v;
+        return true;
+    }
+#endif
     for (size_t i = 0; i < s.n; i++) {
         unsigned digit = (unsigned char)s.p[i] - (unsigned)'0';
         if (digit > 9)
@@ -198,10 +246,14 @@ void pd_http1_note_connection(struct pd_str list, struct pd_http1_found *f)
 {
     struct pd_str part;
 
+    if (!pd_str_eq_nocase(list, PD_STR("close")) && !pd_str_eq_nocase(list, PD_STR("keep-alive")))
+        f->options |= PD_HTTP1_OPTIONS;
     while (pd_str_split(&list, ',', &part)) {
         part = pd_str_trim(part);
-        f->close |= pd_str_eq_nocase(part, PD_STR("close"));
-        f->keep |= pd_str_eq_nocase(part, PD_STR("keep-alive"));
+        if (pd_str_eq_nocase(part, PD_STR("close")))
+            f->options |= PD_HTTP1_CLOSE;
+        if (pd_str_eq_nocase(part, PD_STR("keep-alive")))
+            f->options |= PD_HTTP1_KEEP;
     }
 }
 
@@ -216,62 +268,83 @@ static bool tab_follows(struct pd_str value)
     return *p == '\t';
 }
 
-static enum pd_http_reject check_framing(struct pd_http1 *p, const struct pd_http1_found *f)
+static struct pd_str value_of(const struct pd_http1 *p, uint8_t place)
+{
+    return p->headers[place - 1].value;
+}
+
+static inline enum pd_http_reject check_framing(struct pd_http1 *p, const struct pd_http1_found *f)
 {
     struct pd_http_head *h = &p->head;
 
-    if (f->n_encoding > 0) {
-        if (f->n_length > 0)
+    if (f->encoding != 0) {
+        if (f->length != 0)
             return PD_HTTP_REJECT_FRAMING_CONFLICT;
         if (h->minor == 0)
             return PD_HTTP_REJECT_TRANSFER_ENCODING_10;
-        if (f->n_encoding > 1)
+        if (f->twice & PD_HTTP1_TWICE_ENCODING)
             return PD_HTTP_REJECT_FRAMING_CONFLICT;
-        if (!pd_str_eq_nocase(f->encoding, PD_STR("chunked")))
+        if (!pd_str_eq_nocase(value_of(p, f->encoding), PD_STR("chunked")))
             return PD_HTTP_REJECT_TRANSFER_ENCODING;
         h->is_chunked = true;
     }
-    if (f->n_length > 0) {
-        if (f->n_length > 1 || !read_length(f->length, &h->length) || tab_follows(f->length))
+    if (f->length != 0) {
+        struct pd_str length = value_of(p, f->length);
+        if ((f->twice & PD_HTTP1_TWICE_LENGTH) || !read_length(length, &h->length) ||
+            tab_follows(length))
             return PD_HTTP_REJECT_CONTENT_LENGTH;
         h->has_length = true;
     }
     return PD_HTTP_REJECT_NONE;
 }
 
-static enum pd_http_reject check_request(struct pd_http1 *p, const struct pd_http1_found *f)
+static enum pd_http_reject check_first_line(struct pd_http1 *p, struct pd_str *authority)
 {
     struct pd_http_head *h = &p->head;
-    struct pd_str authority;
-    enum pd_http_reject reject;
 
     h->method_text = resolve(p, h->method_text);
     h->target = resolve(p, h->target);
-    reject = check_target(p, &authority);
+    return check_target(p, authority);
+}
+
+static inline enum pd_http_reject check_request(struct pd_http1 *p, const struct pd_http1_found *f,
+                                                bool is_plain)
+{
+    struct pd_http_head *h = &p->head;
+    struct pd_str authority = { NULL, 0 };
+    enum pd_http_reject reject = is_plain ? PD_HTTP_REJECT_NONE : check_first_line(p, &authority);
+
     if (reject != PD_HTTP_REJECT_NONE)
         return reject;
     /* HTTP/1.0 knows no Host; health checks of balancers leave it out. */
-    if (f->n_host != 1 ? !(f->n_host == 0 && h->minor == 0) : !host_is_valid(f->host))
+    if (f->host != 0) {
+        h->host = value_of(p, f->host);
+        if ((f->twice & PD_HTTP1_TWICE_HOST) || !host_is_valid(h->host))
+            return PD_HTTP_REJECT_HOST;
+    } else if (h->minor != 0) {
         return PD_HTTP_REJECT_HOST;
-    h->host = f->host;
+    }
     if (authority.p != NULL && !pd_str_eq_nocase(authority, h->host))
         return PD_HTTP_REJECT_HOST;
-    if (f->n_expect > 0 && h->minor == 1) {
-        if (f->n_expect > 1 || !pd_str_eq_nocase(f->expect, PD_STR("100-continue")))
+    if (f->expect != 0 && h->minor == 1) {
+        if ((f->twice & PD_HTTP1_TWICE_EXPECT) ||
+            !pd_str_eq_nocase(value_of(p, f->expect), PD_STR("100-continue")))
             return PD_HTTP_REJECT_EXPECT;
         h->expect_continue = h->is_chunked || (h->has_length && h->length > 0);
     }
-    if (f->n_content_encoding > 0 &&
-        (f->n_content_encoding > 1 || !pd_str_eq_nocase(f->content_encoding, PD_STR("identity"))))
+    if (f->content_encoding != 0 &&
+        ((f->twice & PD_HTTP1_TWICE_CONTENT_ENCODING) ||
+         !pd_str_eq_nocase(value_of(p, f->content_encoding), PD_STR("identity"))))
         return PD_HTTP_REJECT_CONTENT_ENCODING;
     return PD_HTTP_REJECT_NONE;
 }
 
-static enum pd_http_reject check_response(struct pd_http1 *p)
+static inline enum pd_http_reject check_response(struct pd_http1 *p, bool is_plain)
 {
     struct pd_http_head *h = &p->head;
 
-    h->reason = resolve(p, h->reason);
+    if (!is_plain)
+        h->reason = resolve(p, h->reason);
     if (h->status == 101)
         return PD_HTTP_REJECT_UPGRADE;
     if (!p->no_body && h->status >= 200 && h->status != 204 && h->status != 304 &&
@@ -280,7 +353,7 @@ static enum pd_http_reject check_response(struct pd_http1 *p)
     return PD_HTTP_REJECT_NONE;
 }
 
-enum pd_http_reject pd_http1_decide(struct pd_http1 *p, const struct pd_http1_found *f)
+enum pd_http_reject pd_http1_decide(struct pd_http1 *p, const struct pd_http1_found *f, bool is_plain)
 {
     struct pd_http_head *h = &p->head;
     enum pd_http_reject reject = check_framing(p, f);
@@ -288,10 +361,12 @@ enum pd_http_reject pd_http1_decide(struct pd_http1 *p, const struct pd_http1_fo
     h->headers = p->headers;
     h->n_headers = p->n_headers;
     if (reject == PD_HTTP_REJECT_NONE)
-        reject = p->is_response ? check_response(p) : check_request(p, f);
+        reject = p->is_response ? check_response(p, is_plain) : check_request(p, f, is_plain);
     if (reject != PD_HTTP_REJECT_NONE)
         return reject;
-    h->keep_alive = !h->until_close && !f->close && (h->minor == 1 || f->keep);
+    p->id_at = f->id;
+    h->keep_alive = !h->until_close && !(f->options & PD_HTTP1_CLOSE) &&
+                    (h->minor == 1 || (f->options & PD_HTTP1_KEEP) != 0);
     return h->is_chunked || (!p->is_response && h->method == PD_HTTP_OTHER) ? pd_http1_second_opinion(p)
                                                                            : PD_HTTP_REJECT_NONE;
 }
@@ -308,10 +383,11 @@ enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p)
         struct pd_http_header *h = &p->headers[i];
         h->name = resolve(p, h->name);
         h->value = resolve(p, h->value);
-        pd_http1_note(h, &f);
+        if (pd_http1_note(h->name.p, h->name.n, i, &f) == PD_HTTP1_CONNECTION)
+            pd_http1_note_connection(h->value, &f);
     }
     p->trailers = 0;
-    return pd_http1_decide(p, &f);
+    return pd_http1_decide(p, &f, false);
 }
 
 struct pd_str pd_http_head_get(const struct pd_http_head *head, const char *name)

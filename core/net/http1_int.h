@@ -3,6 +3,7 @@
 #ifndef PD_NET_HTTP1_INT_H
 #define PD_NET_HTTP1_INT_H
 
+#include "base/compiler.h"
 #include "net/http1.h"
 
 #include <string.h>
@@ -30,7 +31,11 @@ static inline bool pd_http1_is(unsigned char c, unsigned classes)
 /* Whether n bytes may stand in a value.  `slack`: that many bytes behind them may
  * be read, with no meaning. */
 bool pd_http1_is_value(const char *p, size_t n, size_t slack);
-/* What pd_http1_is_value may look at behind a head's text. */
+/* Makes letters, digits and dashes lower case up to the first other byte, of which
+ * there is one; returns where it stands.  Reads up to PD_HTTP1_SLACK bytes further.
+ * *change: whether a letter was upper case. */
+size_t pd_http1_lower_plain(char *p, bool *change);
+/* What may be looked at behind a head's text. */
 #define PD_HTTP1_SLACK 16u
 /* Whether s is a name of letters, digits and dashes, as the names that we write are. */
 static inline bool pd_http1_is_name(struct pd_str s)
@@ -54,63 +59,125 @@ enum pd_http_reject pd_http1_status_line(struct pd_http1 *p, size_t off, size_t 
 /* All lines are there: resolves spans, then the rules between headers. */
 enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p);
 
-/* Headers that decide about framing or must be right. */
+/* Headers that decide about framing, must be right, or are asked for: index and 1 of the
+ * last one of a name, of the first one for the id; 0: there is none. */
 struct pd_http1_found {
-    struct pd_str host, length, encoding, expect, content_encoding;
-    uint32_t n_host, n_length, n_encoding, n_expect, n_content_encoding;
-    bool close, keep;
+    uint8_t host, length, encoding, expect, content_encoding, id;
+    uint8_t twice;              /* bits of those that are there more than once */
+    uint8_t options;            /* bits of what Connection says */
 };
-/* Members of a list of connection options. */
+enum {
+    PD_HTTP1_TWICE_HOST = 1,
+    PD_HTTP1_TWICE_LENGTH = 2,
+    PD_HTTP1_TWICE_ENCODING = 4,
+    PD_HTTP1_TWICE_EXPECT = 8,
+    PD_HTTP1_TWICE_CONTENT_ENCODING = 16
+};
+enum { PD_HTTP1_CLOSE = 1, PD_HTTP1_KEEP = 2, PD_HTTP1_OPTIONS = 4 /* names headers */ };
+
+/* What a name means here. */
+enum pd_http1_known {
+    PD_HTTP1_UNKNOWN = 0,
+    PD_HTTP1_PLAIN,             /* known, and nothing to do */
+    PD_HTTP1_HOP,               /* for one connection, or written anew by who passes it on */
+    PD_HTTP1_CONNECTION         /* a hop whose value says more */
+};
+
+/* Adds the members of a list of connection options. */
 void pd_http1_note_connection(struct pd_str list, struct pd_http1_found *f);
 
-/* A header that one of the rules is about; its name is in lower case. */
-static inline void pd_http1_note(const struct pd_http_header *h, struct pd_http1_found *f)
+/* Whether n bytes at p are this literal. */
+static PD_ALWAYS_INLINE bool pd_http1_same(const char *p, const char *name, size_t n)
 {
-    const char *name = h->name.p;
+    if (n >= 8) {
+        uint64_t a, b, c, d;
+        memcpy(&a, p, 8);
+        memcpy(&b, p + n - 8, 8);
+        memcpy(&c, name, 8);
+        memcpy(&d, name + n - 8, 8);
+        return a == c && (n == 8 || b == d);
+    }
+    if (n >= 4) {
+        uint32_t a, b, c, d;
+        memcpy(&a, p, 4);
+        memcpy(&b, p + n - 4, 4);
+        memcpy(&c, name, 4);
+        memcpy(&d, name + n - 4, 4);
+        return a == c && (n == 4 || b == d);
+    }
+    return n == 2 && p[0] == name[0] && p[1] == name[1];
+}
 
-    switch (h->name.n) {
+static inline void pd_http1_seen(uint8_t *place, size_t at, struct pd_http1_found *f, unsigned bit)
+{
+    if (*place != 0)
+        f->twice |= (uint8_t)bit;
+    *place = (uint8_t)(at + 1);
+}
+
+_Static_assert(PD_HTTP1_HEADERS < UINT8_MAX, "places of headers are kept in a byte");
+#define PD_HTTP1_IS(literal) pd_http1_same(name, literal, sizeof(literal) - 1)
+
+/* The name, in lower case, of header number `at`. */
+static PD_ALWAYS_INLINE enum pd_http1_known pd_http1_note(const char *name, size_t n, size_t at,
+                                                struct pd_http1_found *f)
+{
+    switch (n) {
+    case 2:
+        return PD_HTTP1_IS("te") ? PD_HTTP1_HOP : PD_HTTP1_UNKNOWN;
     case 4:
-        if (memcmp(name, "host", 4) == 0) {
-            f->host = h->value;
-            f->n_host++;
+        if (PD_HTTP1_IS("host")) {
+            pd_http1_seen(&f->host, at, f, PD_HTTP1_TWICE_HOST);
+            return PD_HTTP1_PLAIN;
         }
-        break;
+        return PD_HTTP1_IS("date") ? PD_HTTP1_HOP : PD_HTTP1_UNKNOWN;
     case 6:
-        if (memcmp(name, "expect", 6) == 0) {
-            f->expect = h->value;
-            f->n_expect++;
+        if (PD_HTTP1_IS("expect")) {
+            pd_http1_seen(&f->expect, at, f, PD_HTTP1_TWICE_EXPECT);
+            return PD_HTTP1_PLAIN;
         }
-        break;
+        return PD_HTTP1_IS("server") ? PD_HTTP1_HOP : PD_HTTP1_UNKNOWN;
+    case 7:
+        return PD_HTTP1_IS("trailer") || PD_HTTP1_IS("upgrade") ? PD_HTTP1_HOP : PD_HTTP1_UNKNOWN;
     case 10:
-        if (memcmp(name, "connection", 10) == 0)
-            pd_http1_note_connection(h->value, f);
-        break;
+        if (PD_HTTP1_IS("connection"))
+            return PD_HTTP1_CONNECTION;
+        return PD_HTTP1_IS("keep-alive") ? PD_HTTP1_HOP : PD_HTTP1_UNKNOWN;
+    case 12:
+        if (PD_HTTP1_IS("content-type"))
+            return PD_HTTP1_PLAIN;
+        if (!PD_HTTP1_IS("x-request-id"))
+            return PD_HTTP1_UNKNOWN;
+        if (f->id == 0)
+            f->id = (uint8_t)(at + 1);
+        return PD_HTTP1_HOP;
     case 14:
-        if (memcmp(name, "content-length", 14) == 0) {
-            f->length = h->value;
-            f->n_length++;
-        }
-        break;
+        if (!PD_HTTP1_IS("content-length"))
+            return PD_HTTP1_UNKNOWN;
+        pd_http1_seen(&f->length, at, f, PD_HTTP1_TWICE_LENGTH);
+        return PD_HTTP1_HOP;
     case 16:
-        if (memcmp(name, "content-encoding", 16) == 0) {
-            f->content_encoding = h->value;
-            f->n_content_encoding++;
+        if (PD_HTTP1_IS("content-encoding")) {
+            pd_http1_seen(&f->content_encoding, at, f, PD_HTTP1_TWICE_CONTENT_ENCODING);
+            return PD_HTTP1_PLAIN;
         }
-        break;
+        return PD_HTTP1_IS("proxy-connection") ? PD_HTTP1_HOP : PD_HTTP1_UNKNOWN;
     case 17:
-        if (memcmp(name, "transfer-encoding", 17) == 0) {
-            f->encoding = h->value;
-            f->n_encoding++;
-        }
-        break;
+        if (!PD_HTTP1_IS("transfer-encoding"))
+            return PD_HTTP1_UNKNOWN;
+        pd_http1_seen(&f->encoding, at, f, PD_HTTP1_TWICE_ENCODING);
+        return PD_HTTP1_HOP;
+    case 18:
+        return PD_HTTP1_IS("proxy-authenticate") ? PD_HTTP1_HOP : PD_HTTP1_UNKNOWN;
     default:
-        break;
+        return PD_HTTP1_UNKNOWN;
     }
 }
 
-/* The rules between headers.  The first line's parts are still offsets, the headers
- * stand in p->headers, and behind the text is room for the target. */
-enum pd_http_reject pd_http1_decide(struct pd_http1 *p, const struct pd_http1_found *f);
+/* The rules between headers, which stand in p->headers.  is_plain: the parts of the first
+ * line are spans, and its target has nothing that needs a closer look; otherwise they
+ * are still offsets, and behind the text is room for the target. */
+enum pd_http_reject pd_http1_decide(struct pd_http1 *p, const struct pd_http1_found *f, bool is_plain);
 
 /* The head at data, of a parser that has seen nothing yet.  False: it is not there as
  * a whole, or unusual, and the parser has still seen nothing. */

@@ -98,11 +98,11 @@ static pd_status add_header(struct pd_http1 *p, struct pd_str name, struct pd_st
     return PD_OK;
 }
 
-/* Makes letters, digits and dashes lower case up to the first other byte, of which
- * there is one; returns where it stands.  Reads up to PD_HTTP1_SLACK bytes further. */
-static size_t lower_plain(char *p)
+size_t pd_http1_lower_plain(char *p, bool *change)
 {
     size_t at = 0;
+
+    *change = false;
 #if defined(__SSE2__)
     const __m128i place = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 
@@ -121,7 +121,9 @@ static size_t lower_plain(char *p)
         unsigned others = ~(unsigned)_mm_movemask_epi8(is_plain) & 0xffffu;
         if (others != 0) {
             int n = __builtin_ctz(others);
-            if (_mm_movemask_epi8(is_upper) != 0) {
+            unsigned upper = (unsigned)_mm_movemask_epi8(is_upper);
+            if ((upper & ((1u << n) - 1)) != 0) {
+                *change = true;
                 __m128i before = _mm_cmplt_epi8(place, _mm_set1_epi8((char)n));
                 v = _mm_or_si128(v, _mm_and_si128(_mm_and_si128(is_upper, before),
                                                   _mm_set1_epi8(0x20)));
@@ -129,6 +131,7 @@ static size_t lower_plain(char *p)
             }
             return at + (size_t)n;
         }
+        *change |= _mm_movemask_epi8(is_upper) != 0;
         memcpy(p + at, &low, sizeof low);
     }
 #else
@@ -141,12 +144,12 @@ enum pd_http_reject pd_http1_header_line(struct pd_http1 *p, size_t off, size_t 
 {
     char *line = p->text.p + off;
     size_t colon, from, to;
-    bool has_underscore = false;
+    bool has_underscore = false, has_upper;
 
     if (line[0] == ' ' || line[0] == '\t')
         return p->n_headers == 0 ? PD_HTTP_REJECT_HEADER_NAME : PD_HTTP_REJECT_OBS_FOLD;
     /* Behind the line is its CRLF. */
-    for (colon = lower_plain(line); colon < n; colon++) {
+    for (colon = pd_http1_lower_plain(line, &has_upper); colon < n; colon++) {
         unsigned char c = pd_http1_lower[(unsigned char)line[colon]];
         if (c == 0)
             break;

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A head that is there as a whole and holds nothing unusual, as nearly all are: one
- * pass finds its lines and that no control byte is in them, a second one the names.
+/* A head that is there as a whole and holds nothing unusual, as nearly all are: it is
+ * copied, and one pass finds its lines, their names and values, and that no control byte
+ * is in them.
  *
  * Everything else is left to the reader of single lines, which also says why a head
- * is refused; both come to the same head for what this one takes. */
+ * is refused; both come to the same head for what this one takes.  Behind the copy stand
+ * zeros, which end every search: nothing here compares with an end. */
 #include "net/http1_int.h"
 
+#include "base/compiler.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -15,7 +18,29 @@
 
 #include <emmintrin.h>
 
-#define WHOLE_LINES 64u
+#define WHOLE_HEADERS 62u       /* each has a bit */
+#define FIRST_HEADERS 16u
+#define FIRST_WINDOW 192u
+#define VECTOR 16u
+#define BEHIND (2 * VECTOR)     /* zeros behind a copy */
+
+/* The first line. */
+struct first {
+    size_t n;                   /* CRLF left out */
+    bool is_plain;              /* the rest is known */
+    enum pd_http_method method;
+    size_t method_n, target_n;
+};
+
+/* What the pass has found. */
+struct whole {
+    size_t total;
+    size_t n_headers;
+    uint64_t hops;              /* headers that are not passed on */
+    uint64_t odd;               /* lines that are not "name: value" */
+    bool is_full;               /* there are more headers than room for them */
+    struct pd_http1_found found;
+};
 
 static inline __m128i load(const char *p)
 {
@@ -25,101 +50,165 @@ static inline __m128i load(const char *p)
     return v;
 }
 
-/* Bytes below a blank, and DEL, of 32. */
-static inline uint32_t control_bytes(const char *p)
+static inline uint64_t load8(const char *p)
 {
-    const __m128i low = _mm_set1_epi8(0x1f), del = _mm_set1_epi8(0x7f);
-    __m128i a = load(p), b = load(p + 16);
-    __m128i x = _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(a, low), a), _mm_cmpeq_epi8(a, del));
-    __m128i y = _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(b, low), b), _mm_cmpeq_epi8(b, del));
+    uint64_t v;
 
-    return (uint32_t)_mm_movemask_epi8(x) | (uint32_t)_mm_movemask_epi8(y) << 16;
+    memcpy(&v, p, sizeof v);
+    return v;
 }
 
-/* Ends of the lines of the head at data, behind their LF; returns how many there are.
- * 0: the head goes on behind n, is long, or has a control byte that is no line end. */
-static size_t find_lines(const char *data, size_t n, uint16_t ends[WHOLE_LINES])
+static inline __m128i equal(__m128i v, char c)
 {
-    size_t lines = 0, from = 0;
-    uint32_t lf = 0;            /* 1: the next byte ends a line whose CR was seen */
+    return _mm_cmpeq_epi8(v, _mm_set1_epi8(c));
+}
 
-    if (n > PD_HTTP1_LINE)
-        n = PD_HTTP1_LINE;
-    if (n < 32)
+static inline uint32_t mask_of(__m128i v)
+{
+    return (uint32_t)_mm_movemask_epi8(v);
+}
+
+static inline bool is_line_end(const char *p)
+{
+    return memcmp(p, "\r\n", 2) == 0;
+}
+
+/* The next byte below a blank, or DEL. */
+static inline char *find_control(char *p)
+{
+    for (;; p += VECTOR) {
+        __m128i v = load(p);
+        __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(0x1f)), v);
+        uint32_t mask = mask_of(_mm_or_si128(low, equal(v, 0x7f)));
+        if (mask != 0)
+            return p + __builtin_ctz(mask);
+    }
+}
+
+/* A name that is not known as it stands: finds its end, and makes it lower case, which
+ * may make it known.  Returns its bytes, of which only letters, digits and dashes are
+ * taken; 0: it is another one. */
+static PD_NOINLINE size_t take_name(char *p, size_t at, struct pd_http1_found *f,
+                                    enum pd_http1_known *known)
+{
+    bool change;
+    size_t n = pd_http1_lower_plain(p, &change);
+
+    if (p[n] != ':' || n > PD_HTTP1_NAME)
         return 0;
-    for (size_t at = 0; at < n; at += 32) {
-        /* The last ones are read together with some before them. */
-        size_t back = n - at < 32 ? 32 - (n - at) : 0;
-        uint32_t mask = control_bytes(data + at - back) >> back & ~lf;
-        lf = 0;
-        while (mask != 0) {
-            size_t bit = (size_t)__builtin_ctz(mask), cr = at + bit;
-            if (cr + 1 >= n || data[cr] != '\r' || data[cr + 1] != '\n' || lines == WHOLE_LINES)
-                return 0;
-            if (cr == from) {
-                ends[lines] = (uint16_t)(cr + 2);
-                return lines > 0 ? lines + 1 : 0;
-            }
-            from = cr + 2;
-            ends[lines++] = (uint16_t)from;
-            mask &= mask - 1;
-            if (bit == 31)
-                lf = 1;
-            else
-                mask &= ~(2u << bit);
-        }
-    }
-    return 0;
+    if (change || n >= VECTOR)
+        *known = pd_http1_note(p, n, at, f);
+    return n;
 }
 
-_Static_assert(PD_HTTP1_LINE + 2 <= UINT16_MAX, "ends of lines are kept in 16 bits");
-
-/* Letters, digits and dashes up to the first other byte, of which there is one;
- * *has_upper: whether a letter is upper case.  Reads up to PD_HTTP1_SLACK bytes further. */
-static inline size_t name_run(const char *p, bool *has_upper)
+/* By a call: where its bound is known the compiler writes a string instruction out, whose
+ * start takes longer than a whole head. */
+static inline void copy(char *to, const char *from, size_t n)
 {
-    uint32_t upper = 0;
-
-    for (size_t at = 0;; at += 16) {
-        __m128i v = load(p + at);
-        __m128i letter = _mm_sub_epi8(_mm_or_si128(v, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
-        __m128i digit = _mm_sub_epi8(v, _mm_set1_epi8('0'));
-        letter = _mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(25)), letter);
-        digit = _mm_cmpeq_epi8(_mm_min_epu8(digit, _mm_set1_epi8(9)), digit);
-        __m128i plain = _mm_or_si128(_mm_or_si128(letter, digit), _mm_cmpeq_epi8(v, _mm_set1_epi8('-')));
-        uint32_t other = ~(uint32_t)_mm_movemask_epi8(plain) & 0xffffu;
-        /* Of these bytes only letters of upper case lack the bit of 0x20. */
-        uint32_t lacks = ~(uint32_t)_mm_movemask_epi8(_mm_slli_epi16(v, 2)) & 0xffffu;
-        if (other != 0) {
-            *has_upper = (upper | (lacks & (other - 1) & ~other)) != 0;
-            return at + (size_t)__builtin_ctz(other);
-        }
-        upper |= lacks;
-    }
+    __asm__("" : "+r"(n));
+    memcpy(to, from, n);
 }
 
-/* A header line of n bytes, CRLF left out.  False: it is unusual. */
-static inline bool take_header(char *line, size_t n, struct pd_http_header *out)
+/* "POST /path HTTP/1.1", or with GET, whose path needs no closer look. */
+static inline bool is_plain_request(const char *p, struct first *first)
 {
-    const char *from, *to = line + n;
-    bool has_upper;
-    size_t colon = name_run(line, &has_upper);
+    const __m128i slash = _mm_set1_epi8('/');
+    size_t at;
 
-    if (colon == 0 || line[colon] != ':' || colon > PD_HTTP1_NAME)
+    if (memcmp(p, "POST /", 6) == 0) {
+        first->method = PD_HTTP_POST;
+        at = 5;
+    } else if (memcmp(p, "GET /", 5) == 0) {
+        first->method = PD_HTTP_GET;
+        at = 4;
+    } else {
         return false;
-    if (has_upper)
-        for (size_t i = 0; i < colon; i++)
-            line[i] = (char)pd_http1_lower[(unsigned char)line[i]];
-    for (from = line + colon + 1; from < to && *from == ' '; from++)
-        ;
-    while (to > from && to[-1] == ' ')
-        to--;
-    out->name = (struct pd_str){ line, colon };
-    out->value = (struct pd_str){ from, (size_t)(to - from) };
+    }
+    /* Behind the slash: what ends a target, and what is in one that is not plain, as a slash
+     * behind a slash. */
+    for (size_t from = at + 1;; from += VECTOR) {
+        __m128i v = load(p + from), before = load(p + from - 1);
+        /* Bytes from 0x80 are negative, so one signed test finds them and those up to a blank. */
+        __m128i a = _mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8('!')), equal(v, '#'));
+        __m128i b = _mm_or_si128(equal(v, '%'), equal(v, '.'));
+        __m128i c = _mm_or_si128(equal(v, '?'), equal(v, '\\'));
+        __m128i d = _mm_and_si128(_mm_cmpeq_epi8(v, slash), _mm_cmpeq_epi8(before, slash));
+        a = _mm_or_si128(a, equal(v, 0x7f));
+        uint32_t mask = mask_of(_mm_or_si128(_mm_or_si128(a, b), _mm_or_si128(c, d)));
+        if (mask == 0)
+            continue;
+        from += (size_t)__builtin_ctz(mask);
+        first->method_n = at - 1;
+        first->target_n = from - at;
+        first->n = from + 9;
+        return p[from] == ' ' && load8(p + from + 1) == load8("HTTP/1.1") && is_line_end(p + from + 9);
+    }
+}
+
+static inline bool is_plain_status(const char *p, struct first *first)
+{
+    first->n = 15;
+    return load8(p) == load8("HTTP/1.1") && load8(p + 8) == load8(" 200 OK\r") && p[16] == '\n';
+}
+
+/* Whether the first line ends; fills `first`. */
+static inline bool find_first(const struct pd_http1 *p, char *text, struct first *first)
+{
+    first->is_plain = p->is_response ? is_plain_status(text, first) : is_plain_request(text, first);
+    if (first->is_plain)
+        return true;
+    first->n = (size_t)(find_control(text) - text);
+    return is_line_end(text + first->n);
+}
+
+/* The headers from `line` on; false: something is unusual, or not there. */
+static inline bool find_headers(struct pd_http1 *p, char *text, char *line, struct whole *w)
+{
+    struct pd_http_header *h = p->headers;
+    uint64_t bit = 1;
+    size_t i;
+
+    w->odd = w->hops = 0;
+    memset(&w->found, 0, sizeof w->found);
+    for (i = 0; !is_line_end(line); i++, h++, bit <<= 1) {
+        size_t n = (size_t)__builtin_ctz(mask_of(equal(load(line), ':')) | 1u << VECTOR);
+        enum pd_http1_known known;
+        char *from, *to;
+
+        if (i == p->cap_headers) {
+            w->is_full = true;
+            return false;
+        }
+        known = pd_http1_note(line, n, i, &w->found);
+        if (known == PD_HTTP1_UNKNOWN && (n = take_name(line, i, &w->found, &known)) == 0)
+            return false;
+        from = line + n + 1;
+        to = find_control(from);
+        if (!is_line_end(to))
+            return false;
+        h->name = (struct pd_str){ line, n };
+        line = to + 2;
+        if (from[0] == ' ' && from[1] != ' ' && to[-1] != ' ') {
+            from++;
+        } else {
+            w->odd |= bit;
+            for (; *from == ' '; from++)
+                ;
+            for (; to > from && to[-1] == ' '; to--)
+                ;
+        }
+        h->value = (struct pd_str){ from, (size_t)(to - from) };
+        if (known < PD_HTTP1_HOP)
+            continue;
+        w->hops |= bit;
+        if (known == PD_HTTP1_CONNECTION)
+            pd_http1_note_connection(h->value, &w->found);
+    }
+    w->total = (size_t)(line + 2 - text);
+    w->n_headers = i;
     return true;
 }
 
-/* Room for the lines and for a decoded path behind them, and for the headers. */
 static bool make_room(struct pd_http1 *p, size_t bytes, size_t n_headers)
 {
     if (pd_buf_reserve(&p->text, bytes) != PD_OK)
@@ -134,40 +223,90 @@ static bool make_room(struct pd_http1 *p, size_t bytes, size_t n_headers)
     return true;
 }
 
+/* Makes room for a head that did not fit; false: that was not the reason.  n: bytes that
+ * are there. */
+static PD_NOINLINE bool make_more_room(struct pd_http1 *p, bool is_full, size_t n)
+{
+    if (is_full)
+        return p->cap_headers < WHOLE_HEADERS &&
+               make_room(p, 0, PD_MIN(2 * p->cap_headers, (size_t)WHOLE_HEADERS));
+    if (p->window >= n ||
+        pd_str_find(pd_str_of(p->text.p, p->window), PD_STR("\r\n\r\n")) != PD_STR_NPOS)
+        return false;
+    p->window *= 2;
+    return make_room(p, p->window + BEHIND, 0);
+}
+
+static PD_NOINLINE bool make_first_room(struct pd_http1 *p)
+{
+    p->window = PD_MAX(p->window, FIRST_WINDOW);
+    return make_room(p, p->window + BEHIND, FIRST_HEADERS);
+}
+
+static inline void put_first(struct pd_http1 *p, const struct first *first)
+{
+    struct pd_http_head *h = &p->head;
+    char *text = p->text.p;
+
+    h->minor = 1;
+    if (p->is_response) {
+        h->status = 200;
+        h->reason = (struct pd_str){ text + 13, 2 };
+        return;
+    }
+    h->method = first->method;
+    h->method_text = (struct pd_str){ text, first->method_n };
+    h->path = h->target = (struct pd_str){ text + first->method_n + 1, first->target_n };
+}
+
+/* The text and all headers are known. */
+static inline bool finish(struct pd_http1 *p, const struct first *first, const struct whole *w,
+                          enum pd_http_reject *reject)
+{
+    if (first->is_plain) {
+        put_first(p, first);
+    } else {
+        *reject = p->is_response ? pd_http1_status_line(p, 0, first->n)
+                                 : pd_http1_request_line(p, 0, first->n);
+        if (*reject != PD_HTTP_REJECT_NONE) {
+            memset(&p->head, 0, sizeof p->head);
+            return false;
+        }
+    }
+    p->text.n = w->total;
+    p->n_headers = w->n_headers;
+    p->head.has_lines = (w->found.options & PD_HTTP1_OPTIONS) == 0 && (w->odd & ~w->hops) == 0;
+    p->head.lines = ~w->hops & (((uint64_t)1 << w->n_headers) - 1);
+    *reject = pd_http1_decide(p, &w->found, first->is_plain);
+    return true;
+}
+
 bool pd_http1_whole_head(struct pd_http1 *p, const char *data, size_t n, size_t *used,
                          enum pd_http_reject *reject)
 {
-    uint16_t ends[WHOLE_LINES];
-    size_t lines = find_lines(data, n, ends);
-    struct pd_http_head *h = &p->head;
-    struct pd_http1_found f;
-    size_t first, total;
-    char *text;
+    struct first first;
+    struct whole w;
 
-    if (lines == 0)
+    if ((p->text.cap < p->window + BEHIND || p->cap_headers == 0) && !make_first_room(p))
         return false;
-    first = (size_t)ends[0] - 2;
-    total = ends[lines - 1];
-    if (!make_room(p, total + ends[0] + PD_HTTP1_SLACK, lines - 2))
-        return false;
-    text = p->text.p;
-    memcpy(text, data, total);
-    memset(&f, 0, sizeof f);
-    for (size_t i = 0; i < lines - 2; i++) {
-        struct pd_http_header *header = &p->headers[i];
-        if (!take_header(text + ends[i], (size_t)ends[i + 1] - 2 - ends[i], header))
-            return false;
-        pd_http1_note(header, &f);
+    for (n = PD_MIN(n, (size_t)PD_HTTP1_LINE);;) {
+        char *text = p->text.p;
+        size_t copied = PD_MIN(n, p->window);
+        copy(text, data, copied);
+        memset(text + copied, 0, BEHIND);
+        w.is_full = false;
+        if (!find_first(p, text, &first) || !find_headers(p, text, text + first.n + 2, &w)) {
+            if (!make_more_room(p, w.is_full, n))
+                return false;
+        } else if (!first.is_plain && p->text.cap < w.total + first.n + BEHIND) {
+            /* Behind the text is room for a decoded path. */
+            if (!make_room(p, w.total + first.n + BEHIND, 0))
+                return false;
+        } else {
+            *used = w.total;
+            return finish(p, &first, &w, reject);
+        }
     }
-    *reject = p->is_response ? pd_http1_status_line(p, 0, first) : pd_http1_request_line(p, 0, first);
-    if (*reject != PD_HTTP_REJECT_NONE) {
-        memset(h, 0, sizeof *h);
-        return false;
-    }
-    p->text.n = *used = total;
-    p->n_headers = lines - 2;
-    *reject = pd_http1_decide(p, &f);
-    return true;
 }
 
 #else

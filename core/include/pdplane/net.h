@@ -68,6 +68,11 @@ struct pd_http_head {
     uint64_t length;            /* of the body; valid with has_length */
     const struct pd_http_header *headers;
     size_t n_headers;
+    /* For who passes the head on, if has_lines: bit i says that headers[i] may go on as it
+     * stands in memory, a line "name: value" with its CRLF; lines stand in order without
+     * a gap. */
+    bool has_lines;
+    uint64_t lines;
 };
 
 struct pd_http_route {
