@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define pd_likely(x) __builtin_expect(!!(x), 1)
 #define pd_unlikely(x) __builtin_expect(!!(x), 0)
@@ -18,6 +19,17 @@
 #define PD_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define PD_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define PD_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* Zeroes n bytes, in pieces that compilers write out as stores; for more they take a
+ * string instruction, whose start takes long. */
+static PD_ALWAYS_INLINE void pd_zero(void *p, size_t n)
+{
+    char *at = (char *)p;
+
+    for (; n >= 64; n -= 64, at += 64)
+        memset(at, 0, 64);
+    memset(at, 0, n);
+}
 
 /* The struct that has `ptr` as its member. */
 #define pd_container_of(ptr, type, member)                                     \

@@ -45,7 +45,7 @@ void pd_http1_reset(struct pd_http1 *p)
         p->headers = NULL;
         p->cap_headers = 0;
     }
-    memset(p, 0, offsetof(struct pd_http1, text));
+    pd_zero(p, offsetof(struct pd_http1, text));
     p->is_response = is_response;
     p->body_limit = limit;
 }
@@ -75,6 +75,12 @@ enum pd_http1_event pd_http1_refuse(struct pd_http1 *p, enum pd_http_reject reje
     p->reject = reject;
     p->state = PD_HTTP1_S_BAD;
     return PD_HTTP1_BAD;
+}
+
+struct pd_str pd_http1_id(const struct pd_http1 *p)
+{
+    return p->id_at == 0 || p->id_at > p->n_headers ? (struct pd_str){ NULL, 0 }
+                                                    : p->headers[p->id_at - 1].value;
 }
 
 bool pd_http1_is_inside(const struct pd_http1 *p)

@@ -153,6 +153,8 @@ uint64_t pd_http1_direct(const struct pd_http1 *p);
 /* n bytes (at most that many) were read directly.  The next call of
  * pd_http1_next says DONE when they were the last. */
 void pd_http1_direct_take(struct pd_http1 *p, uint64_t n);
+/* The value of the first x-request-id of the head that was told, or { NULL, 0 }. */
+struct pd_str pd_http1_id(const struct pd_http1 *p);
 /* True from the first byte of a message until its end. */
 bool pd_http1_is_inside(const struct pd_http1 *p);
 

@@ -187,7 +187,7 @@ static void finish(struct pd_http_req *req, const struct pd_iov *iov, size_t n)
     req->is_ended = true;
     req->deadline = PD_TIME_NEVER;
     req->want_flush = false;
-    if (write_out(req, iov, n) && req->out.n == 0)
+    if ((n == 0 ? write_queue(req) : write_out(req, iov, n)) && req->out.n == 0)
         pd_http_conn_answered(req->conn);
 }
 

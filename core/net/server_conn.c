@@ -92,14 +92,18 @@ void pd_http_conn_answered(struct pd_http_conn *c)
     if (c->stash.n > 0) {
         pd_http_conn_wake(c);
     } else {
-        pd_buf_fini(&c->stash);
-        if (pd_http_conn_is_leaving(c, &since) && !c->in_process) {
-            pd_http_conn_close(c);
-            return;
+        if (c->stash.base != NULL)
+            pd_buf_fini(&c->stash);
+        if (pd_http_conn_is_leaving(c, &since)) {
+            if (!c->in_process) {
+                pd_http_conn_close(c);
+                return;
+            }
+            pd_http_conn_arm(c);
         }
     }
     pd_http_conn_update_read(c);
-    pd_http_conn_arm(c);
+    pd_http_conn_arm_at(c, c->since + c->server->opts.idle_ns);
 }
 
 /* ---- input ---- */
@@ -131,7 +135,10 @@ static void after_input(struct pd_http_conn *c)
         return;
     }
     pd_http_conn_update_read(c);
-    pd_http_conn_arm(c);
+    /* Limits of a request that is there whole are armed where they begin, as those of a
+     * connection without one. */
+    if (c->req != NULL && !c->req->body_done)
+        pd_http_conn_arm(c);
     if (c->req == NULL && c->stash.n > 0)
         pd_http_conn_wake(c);
     else if (c->eof)

@@ -11,27 +11,28 @@
 #include <string.h>
 #include <time.h>
 
-#define DATE_BYTES 29           /* "Sun, 06 Nov 1994 08:49:37 GMT" */
 #define HEAD_ROOM 384           /* what a head has beside the headers that were given */
+#define LINES_STEP 16           /* of what is copied from a parser's text */
+#define FRONT "HTTP/1.1 200 OK\r\n"
+#define FRONT_BYTES 68          /* the line, then the date and the name of the id's header */
 
-static const char *date_text(struct pd_http_server *s)
+/* How most answers begin, with the date of this second. */
+static void write_front(struct pd_http_server *s)
 {
     static const char days[] = "SunMonTueWedThuFriSat";
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    uint64_t sec = pd_loop_wall(s->loop) / PD_SEC;
+    uint64_t wall = pd_loop_wall(s->loop);
+    time_t t = (time_t)(wall / PD_SEC);
+    struct tm tm;
 
-    if (sec != s->date_sec || s->date[0] == '\0') {
-        time_t t = (time_t)sec;
-        struct tm tm;
-        gmtime_r(&t, &tm);
-        (void)snprintf(s->date, sizeof(s->date), "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
-                       days + 3 * tm.tm_wday, (unsigned)tm.tm_mday % 100u,
-                       months + 3 * tm.tm_mon, ((unsigned)tm.tm_year + 1900u) % 10000u,
-                       (unsigned)tm.tm_hour % 100u, (unsigned)tm.tm_min % 100u,
-                       (unsigned)tm.tm_sec % 100u);
-        s->date_sec = sec;
-    }
-    return s->date;
+    gmtime_r(&t, &tm);
+    (void)snprintf(s->front, sizeof(s->front),
+                   FRONT "date: %.3s, %02u %.3s %04u %02u:%02u:%02u GMT\r\nx-request-id: ",
+                   days + 3 * tm.tm_wday, (unsigned)tm.tm_mday % 100u,
+                   months + 3 * tm.tm_mon, ((unsigned)tm.tm_year + 1900u) % 10000u,
+                   (unsigned)tm.tm_hour % 100u, (unsigned)tm.tm_min % 100u,
+                   (unsigned)tm.tm_sec % 100u);
+    s->front_until = pd_loop_now(s->loop) + (PD_SEC - wall % PD_SEC);
 }
 
 /* Headers that only the server may write. */
@@ -154,6 +155,25 @@ static char *put_read_headers(char *to, const struct pd_http_header *headers, si
     return to;
 }
 
+/* Lines of a head that a parser of ours has read and found to be plain, in runs. */
+static char *put_lines(char *to, const struct pd_http_header *headers, uint64_t lines)
+{
+    while (lines != 0) {
+        unsigned first = (unsigned)__builtin_ctzll(lines);
+        unsigned n = (unsigned)__builtin_ctzll(~(lines >> first));
+        const struct pd_http_header *last = &headers[first + n - 1];
+        const char *from = headers[first].name.p, *end = last->value.p + last->value.n + 2;
+        char *behind = to + (end - from);
+
+        /* Some bytes too many are read and written; there are others behind. */
+        for (; to < behind; to += LINES_STEP, from += LINES_STEP)
+            memcpy(to, from, LINES_STEP);
+        to = behind;
+        lines &= lines + ((uint64_t)1 << first);
+    }
+    return to;
+}
+
 static void decide_end(struct pd_http_req *req, uint64_t length)
 {
     const struct pd_http_head *h = &req->parser.head;
@@ -169,15 +189,43 @@ static void decide_end(struct pd_http_req *req, uint64_t length)
     req->left = length;
 }
 
-static char *put_status(char *to, uint32_t status)
+/* The status line, the date and the name of the id's header. */
+static char *put_front(char *to, struct pd_http_server *s, uint32_t status)
 {
-    if (status == 200)
-        return put(to, PD_STR("HTTP/1.1 200 OK\r\ndate: "));
+    const size_t line = sizeof(FRONT) - 1;
+
+    if (pd_loop_now(s->loop) >= s->front_until)
+        write_front(s);
+    if (status == 200) {
+        memcpy(to, s->front, FRONT_BYTES);
+        return to + FRONT_BYTES;
+    }
     to = put(to, PD_STR("HTTP/1.1 "));
     for (uint32_t digit = 100; digit > 0; digit /= 10)
         *to++ = (char)('0' + status / digit % 10);
     *to++ = ' ';
-    return put(put(to, pd_str_from(pd_http_status_text(status))), PD_STR("\r\ndate: "));
+    to = put(put(to, pd_str_from(pd_http_status_text(status))), PD_STR("\r\n"));
+    return put(to, (struct pd_str){ s->front + line, FRONT_BYTES - line });
+}
+
+/* At most 20 digits, and as many bytes behind them. */
+static char *put_u64(char *to, uint64_t v)
+{
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+                                "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+                                "8081828384858687888990919293949596979899";
+    char digits[40];
+    size_t at = 20;
+
+    for (; v >= 100; v /= 100) {
+        at -= 2;
+        memcpy(digits + at, pairs + 2 * (v % 100), 2);
+    }
+    at -= 2;
+    memcpy(digits + at, pairs + 2 * v, 2);
+    at += v < 10;
+    memcpy(to, digits + at, 20);
+    return to + (20 - at);
 }
 
 /* Queues the begin of a head, which has room for `room` bytes of headers then; framing
@@ -202,9 +250,9 @@ static pd_status begin_head(struct pd_http_req *req, uint32_t *status, size_t ro
     pd_http_req_make_id(req);
     if (pd_buf_reserve(b, room + HEAD_ROOM) != PD_OK)
         return b->status;
-    to = put(put_status(pd_buf_tail(b), *status), pd_str_of(date_text(s), DATE_BYTES));
-    to = put(put(to, PD_STR("\r\nx-request-id: ")), pd_str_of(req->id, req->id_n));
-    b->n = (size_t)(put(to, PD_STR("\r\n")) - b->p);
+    to = put_front(pd_buf_tail(b), s, *status);
+    memcpy(to, req->id, sizeof(req->id) - 1);
+    b->n = (size_t)(put(to + req->id_n, PD_STR("\r\n")) - b->p);
     return PD_OK;
 }
 
@@ -215,9 +263,7 @@ static pd_status end_head(struct pd_http_req *req, char *to, uint64_t length)
     if (req->is_chunked) {
         to = put(to, PD_STR("transfer-encoding: chunked\r\n"));
     } else if (length != PD_HTTP_UNKNOWN_LENGTH && req->status != 204 && req->status != 304) {
-        b->n = (size_t)(put(to, PD_STR("content-length: ")) - b->p);
-        (void)pd_buf_append_u64(b, length);
-        to = put(pd_buf_tail(b), PD_STR("\r\n"));
+        to = put(put_u64(put(to, PD_STR("content-length: ")), length), PD_STR("\r\n"));
     }
     if (!req->keep)
         to = put(to, PD_STR("connection: close\r\n"));
@@ -238,12 +284,20 @@ pd_status pd_http_req_put_head(struct pd_http_req *req, uint32_t status,
 pd_status pd_http_req_pass_head(struct pd_http_req *req, const struct pd_http_head *answer,
                                 uint64_t length)
 {
+    const struct pd_http_header *headers = answer->headers;
+    size_t n = answer->n_headers, room;
     uint32_t status = answer->status;
-    pd_status st = begin_head(req, &status, headers_room(answer->headers, answer->n_headers), length);
+    pd_status st;
     char *to;
 
+    if (answer->has_lines && n > 0)
+        room = (size_t)(headers[n - 1].value.p + headers[n - 1].value.n + 2 - headers[0].name.p) + LINES_STEP;
+    else
+        room = headers_room(headers, n);
+    st = begin_head(req, &status, room, length);
     if (st != PD_OK)
         return st;
-    to = put_read_headers(pd_buf_tail(&req->out), answer->headers, answer->n_headers);
+    to = pd_buf_tail(&req->out);
+    to = answer->has_lines ? put_lines(to, headers, answer->lines) : put_read_headers(to, headers, n);
     return end_head(req, to, length);
 }

@@ -87,6 +87,8 @@ struct pd_http_req {
     char *body;
     size_t body_cap;
     char *body_memory;          /* the allocation that body stands in */
+    char id[65];
+    char label[PD_KEYS_LABEL + 1]; /* of the key; in the pool it is empty */
     /* From here on everything is zero in the pool, but the deadline. */
     struct pd_http_conn *conn;
     size_t body_n;
@@ -104,8 +106,6 @@ struct pd_http_req {
     uint32_t route_flags;
     uint32_t route;             /* where it was found, as long as the routes are the same */
     uint64_t routes_serial;
-    char id[65];
-    char label[PD_KEYS_LABEL + 1]; /* of the key */
     uint8_t id_n;
     bool is_stream;             /* the body goes to on_body */
     bool discard;
@@ -150,8 +150,8 @@ struct pd_http_server {
     void *closed_arg;
     char id_prefix[16];         /* the first half of ids that we make */
     uint64_t id_seed, id_next;
-    uint64_t date_sec;
-    char date[32];
+    char front[72];             /* how most answers begin */
+    pd_time front_until;        /* then the date in it is another */
     bool is_draining;
     pd_time drained_at;
     bool is_closing;
@@ -175,12 +175,18 @@ static inline uint64_t *pd_http_conn_gauge(struct pd_http_server *s, unsigned st
     }
 }
 
+/* The same with the state that the connection is known to have. */
+static inline void pd_http_conn_change(struct pd_http_conn *c, unsigned from, unsigned to)
+{
+    --*pd_http_conn_gauge(c->server, from);
+    ++*pd_http_conn_gauge(c->server, to);
+    c->state = (uint8_t)to;
+    c->since = pd_loop_now(c->server->loop);
+}
+
 static inline void pd_http_conn_set_state(struct pd_http_conn *c, unsigned state)
 {
-    --*pd_http_conn_gauge(c->server, c->state);
-    ++*pd_http_conn_gauge(c->server, state);
-    c->state = (uint8_t)state;
-    c->since = pd_loop_now(c->server->loop);
+    pd_http_conn_change(c, c->state, state);
 }
 
 /* Whether bytes of the connection may be parsed now. */
@@ -214,6 +220,12 @@ void pd_http_conn_stream_events(struct pd_http_server *s);
 /* server_time.c */
 /* Sets the timer to the nearest of the limits that hold now. */
 void pd_http_conn_arm(struct pd_http_conn *c);
+/* The same when the limit that came last is `due`. */
+static inline void pd_http_conn_arm_at(struct pd_http_conn *c, pd_time due)
+{
+    if (due < c->armed || !pd_timer_is_active(&c->timer))
+        pd_http_conn_arm(c);
+}
 void pd_http_conn_on_timer(struct pd_timer *timer, void *arg);
 
 /* server_message.c */
@@ -264,8 +276,13 @@ char *pd_http_body_get(struct pd_http_server *s, size_t n, size_t *cap);
 void pd_http_body_put(struct pd_http_server *s, char *p, size_t cap);
 /* Chooses what the ids of this server's requests are made of. */
 void pd_http_server_seed_ids(struct pd_http_server *s);
+void pd_http_req_new_id(struct pd_http_req *req);
 /* Makes sure that req->id is set. */
-void pd_http_req_make_id(struct pd_http_req *req);
+static inline void pd_http_req_make_id(struct pd_http_req *req)
+{
+    if (req->id_n == 0)
+        pd_http_req_new_id(req);
+}
 
 /* server.c */
 const struct pd_http_route *pd_http_server_find(const struct pd_http_server *s,

@@ -22,7 +22,7 @@ static void dispatch(struct pd_http_conn *c, bool is_stream)
         return;
     }
     if (!is_stream)
-        pd_http_conn_set_state(c, PD_HTTP_CONN_SERVING);
+        pd_http_conn_change(c, PD_HTTP_CONN_READING, PD_HTTP_CONN_SERVING);
     req->is_dispatched = true;
     route->on_request(req, route->arg);
 }
@@ -31,8 +31,11 @@ static void dispatch(struct pd_http_conn *c, bool is_stream)
 static bool has_key(struct pd_http_req *req)
 {
     struct pd_keys *keys = req->conn->door == NULL ? NULL : req->conn->door->keys;
-    const char *label = keys == NULL ? "" : pd_keys_find(keys, pd_keys_shown(&req->parser.head));
+    const char *label;
 
+    if (keys == NULL)
+        return true;
+    label = pd_keys_find(keys, pd_keys_shown(&req->parser.head));
     if (label == NULL)
         return false;
     (void)pd_str_copy(pd_str_from(label), req->label, sizeof(req->label));
@@ -142,7 +145,7 @@ bool pd_http_conn_begin_req(struct pd_http_conn *c)
         return false;
     }
     c->req->conn = c;
-    pd_http_conn_set_state(c, PD_HTTP_CONN_READING);
+    pd_http_conn_change(c, PD_HTTP_CONN_IDLE, PD_HTTP_CONN_READING);
     return true;
 }
 

@@ -2,11 +2,15 @@
 /* The request object: its pool, its identity, and what handlers read of it. */
 #include "net/server_int.h"
 
+#include "base/compiler.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/str.h"
 
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #define KEEP_OUT (8 * 1024)
 #define ARENA_CHUNK 2048
@@ -95,7 +99,8 @@ void pd_http_req_put(struct pd_http_server *s, struct pd_http_req *req)
     if (req->out.cap > KEEP_OUT)
         pd_buf_fini(&req->out);
     drop_large_body(s, req);
-    memset(&req->conn, 0, sizeof(*req) - offsetof(struct pd_http_req, conn));
+    pd_zero(&req->conn, sizeof(*req) - offsetof(struct pd_http_req, conn));
+    req->label[0] = '\0';
     req->deadline = PD_TIME_NEVER;
     pd_list_prepend(&s->req_pool, &req->link);
     s->n_req_pool++;
@@ -114,6 +119,7 @@ static bool id_is_plain(struct pd_str s)
     return true;
 }
 
+#if !defined(__SSE2__)
 /* The eight hex digits of v, all at a time: one in each byte. */
 static void put_hex8(char *to, uint32_t v)
 {
@@ -126,11 +132,22 @@ static void put_hex8(char *to, uint32_t v)
     x += 0x3030303030303030u + above * ('a' - '0' - 10);
     memcpy(to, &x, sizeof x);
 }
+#endif
 
 static void put_hex(char *to, uint64_t v)
 {
+#if defined(__SSE2__)
+    const __m128i low = _mm_set1_epi8(0x0f);
+    __m128i x = _mm_cvtsi64_si128((long long)__builtin_bswap64(v));
+    __m128i digit = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(x, 4), low), _mm_and_si128(x, low));
+    __m128i above = _mm_and_si128(_mm_cmpgt_epi8(digit, _mm_set1_epi8(9)), _mm_set1_epi8('a' - '0' - 10));
+
+    digit = _mm_add_epi8(_mm_add_epi8(digit, _mm_set1_epi8('0')), above);
+    memcpy(to, &digit, sizeof digit);
+#else
     put_hex8(to, (uint32_t)(v >> 32));
     put_hex8(to + 8, (uint32_t)v);
+#endif
 }
 
 void pd_http_server_seed_ids(struct pd_http_server *s)
@@ -139,23 +156,23 @@ void pd_http_server_seed_ids(struct pd_http_server *s)
     s->id_seed = pd_loop_random_u64(s->loop);
 }
 
-void pd_http_req_make_id(struct pd_http_req *req)
+void pd_http_req_new_id(struct pd_http_req *req)
 {
     struct pd_http_server *s = req->conn->server;
     struct pd_str given = { NULL, 0 };
 
-    if (req->id_n != 0)
-        return;
     if (req->has_head)
-        given = pd_http_head_get(&req->parser.head, "x-request-id");
+        given = pd_http1_id(&req->parser);
     if (id_is_plain(given)) {
         memcpy(req->id, given.p, given.n);
+        req->id[given.n] = '\0';
         req->id_n = (uint8_t)given.n;
         return;
     }
     /* The second half is a bijection of a counter: no two are equal. */
     memcpy(req->id, s->id_prefix, sizeof(s->id_prefix));
     put_hex(req->id + sizeof(s->id_prefix), pd_hash_u64(s->id_next++, s->id_seed));
+    req->id[32] = '\0';
     req->id_n = 32;
 }
 
@@ -282,7 +299,7 @@ void pd_http_req_set_deadline(struct pd_http_req *req, pd_time delay_ns)
 
     req->deadline = delay_ns == 0 || delay_ns > PD_TIME_NEVER - 1 - now ? PD_TIME_NEVER
                                                                        : now + delay_ns;
-    pd_http_conn_arm(req->conn);
+    pd_http_conn_arm_at(req->conn, req->deadline);
 }
 
 void pd_http_req_pause(struct pd_http_req *req)

@@ -70,7 +70,7 @@ struct pd_http_head {
     size_t n_headers;
     /* For who passes the head on, if has_lines: bit i says that headers[i] may go on as it
      * stands in memory, a line "name: value" with its CRLF; lines stand in order without
-     * a gap. */
+     * a gap, and 16 bytes behind them may be read. */
     bool has_lines;
     uint64_t lines;
 };
