@@ -68,6 +68,11 @@ static void loop_random(struct pd_loop *loop, void *buf, size_t n)
     }
     l->pool_left -= n;
     p = l->pool + l->pool_left;
+    if (n == sizeof(uint64_t)) {
+        memcpy(buf, p, sizeof(uint64_t));
+        memset(p, 0, sizeof(uint64_t));
+        return;
+    }
     memcpy(buf, p, n);
     memset(p, 0, n);
 }

@@ -99,6 +99,7 @@ const struct pd_net_api *pd_net_functions(void)
         .way_call = pd_http_way_call,
         .begin_with = pd_http_begin_with,
         .pass = pd_http_pass,
+        .req_id_given = pd_http_req_id_given,
     };
     return &table;
 }

@@ -138,6 +138,7 @@ struct pd_str pd_http_req_body(const struct pd_http_req *req);
 void pd_http_req_body_release(struct pd_http_req *req);
 /* The client's x-request-id when it is plain, else one made here. */
 struct pd_str pd_http_req_id(const struct pd_http_req *req);
+bool pd_http_req_id_given(const struct pd_http_req *req);
 /* The label of the key that the client showed; empty when none was needed. */
 struct pd_str pd_http_req_label(const struct pd_http_req *req);
 /* The first header with which a client could tell servers where to go, in any

@@ -107,6 +107,7 @@ struct pd_http_req {
     uint32_t route;             /* where it was found, as long as the routes are the same */
     uint64_t routes_serial;
     uint8_t id_n;
+    bool id_is_given;           /* by the client */
     bool is_stream;             /* the body goes to on_body */
     bool discard;
     bool has_head;

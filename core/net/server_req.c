@@ -163,7 +163,8 @@ void pd_http_req_new_id(struct pd_http_req *req)
 
     if (req->has_head)
         given = pd_http1_id(&req->parser);
-    if (id_is_plain(given)) {
+    req->id_is_given = id_is_plain(given);
+    if (req->id_is_given) {
         memcpy(req->id, given.p, given.n);
         req->id[given.n] = '\0';
         req->id_n = (uint8_t)given.n;
@@ -174,6 +175,11 @@ void pd_http_req_new_id(struct pd_http_req *req)
     put_hex(req->id + sizeof(s->id_prefix), pd_hash_u64(s->id_next++, s->id_seed));
     req->id[32] = '\0';
     req->id_n = 32;
+}
+
+bool pd_http_req_id_given(const struct pd_http_req *req)
+{
+    return req->id_is_given;
 }
 
 const struct pd_http_head *pd_http_req_head(const struct pd_http_req *req)

@@ -204,18 +204,6 @@ struct pd_endpoint *pd_endpoints_find(const struct pd_endpoints *t, struct pd_st
     return pd_strmap_get(&t->by_key, key);
 }
 
-struct pd_endpoint *pd_endpoints_at(const struct pd_endpoints *t, struct pd_endpoint_ref ref)
-{
-    if (ref.slot >= t->used || t->slots[ref.slot] == NULL)
-        return NULL;
-    return t->slots[ref.slot]->view.serial == ref.serial ? t->slots[ref.slot] : NULL;
-}
-
-struct pd_endpoint_ref pd_endpoint_ref_of(const struct pd_endpoint *e)
-{
-    return (struct pd_endpoint_ref){ .slot = e->view.slot, .serial = e->view.serial };
-}
-
 bool pd_endpoint_serves(const struct pd_endpoint *e, struct pd_str model, uint64_t model_hash)
 {
     if (e->models_n == 0 || model.n == 0)
@@ -226,13 +214,6 @@ bool pd_endpoint_serves(const struct pd_endpoint *e, struct pd_str model, uint64
             return true;
     }
     return false;
-}
-
-pd_time pd_endpoint_age(const struct pd_endpoint *e, pd_time now)
-{
-    if (e->reported == PD_TIME_NEVER)
-        return PD_TIME_NEVER;
-    return now > e->reported ? now - e->reported : 0;
 }
 
 void pd_endpoint_view_at(const struct pd_endpoint *e, pd_time now, struct pd_endpoint_view *out)

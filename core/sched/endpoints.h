@@ -70,13 +70,25 @@ void pd_endpoints_leave(struct pd_endpoints *t, struct pd_endpoint *e);
 void pd_endpoints_state(struct pd_endpoints *t, struct pd_endpoint *e, uint32_t state);
 struct pd_endpoint *pd_endpoints_find(const struct pd_endpoints *t, struct pd_str key);
 /* NULL when it is gone. */
-struct pd_endpoint *pd_endpoints_at(const struct pd_endpoints *t, struct pd_endpoint_ref ref);
-struct pd_endpoint_ref pd_endpoint_ref_of(const struct pd_endpoint *e);
+static inline struct pd_endpoint *pd_endpoints_at(const struct pd_endpoints *t, struct pd_endpoint_ref ref)
+{
+    struct pd_endpoint *e = ref.slot < t->used ? t->slots[ref.slot] : NULL;
+    return e != NULL && e->view.serial == ref.serial ? e : NULL;
+}
+static inline struct pd_endpoint_ref pd_endpoint_ref_of(const struct pd_endpoint *e)
+{
+    return (struct pd_endpoint_ref){ .slot = e->view.slot, .serial = e->view.serial };
+}
 
 bool pd_endpoint_serves(const struct pd_endpoint *e, struct pd_str model, uint64_t model_hash);
 uint64_t pd_endpoint_model_hash(struct pd_str model);
 /* PD_TIME_NEVER: it never reported. */
-pd_time pd_endpoint_age(const struct pd_endpoint *e, pd_time now);
+static inline pd_time pd_endpoint_age(const struct pd_endpoint *e, pd_time now)
+{
+    if (e->reported == PD_TIME_NEVER)
+        return PD_TIME_NEVER;
+    return now > e->reported ? now - e->reported : 0;
+}
 /* The view at this moment, match_blocks 0. */
 void pd_endpoint_view_at(const struct pd_endpoint *e, pd_time now, struct pd_endpoint_view *out);
 

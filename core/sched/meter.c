@@ -97,18 +97,12 @@ void pd_sched_meter_endpoints(struct pd_sched_meter *m, uint32_t n)
 
 /* Looked up by name whenever any gauge went: two endpoints may share a name and
  * then share the gauge of the last change, which is the operator's to mend. */
-void pd_sched_meter_inflight(struct pd_sched_meter *m, const char *endpoint,
-                             struct pd_sched_meter_seat *seat, uint32_t n)
+void pd_sched_meter_seat(struct pd_sched_meter *m, const char *endpoint, struct pd_sched_meter_seat *seat)
 {
     const char *values[1] = { endpoint };
 
-    if (m->metrics == NULL)
-        return;
-    if (seat->version != m->version) {
-        seat->gauge = pd_metrics_gauge(m->metrics, m->inflight, values);
-        seat->version = m->version;
-    }
-    pd_gauge_set(seat->gauge, n);
+    seat->gauge = m->metrics != NULL ? pd_metrics_gauge(m->metrics, m->inflight, values) : NULL;
+    seat->version = m->version;
 }
 
 void pd_sched_meter_gone(struct pd_sched_meter *m, const char *endpoint)

@@ -34,8 +34,15 @@ void pd_sched_meter_fallback(struct pd_sched_meter *m);
 void pd_sched_meter_none(struct pd_sched_meter *m, bool unknown_model);
 void pd_sched_meter_failed(struct pd_sched_meter *m, uint32_t role);
 void pd_sched_meter_endpoints(struct pd_sched_meter *m, uint32_t n);
-void pd_sched_meter_inflight(struct pd_sched_meter *m, const char *endpoint,
-                             struct pd_sched_meter_seat *seat, uint32_t n);
+/* Looks the gauge up by the name. */
+void pd_sched_meter_seat(struct pd_sched_meter *m, const char *endpoint, struct pd_sched_meter_seat *seat);
+static inline void pd_sched_meter_inflight(struct pd_sched_meter *m, const char *endpoint,
+                                           struct pd_sched_meter_seat *seat, uint32_t n)
+{
+    if (seat->version != m->version)
+        pd_sched_meter_seat(m, endpoint, seat);
+    pd_gauge_set(seat->gauge, n);
+}
 void pd_sched_meter_gone(struct pd_sched_meter *m, const char *endpoint);
 
 #endif

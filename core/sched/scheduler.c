@@ -269,13 +269,8 @@ static uint32_t endpoint_count(const struct pd_sched *sched, uint32_t roles, str
     return n;
 }
 
-static bool model_known(const struct pd_sched *sched, struct pd_str model)
+static bool is_served(const struct pd_sched *sched, struct pd_str model)
 {
-    for (uint32_t i = 0; i < PD_SCHED_LISTS; i++) {
-        const struct pd_shortlist *l = &sched->lists[i];
-        if (l->version == sched->endpoints.version && l->serving > 0 && pd_str_eq(model, pd_str_of(l->model, l->model_n)))
-            return true;
-    }
     uint64_t hash = pd_endpoint_model_hash(model);
 
     for (uint32_t i = 0; i < sched->endpoints.used; i++) {
@@ -284,6 +279,16 @@ static bool model_known(const struct pd_sched *sched, struct pd_str model)
             return true;
     }
     return false;
+}
+
+static bool model_known(const struct pd_sched *sched, struct pd_str model)
+{
+    for (uint32_t i = 0; i < PD_SCHED_LISTS; i++) {
+        const struct pd_shortlist *l = &sched->lists[i];
+        if (l->version == sched->endpoints.version && l->serving > 0 && pd_str_eq(model, pd_str_of(l->model, l->model_n)))
+            return true;
+    }
+    return is_served(sched, model);
 }
 
 /* ---- prompts ---- */
@@ -335,7 +340,9 @@ static void computed(struct pd_sched *sched, struct pd_dispatch *d)
 
 static void end(struct pd_sched *sched, struct pd_dispatch *d, uint32_t result, pd_time now)
 {
-    struct pd_endpoint *e = d->ticket == 0 ? NULL : pd_endpoints_at(&sched->endpoints, d->ref);
+    if (d->ticket == 0)
+        return;
+    struct pd_endpoint *e = pd_endpoints_at(&sched->endpoints, d->ref);
 
     if (e != NULL) {
         if (result != PD_DISPATCH_OK && d->prompt != NULL)

@@ -310,6 +310,8 @@ struct pd_net_api {
     /* Sends a chunk that on_chunk brought, as it is; what the socket does not take is queued.
      * False: the answer is not chunked, or bytes wait before it; nothing was done. */
     bool (*pass)(struct pd_http_req *req, struct pd_str chunk);
+    /* Whether the id of the request is one that the client has given it. */
+    bool (*req_id_given)(const struct pd_http_req *req);
 };
 
 #ifdef __cplusplus

@@ -181,10 +181,8 @@ const struct pd_http_call_events forward_events = {
 static struct pd_str server_id(struct request *q, const struct pd_node_endpoint *e)
 {
     struct router *r = q->router;
-    struct pd_str given = r->net->req_header(q->http, "x-request-id");
-    if (q->split == NULL && (given.n == 0 || given.n != strlen(q->record->id) ||
-                             memcmp(given.p, q->record->id, given.n) != 0))
-        return (struct pd_str){ q->record->id, strlen(q->record->id) };
+    if (q->split == NULL && !r->net->req_id_given(q->http))
+        return r->net->req_id(q->http);
     if (q->start->server_id[0] == '\0')
         forward_id_renew(q);
     r->req->note(q->record, "server \"%s\" knows it as %s", e->name, q->start->server_id);
@@ -203,6 +201,12 @@ uint32_t forward_what(const struct request *q)
     return q->kind == PD_API_CHAT ? PD_ADAPTER_CHAT : PD_ADAPTER_COMPLETIONS;
 }
 
+static bool is_same_want(const struct pd_adapter_http *a, const struct pd_adapter_http *b)
+{
+    return a->n_headers == b->n_headers && a->target.p == b->target.p && a->target.n == b->target.n &&
+           (a->n_headers == 0 || memcmp(a->headers, b->headers, a->n_headers * sizeof a->headers[0]) == 0);
+}
+
 /* The way to the server for this kind of request, made when the adapter asks for
  * something else than before.  NULL: *status says why there is none. */
 static struct pd_http_way *way_of(struct request *q, struct target *t, const struct pd_adapter_http *want,
@@ -213,7 +217,7 @@ static struct pd_http_way *way_of(struct request *q, struct target *t, const str
     struct target_way *w = &t->ways[q->kind == PD_API_CHAT ? 0 : 1];
     struct pd_http_header headers[PD_ADAPTER_MAX_HEADERS + 1];
     size_t n = 0;
-    if (w->way != NULL && memcmp(&w->want, want, sizeof *want) == 0)
+    if (w->way != NULL && is_same_want(&w->want, want))
         return w->way;
     r->net->way_close(w->way);
     w->way = NULL;
@@ -271,8 +275,10 @@ void forward_start(struct request *q, struct leg *leg, struct target *t)
 {
     struct router *r = q->router;
     const struct pd_node_endpoint *e = t->endpoint;
-    struct pd_adapter_http want = { .size = sizeof want };
+    struct pd_adapter_http want;
     struct pd_str body;
+    want.size = sizeof want;
+    want.n_headers = want.flags = want.reserved = 0;
     pd_status status = e->ops->http(e->adapter, forward_what(q), &want);
     if (status == PD_OK)
         status = r->api->request_forward(r->apis, q->api, PD_STR(""), (want.flags & PD_ADAPTER_SALT) != 0, &body);

@@ -270,8 +270,11 @@ static const struct pd_call_events call_events = {
 
 /* ---- sending a leg ------------------------------------------------------------------------ */
 
-static uint64_t seed_of(const struct request *q, uint32_t choice)
+static uint64_t seed_of(struct request *q, uint32_t choice)
 {
+    if (!q->has_seed)
+        q->seed = q->api->has_seed ? q->api->sampling.seed : pd_loop_random_u64(q->router->loop);
+    q->has_seed = true;
     /* Each choice samples on its own; the first one with the client's seed. */
     return q->seed + choice * UINT64_C(0x9e3779b97f4a7c15);
 }
@@ -279,7 +282,7 @@ static uint64_t seed_of(const struct request *q, uint32_t choice)
 static pd_status leg_encode(const struct leg *leg, const struct target *t, const struct pd_sched_plan *plan,
                             struct pd_str *out)
 {
-    const struct request *q = leg->request;
+    struct request *q = leg->request;
     const struct pd_api_request *a = q->api;
     struct router *r = q->router;
     struct pd_leg m;

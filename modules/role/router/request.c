@@ -240,6 +240,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
     struct pd_api_request *api;
     struct pd_api_error e;
     struct pd_req *record = NULL;
+    struct pd_str label = r->net->req_label(http);
     if (r->req->begin(r->reqs, r->net->req_id(http), PD_ROLE_ROUTER, pd_loop_now(r->loop), &record) !=
             PD_OK || r->n_requests >= r->conf->max_requests) {
         r->api->error_set(&e, 429, "rate_limit_error", "queue_full", "too many requests at a time");
@@ -248,7 +249,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         return;
     }
     record->api = kind == PD_API_CHAT ? PD_REQ_API_CHAT : PD_REQ_API_COMPLETIONS;
-    copy_text(record->key, sizeof record->key, r->net->req_label(http));
+    copy_text(record->key, sizeof record->key, label);
     if (r->is_draining || r->is_closing) {
         r->api->error_set(&e, 503, "server_error", "draining", "this server takes no new requests");
         e.retry_after_ms = 1000;
@@ -260,8 +261,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         return;
     }
     /* From here on the salt is ours: what keeps tenants apart, and no text of theirs. */
-    if (r->api->request_scope(r->apis, api, r->conf->cache == ROUTER_CACHE_KEY ? r->net->req_label(http)
-                                                                                : PD_STR("")) != PD_OK) {
+    if (r->api->request_scope(r->apis, api, r->conf->cache == ROUTER_CACHE_KEY ? label : PD_STR("")) != PD_OK) {
         r->api->error_set(&e, 503, "server_error", "overloaded", "out of memory");
         r->api->request_free(r->apis, api);
         refuse(r, http, record, &e);
@@ -306,7 +306,6 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
     q->api = api;
     q->record = record;
     record->user = q;
-    q->seed = api->has_seed ? api->sampling.seed : pd_loop_random_u64(r->loop);
     q->n_legs = api->n_legs;
     for (uint32_t i = 0; i < q->n_legs; i++) {
         q->legs[i].request = q;

@@ -78,10 +78,11 @@ struct request {
     struct request_start *start;       /* NULL once a server answers */
     struct pd_prompt *prompts;         /* one per prompt, then their hashes; the start's when that is
                                           enough */
-    uint64_t seed;
+    uint64_t seed;                     /* for our own nodes */
     uint32_t n_done;
     bool is_begun;                     /* the answer's head was given */
     bool is_paused;
+    bool has_seed;                     /* seed is set: its first leg to a node was */
     /* A server behind an adapter. */
     struct pd_http_call *forward;
     char *forward_body;                /* when it differs from the client's */
