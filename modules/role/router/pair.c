@@ -195,13 +195,15 @@ static void decode_body(struct pd_http_call *call, struct pd_str piece, void *ar
         return;
     }
     if (s->is_stream) {
-        relay_look(&s->seen[1], piece);
+        bool is_whole = relay_look(&s->seen[1], piece);
+        s->has_line |= s->seen[1].n_data > 0;
+        s->has_data |= s->has_line && is_whole;
         if (s->seen[1].is_error) {
             decode_failed(q, LEG_FAILED, 500, "its answer is an error");
             return;
         }
     }
-    s->has_data |= !s->is_stream || s->seen[1].n_data > 0;
+    s->has_data |= !s->is_stream;
     if (may_begin(q)) {
         (void)answer_begin(q, call, piece);
         return;
@@ -356,7 +358,7 @@ static void pair_reset(struct request *q)
     s->status = 0;
     s->type[0] = '\0';
     s->head = NULL;
-    s->is_stream = s->is_prefill_stream = s->has_data = s->is_computed = s->is_refused = false;
+    s->is_stream = s->is_prefill_stream = s->has_line = s->has_data = s->is_computed = s->is_refused = false;
     memset(s->seen, 0, sizeof s->seen);
     q->forward_sse = false;
     q->forward_status = 0;

@@ -184,10 +184,10 @@ bool relay_chunk(struct pd_http_call *call, struct pd_str body, struct pd_str ch
     return true;
 }
 
-void relay_look(struct relay *s, struct pd_str piece)
+bool relay_look(struct relay *s, struct pd_str piece)
 {
     s->n_data = 0;
-    (void)whole_events(s, piece);
+    return whole_events(s, piece) > 0;
 }
 
 void relay_rest(struct request *q)

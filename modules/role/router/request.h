@@ -159,8 +159,9 @@ void split_end(struct request *q);
 bool relay_piece(struct request *q, struct pd_str piece, size_t *queued);
 /* As on_chunk of a call: sends one event that came alone, with nothing before it. */
 bool relay_chunk(struct pd_http_call *call, struct pd_str body, struct pd_str chunk, void *arg);
-/* Looks at a piece that is not passed on: n_data, is_done and is_error of s. */
-void relay_look(struct relay *s, struct pd_str piece);
+/* Looks at a piece that is not passed on: n_data, is_done and is_error of s.  Whether an
+ * event ends in it. */
+bool relay_look(struct relay *s, struct pd_str piece);
 /* Passes on what is held back. */
 void relay_rest(struct request *q);
 void relay_reset(struct request *q);

@@ -37,7 +37,8 @@ struct split {
     /* Of a pair; `answer` is what the decode server said and is held back. */
     const struct pd_http_head *head; /* of its answer, the call's; NULL: not yet */
     bool is_stream;                /* that answer */
-    bool has_data;                 /* of it, so the decode server has the KV */
+    bool has_line;                 /* with data, of it */
+    bool has_data;                 /* a whole event of it, so the decode server has the KV */
     bool is_prefill_stream;
     bool is_computed;              /* the prefill server has ended its answer well */
     bool is_refused;               /* it says that the request is wrong; `answer` is its own */
