@@ -22,11 +22,25 @@ my $sse_head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-e
 sub chunk { return PDPlane::FakeEngine::chunk(@_) }
 sub plain { return PDPlane::FakeEngine::plain(@_) }
 
+# A head, then events one by one.
+sub alone {
+    my ($send, @events) = @_;
+    $send->($sse_head);
+    for my $e (@events) { sleep 0.005; $send->(chunk("data: $e\n\n")) }
+    return;
+}
+
 %PDPlane::FakeEngine::answers = (
     ok => sub { $_[1]->(plain('200 OK', 'application/json', $answer, 'x-engine' => 'yes', 'set-cookie' => 'a=b')) },
     stream => sub { my (undef, $send) = @_;
         $send->($sse_head);
         for my $e (split /(?<=\n\n)/, $sse) { $send->(chunk($e)); sleep 0.005 }
+        $send->("0\r\n\r\n") },
+    # events that come alone among others that do not
+    mixed => sub { my (undef, $send) = @_;
+        my @e = split /(?<=\n\n)/, $sse;
+        $send->($sse_head);
+        for my $piece (@e[ 0 .. 3 ], unpack('a30 a*', $e[4]), join '', @e[ 5 .. $#e ]) { $send->(chunk($piece)); sleep 0.005 }
         $send->("0\r\n\r\n") },
     # events cut at every place, several and parts in one piece
     pieces => sub { my (undef, $send) = @_;
@@ -49,9 +63,15 @@ sub plain { return PDPlane::FakeEngine::plain(@_) }
         $send->($sse_head . chunk("data: $chunks[0]\n\n") . chunk("data: $chunks[1]\n\ndata: {\"choices\":[{\"del")); sleep 0.05; 0 },
     break_reset => sub { my (undef, $send, $c) = @_;
         $send->($sse_head . chunk("data: $chunks[0]\n\n")); sleep 0.05; PDPlane::FakeEngine::reset_connection($c) },
+    break_late => sub { my (undef, $send) = @_;
+        alone($send, @chunks);
+        $send->(chunk('data: {"choices":[{"index":0,"delta":{"content":"' . 'x' x 80)); sleep 0.05; 0 },
     no_done => sub { $_[1]->($sse_head . chunk("data: $chunks[0]\n\n") . "0\r\n\r\n") },
     cut_after_done => sub { $_[1]->($sse_head . chunk($sse)); 0 },
     own_error => sub { $_[1]->($sse_head . chunk("data: $chunks[0]\n\ndata: {\"error\":{\"message\":\"engine broke\",\"type\":\"x\",\"param\":null,\"code\":500}}\n\n") . "0\r\n\r\n") },
+    late_error => sub { my (undef, $send) = @_;
+        alone($send, @chunks, '{"error":{"message":"engine broke","type":"' . 'x' x 80 . '","param":null,"code":500}}');
+        $send->("0\r\n\r\n") },
     short => sub { $_[1]->("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n$answer"); 0 },
     two_lengths => sub { $_[1]->("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!"); 0 },
     hang => sub { sleep 30; 0 },
@@ -124,7 +144,7 @@ modes('500');
 is ask()->{status}, 500, 'status 500 is the server\'s own';
 
 # ---- streams
-for my $mode (qw(stream pieces until_close cut_after_done)) {
+for my $mode (qw(stream mixed pieces until_close cut_after_done)) {
     modes($mode);
     $r = ask(',"stream":true');
     is $r->{body}, $sse, "$mode: the events, byte for byte";
@@ -175,7 +195,7 @@ $b->mode('ok');
 ok up(2), 'and accepted again';
 
 # ---- failures after the first byte
-for my $mode (qw(break_stream break_reset no_done)) {
+for my $mode (qw(break_stream break_late break_reset no_done)) {
     modes($mode);
     $r = ask(',"stream":true');
     my @e = events($r->{body});
@@ -189,10 +209,12 @@ for my $mode (qw(break_stream break_reset no_done)) {
     ok $r->{complete}, "$mode: the chunks end well";
     is scalar(my @q = ($a->requests, $b->requests)), 1, "$mode: not tried again";
 }
-modes('own_error');
-$r = ask(',"stream":true');
-is scalar(grep { /"error"/ } events($r->{body})), 1, 'an error event of the server is the only one';
-like $r->{body}, qr/engine broke/, 'and comes as it is';
+for my $mode (qw(own_error late_error)) {
+    modes($mode);
+    $r = ask(',"stream":true');
+    is scalar(grep { /"error"/ } events($r->{body})), 1, "$mode: an error event of the server is the only one";
+    like $r->{body}, qr/engine broke/, "$mode: and comes as it is";
+}
 modes('short');
 $r = ask();
 ok !$r->{complete}, 'a body that is too short is not completed';

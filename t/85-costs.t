@@ -75,7 +75,7 @@ load = [ "router", "openai" ];
 listen = ( { address = "127.0.0.1:%%PORT_api%%"; api = "openai"; }, { address = "127.0.0.1:%%PORT_admin%%"; api = "admin"; } );
 endpoints = ( %%LIST%%, { name = "paced"; type = "openai"; url = "http://127.0.0.1:$paced"; models = [ "paced" ]; } );
 role = { router = { probe_interval = "10m"; }; };
-log = { level = "warn"; };
+log = { level = "error"; };
 requests = { finished = 16; };
 CONF
 

@@ -35,9 +35,16 @@ struct uvs {
     pd_status failure;
     int fd;
     uint16_t family;
-    uint16_t armed;             /* UVS_READ | UVS_WRITE | UVS_HANGUP */
-    uint8_t state;
-    bool paused, read_ended, wants_write, told_hangup;
+    bool told_hangup;
+    union {
+        struct {
+            uint16_t armed;     /* UVS_READ | UVS_WRITE | UVS_HANGUP */
+            uint8_t state;
+            bool paused, read_ended, wants_write;
+            uint16_t unused;
+        };
+        uint64_t how;           /* all of these, for one look */
+    };
 };
 
 _Static_assert(sizeof(struct pd_iov) == sizeof(struct iovec) &&
@@ -167,7 +174,9 @@ static __attribute__((noinline)) void ready(struct uvs *s, uint32_t events)
 /* Whether it is open, read, not written behind a queue, and just that is watched. */
 static inline bool only_reads(const struct uvs *s)
 {
-    return s->state == OPEN && s->armed == UVS_READ && !s->paused && !s->read_ended && !s->wants_write;
+    static const struct uvs plain = { .armed = UVS_READ, .state = OPEN };
+
+    return s->how == plain.how;
 }
 
 static void on_ready(struct uvl_source *source, uint32_t events)

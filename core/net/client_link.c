@@ -362,50 +362,59 @@ static void idle_readable(struct pd_http_link *l)
     pd_http_link_close(l);
 }
 
+/* A read that brought no bytes. */
+static __attribute__((noinline)) void nothing_read(struct pd_http_link *l, pd_status status)
+{
+    if (status == PD_EEOF)
+        on_end_of_input(l);
+    else if (status != PD_EAGAIN)
+        broken(l, status);
+}
+
+/* What was read, when it is not one chunk or on_chunk did nothing with it. */
+static __attribute__((noinline)) void read_more(struct pd_http_link *l, size_t got, struct pd_str chunk)
+{
+    struct pd_http_call *call = l->call;
+
+    if (chunk.p == NULL)
+        take(l, l->origin->client->scratch, got);
+    else if (call->ev->on_body != NULL)
+        call->ev->on_body(call, chunk, call->arg);
+    if (l->state == PD_HTTP_LINK_BUSY && l->call == call && call->ev->on_read != NULL)
+        call->ev->on_read(call, call->arg);
+}
+
 static void on_readable(struct pd_stream *stream, void *arg)
 {
     struct pd_http_link *l = arg;
     struct pd_http_client *c = l->origin->client;
+    struct pd_http_call *call = l->call;
+    struct pd_str body = { NULL, 0 };
     size_t got;
     pd_status status;
 
     if (l->is_dead || l->state == PD_HTTP_LINK_CLOSED)
         return;
-    if (l->call == NULL) {
+    if (call == NULL) {
         idle_readable(l);
         return;
     }
     c->stats.reads++;
     status = pd_stream_read(stream, c->scratch, PD_HTTP_CLIENT_SCRATCH, &got);
-    if (status == PD_EAGAIN)
-        return;
-    if (status == PD_EEOF) {
-        on_end_of_input(l);
-        return;
-    }
     if (status != PD_OK) {
-        broken(l, status);
+        nothing_read(l, status);
         return;
     }
     c->stats.bytes_in += got;
-    struct pd_http_call *call = l->call;
     l->since = pd_loop_now(c->loop);
     /* Later ones move the limit back, which the timer sees when it fires. */
     if (!call->got_bytes) {
         call->got_bytes = true;
         arm(l);
     }
-    struct pd_str body;
-    if (call->ev->on_chunk != NULL && pd_http1_only_chunk(&call->parser, c->scratch, got, &body)) {
-        if (call->ev->on_chunk(call, body, (struct pd_str){ c->scratch, got }, call->arg))
-            return;
-        if (call->ev->on_body != NULL)
-            call->ev->on_body(call, body, call->arg);
-    } else {
-        take(l, c->scratch, got);
-    }
-    if (l->state == PD_HTTP_LINK_BUSY && l->call == call && call->ev->on_read != NULL)
-        call->ev->on_read(call, call->arg);
+    if (call->ev->on_chunk == NULL || !pd_http1_only_chunk(&call->parser, c->scratch, got, &body) ||
+        !call->ev->on_chunk(call, body, (struct pd_str){ c->scratch, got }, call->arg))
+        read_more(l, got, body);
 }
 
 static void on_connected(struct pd_stream *stream, pd_status status, void *arg)

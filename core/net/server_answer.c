@@ -397,9 +397,16 @@ size_t pd_http_write_str(struct pd_http_req *req, struct pd_str bytes)
     return write_runs(req, &iov, 1, bytes.n);
 }
 
-/* A chunk of which the socket took `sent` bytes. */
-static __attribute__((noinline)) void passed_part(struct pd_http_req *req, struct pd_str chunk, size_t sent)
+/* A chunk that the socket did not take whole. */
+static __attribute__((noinline)) void passed_part(struct pd_http_req *req, struct pd_str chunk, pd_status status,
+                                                  size_t sent)
 {
+    if (status == PD_EAGAIN) {
+        sent = 0;
+    } else if (status != PD_OK) {
+        pd_http_conn_fail(req->conn, PD_EPEER);
+        return;
+    }
     req->conn->server->stats.bytes_out += sent;
     req->progress = pd_loop_now(req->conn->server->loop);
     if (pd_buf_append(&req->out, chunk.p + sent, chunk.n - sent) != PD_OK) {
@@ -421,14 +428,10 @@ bool pd_http_pass(struct pd_http_req *req, struct pd_str chunk)
         return false;
     c->server->stats.writes++;
     status = pd_stream_writev(c->stream, &all, 1, &sent);
-    if (status == PD_OK && sent == chunk.n) {
+    if (status == PD_OK && sent == chunk.n)
         c->server->stats.bytes_out += sent;
-        req->progress = pd_loop_now(c->server->loop);
-    } else if (status == PD_OK || status == PD_EAGAIN) {
-        passed_part(req, chunk, status == PD_OK ? sent : 0);
-    } else {
-        pd_http_conn_fail(c, PD_EPEER);
-    }
+    else
+        passed_part(req, chunk, status, sent);
     return true;
 }
 

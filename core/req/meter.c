@@ -198,8 +198,8 @@ void pd_req_meter_refused(struct pd_req_meter *m, uint32_t role)
     pd_counter_inc(m->outcome[role_index(role)][PD_REQ_SHED]);
 }
 
-void pd_req_meter_gaps(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
-                       struct pd_req_meter_seat *seat)
+void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
+                      struct pd_req_meter_seat *seat)
 {
     if (m->metrics == NULL || req->role != PD_ROLE_ROUTER)
         return;

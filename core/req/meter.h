@@ -50,17 +50,14 @@ pd_status pd_req_meter_init(struct pd_req_meter *m, struct pd_metrics *metrics, 
 void pd_req_meter_begin(struct pd_req_meter *m, uint32_t role);
 /* Refused before it had a record. */
 void pd_req_meter_refused(struct pd_req_meter *m, uint32_t role);
-/* n tokens at once, or the first one after which a time is counted. */
-void pd_req_meter_gaps(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
-                       struct pd_req_meter_seat *seat);
 /* A further token, gap nanoseconds after the one before; n came together. */
-static inline void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
-                                    struct pd_req_meter_seat *seat)
+void pd_req_meter_gap(struct pd_req_meter *m, const struct pd_req *req, uint32_t n, pd_time gap,
+                      struct pd_req_meter_seat *seat);
+/* The same of one token, when the seat has its histogram. */
+static inline void pd_req_meter_gap_seated(const struct pd_req_meter *m, pd_time gap,
+                                           const struct pd_req_meter_seat *seat)
 {
-    if (n == 1 && seat->itl != NULL)
-        pd_req_ladder_observe(&m->times, seat->itl, gap);
-    else
-        pd_req_meter_gaps(m, req, n, gap, seat);
+    pd_req_ladder_observe(&m->times, seat->itl, gap);
 }
 void pd_req_meter_end(struct pd_req_meter *m, const struct pd_req *req);
 

@@ -284,9 +284,9 @@ void pd_req_stage(struct pd_reqs *reqs, struct pd_req *req, uint32_t stage, pd_t
     tell(reqs, req);
 }
 
-void pd_req_tokens(struct pd_reqs *reqs, struct pd_req *req, uint32_t n, pd_time now)
+static __attribute__((noinline)) void count_tokens(struct pd_reqs *reqs, struct pd_req *req, uint32_t n,
+                                                   pd_time now)
 {
-    pd_assert(req->outcome == PD_REQ_LIVE);
     if (n == 0)
         return;
     if (req->output_tokens == 0)
@@ -296,6 +296,21 @@ void pd_req_tokens(struct pd_reqs *reqs, struct pd_req *req, uint32_t n, pd_time
     req->output_tokens = n > UINT32_MAX - req->output_tokens ? UINT32_MAX : req->output_tokens + n;
     req->last_token = now;
     tell(reqs, req);
+}
+
+void pd_req_tokens(struct pd_reqs *reqs, struct pd_req *req, uint32_t n, pd_time now)
+{
+    const struct pd_req_meter_seat *seat = &record_of(req)->seat;
+
+    pd_assert(req->outcome == PD_REQ_LIVE);
+    /* Most come alone, behind others, and nobody looks at each. */
+    if (n != 1 || seat->itl == NULL || req->output_tokens == UINT32_MAX || reqs->on_step != NULL) {
+        count_tokens(reqs, req, n, now);
+        return;
+    }
+    pd_req_meter_gap_seated(&reqs->meter, now - req->last_token, seat);
+    req->output_tokens++;
+    req->last_token = now;
 }
 
 void pd_req_finish(struct pd_reqs *reqs, struct pd_req *req, uint32_t outcome, uint32_t http_status,

@@ -28,30 +28,38 @@ static void line_look(struct relay *s, const char *p, size_t n, size_t length)
         s->n_data++;
 }
 
-/* Whether there is surely no line end in n bytes: no byte up to CR. */
+/* Whether there is surely no line end in n bytes: no byte up to CR.  Blocks of the last
+ * bytes overlap those before them. */
+#if defined(__SSE2__)
+static inline __m128i least_of_64(const char *p)
+{
+    __m128i a, b, c, d;
+    memcpy(&a, p, sizeof a);
+    memcpy(&b, p + 16, sizeof b);
+    memcpy(&c, p + 32, sizeof c);
+    memcpy(&d, p + 48, sizeof d);
+    return _mm_min_epu8(_mm_min_epu8(a, b), _mm_min_epu8(c, d));
+}
+
 static bool is_one_line(const char *p, size_t n)
 {
-#if defined(__SSE2__)
     const __m128i most = _mm_set1_epi8('\r');
-    __m128i least = _mm_set1_epi8(-1);
     if (n < 64)
         return false;
-    for (size_t at = 0; at < n; at += 64) {
-        const char *from = p + (at <= n - 64 ? at : n - 64);   /* the last ones overlap */
-        __m128i a, b, c, d;
-        memcpy(&a, from, sizeof a);
-        memcpy(&b, from + 16, sizeof b);
-        memcpy(&c, from + 32, sizeof c);
-        memcpy(&d, from + 48, sizeof d);
-        least = _mm_min_epu8(least, _mm_min_epu8(_mm_min_epu8(a, b), _mm_min_epu8(c, d)));
-    }
+    const char *last = p + n - 64;
+    __m128i least = least_of_64(last);
+    for (; p < last; p += 64)
+        least = _mm_min_epu8(least, least_of_64(p));
     return _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(least, most), least)) == 0;
+}
 #else
+static bool is_one_line(const char *p, size_t n)
+{
     (void)p;
     (void)n;
     return false;
-#endif
 }
+#endif
 
 /* A line with data that the first bytes tell from the end of an answer and from an error. */
 static inline bool is_plain_data(const char *p, size_t n)
