@@ -86,14 +86,13 @@ static pd_status parse(struct pd_api_parsed *p, const struct pd_json_paths *want
                          where.line, where.column, where.text);
         return PD_EINVAL;
     }
-    p->root.text = pd_str_trim(body);
+    p->root.text = body.p[0] == '{' && body.p[body.n - 1] == '}' ? body : pd_str_trim(body);
     p->root.type = pd_json_type_of(p->root.text);
     if (p->root.type != PD_JSON_OBJECT) {
         pd_api_error_set(p->error, 400, "invalid_request_error", "invalid_json",
                          "the body must be a JSON object");
         return PD_EINVAL;
     }
-    p->request.body = body;
     if (p->n_families > FAMILIES_MAX)
         return pd_api_refuse(p, M_REMOTE, "invalid_value", "more than %u members begin with remote_ or disagg_",
                       FAMILIES_MAX);
@@ -153,10 +152,23 @@ pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str 
         pd_api_error_set(error, 503, "server_error", "overloaded", "out of memory");
         return PD_ENOMEM;
     }
-    memset(&p->request, 0, offsetof(struct pd_api_request, unsupported));
-    p->request.unsupported.http = 0;
+    struct pd_api_request *r = &p->request;
+    r->size = sizeof *r;
+    r->kind = kind;
+    r->body = body;
+    r->model = r->user = r->session = r->cache_salt = r->prompt_json = (struct pd_str){ NULL, 0 };
+    r->messages = NULL;
+    r->prompts = NULL;
+    r->stops = NULL;
+    r->n_messages = r->n_prompts = r->n_stops = r->n_legs = 0;
+    r->n_choices = 1;
+    r->stream = r->include_usage = r->echo = r->has_seed = 0;
+    r->max_output = r->priority = r->reserved = 0;
+    r->sampling = (struct pd_sampling){ .size = sizeof r->sampling, .temperature = 1, .top_p = 1 };
+    r->unsupported.http = 0;
     p->n_messages = 0;
     p->n_families = 0;
+    p->best_of = 0;
     p->found = &api->found;
     p->late = NULL;
     p->values = api->values;
@@ -164,8 +176,6 @@ pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str 
     p->n_hints = 0;
     p->limits = limits;
     p->error = error;
-    p->request.size = sizeof p->request;
-    p->request.kind = kind;
     pd_status status = parse(p, api->paths, body);
     p->limits = NULL;
     p->error = NULL;

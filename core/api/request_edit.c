@@ -22,18 +22,11 @@ static const struct pd_json_value *editable(const struct pd_api_parsed *p, int m
     return (p->present & BIT(m)) != 0 ? &p->editable[m - M_FIRST_EDIT] : &absent;
 }
 
-pd_status pd_api_keep_for_forward(struct pd_api_parsed *p)
+static __attribute__((noinline)) pd_status keep_hints(struct pd_api_parsed *p)
 {
     struct pd_json_value found[HINTS_MAX];
     size_t n = 0;
     pd_status status = PD_OK;
-    p->model = p->values[M_MODEL];
-    for (uint64_t left = p->present & EDITS; left != 0; left &= left - 1) {
-        int m = __builtin_ctzll(left);
-        p->editable[m - M_FIRST_EDIT] = p->values[m];
-    }
-    if ((p->present & (HINTS | HOLDERS)) == 0 && p->n_families == 0)
-        return PD_OK;
     for (uint64_t left = p->present & HINTS; left != 0; left &= left - 1)
         found[n++] = p->values[__builtin_ctzll(left)];
     for (uint32_t i = 0; i < p->n_families; i++)
@@ -50,6 +43,16 @@ pd_status pd_api_keep_for_forward(struct pd_api_parsed *p)
     memcpy(p->hints, found, n * sizeof *p->hints);
     p->n_hints = (uint32_t)n;
     return PD_OK;
+}
+
+pd_status pd_api_keep_for_forward(struct pd_api_parsed *p)
+{
+    p->model = p->values[M_MODEL];
+    for (uint64_t left = p->present & EDITS; left != 0; left &= left - 1) {
+        int m = __builtin_ctzll(left);
+        p->editable[m - M_FIRST_EDIT] = p->values[m];
+    }
+    return (p->present & (HINTS | HOLDERS)) == 0 && p->n_families == 0 ? PD_OK : keep_hints(p);
 }
 
 struct pd_str pd_api_request_hint(struct pd_api *api, const struct pd_api_request *request)
@@ -89,18 +92,13 @@ pd_status pd_api_request_scope(struct pd_api *api, struct pd_api_request *reques
     return pd_arena_str(&p->arena, pd_str_of(text, PD_API_SCOPE_BYTES), &request->cache_salt);
 }
 
-pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request *request,
-                                 struct pd_str model, bool adds_salt, struct pd_str *out)
+static __attribute__((noinline)) pd_status forward_changed(struct pd_api *api, const struct pd_api_parsed *p,
+                                                           struct pd_str model, bool has_salt,
+                                                           struct pd_str *out)
 {
-    const struct pd_api_parsed *p = (const struct pd_api_parsed *)(const void *)request;
     struct pd_json_edit edits[HINTS_MAX + 2];
-    const struct pd_json_value *given = editable(p, M_CACHE_SALT);
-    bool has_salt = request->cache_salt.n > 0 && (adds_salt || given->type != PD_JSON_NONE);
     struct pd_buf name, salt;
     size_t n = 0;
-    *out = request->body;
-    if (p->n_hints == 0 && model.n == 0 && !has_salt)
-        return PD_OK;
     for (; n < p->n_hints; n++)
         edits[n] = (struct pd_json_edit){ .op = PD_JSON_REMOVE, .value = &p->hints[n] };
     pd_buf_init(&name, 8 * PD_API_NAME_MAX);
@@ -112,19 +110,30 @@ pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request
                                             .text = pd_buf_str(&name) };
     }
     if (has_salt) {
-        pd_json_put_str(&salt, request->cache_salt);
-        edits[n++] = (struct pd_json_edit){ .op = PD_JSON_SET, .value = given,
+        pd_json_put_str(&salt, p->request.cache_salt);
+        edits[n++] = (struct pd_json_edit){ .op = PD_JSON_SET, .value = editable(p, M_CACHE_SALT),
                                             .object = &p->root, .key = "cache_salt",
                                             .text = pd_buf_str(&salt) };
     }
     pd_buf_clear(&api->scratch);
     pd_status status = name.status != PD_OK ? name.status : salt.status;
     if (status == PD_OK)
-        status = pd_json_splice_buf(request->body, edits, n, &api->scratch);
+        status = pd_json_splice_buf(p->request.body, edits, n, &api->scratch);
     pd_buf_fini(&name);
     pd_buf_fini(&salt);
     *out = pd_buf_str(&api->scratch);
     return status;
+}
+
+pd_status pd_api_request_forward(struct pd_api *api, const struct pd_api_request *request,
+                                 struct pd_str model, bool adds_salt, struct pd_str *out)
+{
+    const struct pd_api_parsed *p = (const struct pd_api_parsed *)(const void *)request;
+    bool has_salt = request->cache_salt.n > 0 && (adds_salt || is_present(p, M_CACHE_SALT));
+    *out = request->body;
+    if (p->n_hints == 0 && model.n == 0 && !has_salt)
+        return PD_OK;
+    return forward_changed(api, p, model, has_salt, out);
 }
 
 /* The member at the top with this key, absent when it is none of the client's: one

@@ -44,11 +44,13 @@ enum pd_api_member {
 /* In the order of the enum. */
 extern const char *const pd_api_member_paths[M_COUNT];
 
-/* What matters of a message, as the scan finds it; role and content are absent when it
- * is no object. */
+/* A message as the scan finds it: read, or what matters of it, where role and content
+ * are absent when it is no object. */
 struct pd_api_raw_message {
-    enum pd_json_type type;
+    bool is_read;
     bool has_calls;
+    enum pd_json_type type;
+    struct pd_message message;
     struct pd_json_value role, content;
 };
 
@@ -74,7 +76,6 @@ struct pd_api_parsed {
     struct pd_json_value *hints;
     uint32_t n_hints;
     struct pd_api_raw_message first;   /* of the messages */
-    struct pd_message only;            /* where it is the only one */
     uint32_t n_messages;
     uint32_t n_families;
     uint32_t best_of;
@@ -124,7 +125,7 @@ static inline bool pd_api_small(const struct pd_json_value *v, uint32_t *out)
 
 /* PD_EINVAL, with the error that says so of this member. */
 pd_status pd_api_refuse(struct pd_api_parsed *p, enum pd_api_member m, const char *code, const char *fmt, ...)
-    PD_PRINTF(4, 5);
+    PD_PRINTF(4, 5) __attribute__((cold));
 /* An engine of our own cannot do it; the first one is told. */
 void pd_api_note_unsupported(struct pd_api_parsed *p, enum pd_api_member m, const char *what);
 /* Members of this kind of request, without its prompt. */

@@ -102,6 +102,24 @@ static struct pd_api_raw_message *next_message(struct pd_api_parsed *p)
     return m;
 }
 
+/* What is kept of one that is not read at once. */
+static void keep_message(struct pd_api_raw_message *m, const struct pd_json_value *value,
+                         const struct pd_json_value *values, uint64_t found)
+{
+    m->type = value->type;
+    m->has_calls = (found & BIT(M_MESSAGE_CALLS)) != 0 && pd_json_count(&values[M_MESSAGE_CALLS]) > 0;
+    m->role.type = m->content.type = PD_JSON_NONE;
+    if ((found & BIT(M_MESSAGE_ROLE)) != 0)
+        m->role = values[M_MESSAGE_ROLE];
+    if ((found & BIT(M_MESSAGE_CONTENT)) != 0)
+        m->content = values[M_MESSAGE_CONTENT];
+}
+
+#define ROLE_MAX 64u
+#define DEVELOPER "developer"      /* a newer name of "system" */
+#define USUAL (BIT(M_MESSAGE_ROLE) | BIT(M_MESSAGE_CONTENT) | BIT(M_MESSAGE_CALLS))
+
+/* Most messages are read where they are found. */
 void pd_api_on_value(void *arg, size_t path, const struct pd_json_value *value, uint64_t found)
 {
     struct pd_api_parsed *p = arg;
@@ -113,36 +131,37 @@ void pd_api_on_value(void *arg, size_t path, const struct pd_json_value *value, 
     struct pd_api_raw_message *m = next_message(p);
     if (m == NULL)
         return;
-    m->type = value->type;
-    m->has_calls = (found & BIT(M_MESSAGE_CALLS)) != 0 && pd_json_count(&p->values[M_MESSAGE_CALLS]) > 0;
-    m->role.type = m->content.type = PD_JSON_NONE;
-    if ((found & BIT(M_MESSAGE_ROLE)) != 0)
-        m->role = p->values[M_MESSAGE_ROLE];
-    if ((found & BIT(M_MESSAGE_CONTENT)) != 0)
-        m->content = p->values[M_MESSAGE_CONTENT];
+    const struct pd_json_value *v = p->values;
+    m->is_read = value->type == PD_JSON_OBJECT && (found & USUAL) == (BIT(M_MESSAGE_ROLE) | BIT(M_MESSAGE_CONTENT)) &&
+                 pd_api_plain(&v[M_MESSAGE_ROLE], &m->message.role) && m->message.role.n - 1 < ROLE_MAX &&
+                 m->message.role.n != strlen(DEVELOPER) &&
+                 pd_api_plain(&v[M_MESSAGE_CONTENT], &m->message.content) &&
+                 m->message.content.n <= PD_API_PROMPT_MAX;
+    if (!m->is_read)
+        keep_message(m, value, v, found);
 }
 
-static pd_status read_message(struct pd_api_parsed *p, const struct pd_api_raw_message *raw, struct pd_message *m)
+static __attribute__((noinline)) pd_status read_message(struct pd_api_parsed *p, const struct pd_api_raw_message *raw,
+                                                        struct pd_message *m)
 {
     if (raw->type != PD_JSON_OBJECT)
         return pd_api_refuse(p, M_MESSAGES, "invalid_value", "each message must be an object");
     if (raw->role.type != PD_JSON_STRING)
         return pd_api_refuse(p, M_MESSAGES, "invalid_value", "each message must have a 'role' string");
-    if (!pd_api_plain(&raw->role, &m->role) && pd_json_get_str(&raw->role, &p->arena, &m->role) != PD_OK)
+    if (pd_json_get_str(&raw->role, &p->arena, &m->role) != PD_OK)
         return PD_ENOMEM;
-    if (m->role.n == 0 || m->role.n > 64)
-        return pd_api_refuse(p, M_MESSAGES, "invalid_value", "a 'role' must have 1 to 64 bytes");
-    if (m->role.n == strlen("developer") && pd_str_is(m->role, "developer"))
+    if (m->role.n == 0 || m->role.n > ROLE_MAX)
+        return pd_api_refuse(p, M_MESSAGES, "invalid_value", "a 'role' must have 1 to %u bytes", ROLE_MAX);
+    if (pd_str_is(m->role, DEVELOPER))
         m->role = PD_STR("system");
     if (raw->has_calls)
         pd_api_note_unsupported(p, M_MESSAGES, "this model does not call tools");
     return read_content(p, &raw->content, &m->content);
 }
 
-pd_status pd_api_read_messages(struct pd_api_parsed *p)
+static __attribute__((noinline)) pd_status read_messages(struct pd_api_parsed *p)
 {
     const struct pd_api_raw_message *more = (const struct pd_api_raw_message *)(const void *)p->found->p;
-    struct pd_message *messages = &p->only;
     size_t n = p->n_messages;
     if (!is_given(p, M_MESSAGES))
         return pd_api_refuse(p, M_MESSAGES, "missing_required_parameter", "'messages' is missing");
@@ -154,18 +173,28 @@ pd_status pd_api_read_messages(struct pd_api_parsed *p)
     if (n > p->limits->max_messages)
         return pd_api_refuse(p, M_MESSAGES, "invalid_value", "'messages' has more than %u messages",
                       p->limits->max_messages);
-    if (n > 1)
-        messages = pd_arena_alloc(&p->arena, n * sizeof *messages);
+    struct pd_message *messages = pd_arena_alloc(&p->arena, n * sizeof *messages);
     if (messages == NULL)
         return PD_ENOMEM;
     p->request.messages = messages;
     for (size_t i = 0; i < n; i++) {
-        pd_status status = read_message(p, i == 0 ? &p->first : &more[i - 1], &messages[i]);
+        const struct pd_api_raw_message *raw = i == 0 ? &p->first : &more[i - 1];
+        messages[i] = raw->message;
+        pd_status status = raw->is_read ? PD_OK : read_message(p, raw, &messages[i]);
         if (status != PD_OK)
             return status;
     }
     p->request.n_messages = (uint32_t)n;
+    return PD_OK;
+}
+
+pd_status pd_api_read_messages(struct pd_api_parsed *p)
+{
     p->request.n_prompts = 1;
+    if (p->n_messages != 1 || !p->first.is_read || p->limits->max_messages == 0)
+        return read_messages(p);
+    p->request.messages = &p->first.message;
+    p->request.n_messages = 1;
     return PD_OK;
 }
 

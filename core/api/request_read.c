@@ -225,23 +225,47 @@ static pd_status read_member(struct pd_api_parsed *p, enum pd_api_member m)
                  BIT(M_MAX_TOKENS) | BIT(M_MAX_COMPLETION_TOKENS) | BIT(M_LOGPROBS) | BIT(M_TOP_LOGPROBS) | \
                  BIT(M_STOP))
 
-pd_status pd_api_read_members(struct pd_api_parsed *p)
+/* Members as most requests have them, read in line; returns their bits.  All others,
+ * and wrong ones, are left to read_member. */
+static inline uint64_t read_usual(struct pd_api_parsed *p)
 {
+    const struct pd_json_value *v = p->values;
     struct pd_api_request *r = &p->request;
-    struct pd_sampling *s = &r->sampling;
-    if (!is_given(p, M_MODEL))
-        return pd_api_refuse(p, M_MODEL, "missing_required_parameter", "'model' is missing");
-    r->n_choices = 1;
-    s->size = sizeof *s;
-    s->temperature = 1;
-    s->top_p = 1;
-    p->best_of = 0;
-    for (uint64_t left = p->present & MEMBERS; left != 0; left &= left - 1) {
+    uint64_t done = 0;
+    uint32_t n;
+    if (pd_api_plain(&v[M_MODEL], &r->model) && r->model.n <= PD_API_NAME_MAX)
+        done |= BIT(M_MODEL);
+    if (is_present(p, M_MAX_TOKENS) && pd_api_small(&v[M_MAX_TOKENS], &n) && n > 0 && n <= p->limits->max_output) {
+        r->max_output = n;
+        done |= BIT(M_MAX_TOKENS);
+    }
+    if (is_present(p, M_TEMPERATURE) && pd_api_small(&v[M_TEMPERATURE], &n) && n <= 2) {
+        r->sampling.temperature = n;
+        done |= BIT(M_TEMPERATURE);
+    }
+    if (is_present(p, M_STREAM) && v[M_STREAM].type == PD_JSON_BOOL) {
+        r->stream = v[M_STREAM].text.p[0] == 't';
+        done |= BIT(M_STREAM);
+    }
+    return done;
+}
+
+static __attribute__((noinline)) pd_status read_others(struct pd_api_parsed *p, uint64_t left)
+{
+    for (; left != 0; left &= left - 1) {
         enum pd_api_member m = (enum pd_api_member)__builtin_ctzll(left);
         pd_status status = p->values[m].type == PD_JSON_NULL ? PD_OK : read_member(p, m);
         if (status != PD_OK)
             return status;
     }
+    return PD_OK;
+}
+
+/* What members say together. */
+static __attribute__((noinline)) pd_status check_members(struct pd_api_parsed *p)
+{
+    struct pd_api_request *r = &p->request;
+    const struct pd_sampling *s = &r->sampling;
     if (is_given(p, M_STREAM_OPTIONS) && !r->stream)
         return pd_api_refuse(p, M_STREAM_OPTIONS, "invalid_value",
                       "'stream_options' is only allowed when 'stream' is true");
@@ -252,6 +276,19 @@ pd_status pd_api_read_members(struct pd_api_parsed *p)
     if (r->max_output == 0 && r->kind == PD_API_COMPLETIONS)
         r->max_output = 16; /* the default of OpenAI's completions */
     return PD_OK;
+}
+
+#define TOGETHER (BIT(M_STREAM_OPTIONS) | BIT(M_LOGPROBS) | BIT(M_TOP_LOGPROBS) | BIT(M_BEST_OF))
+
+pd_status pd_api_read_members(struct pd_api_parsed *p)
+{
+    if (!is_given(p, M_MODEL))
+        return pd_api_refuse(p, M_MODEL, "missing_required_parameter", "'model' is missing");
+    uint64_t left = p->present & MEMBERS & ~read_usual(p);
+    pd_status status = left == 0 ? PD_OK : read_others(p, left);
+    if (status != PD_OK)
+        return status;
+    return (p->present & TOGETHER) != 0 || p->request.kind != PD_API_CHAT ? check_members(p) : PD_OK;
 }
 
 static bool asks_for_text_only(const struct pd_json_value *modalities)
@@ -270,11 +307,9 @@ static bool asks_for_text_only(const struct pd_json_value *modalities)
 #define OWN_ENGINES_LACK (BIT(M_TOOLS) | BIT(M_FUNCTIONS) | BIT(M_RESPONSE_FORMAT) | BIT(M_LOGIT_BIAS) | \
                           BIT(M_AUDIO) | BIT(M_MODALITIES) | BIT(M_SUFFIX) | BIT(M_ECHO))
 
-void pd_api_check_unsupported(struct pd_api_parsed *p)
+static __attribute__((noinline)) void check_unsupported(struct pd_api_parsed *p)
 {
     const struct pd_json_value *v = p->values;
-    if ((p->present & OWN_ENGINES_LACK) == 0)
-        return;
     if (is_given(p, M_TOOLS) && pd_json_count(&v[M_TOOLS]) > 0)
         pd_api_note_unsupported(p, M_TOOLS, "this model does not call tools");
     if (is_given(p, M_FUNCTIONS) && pd_json_count(&v[M_FUNCTIONS]) > 0)
@@ -296,4 +331,10 @@ void pd_api_check_unsupported(struct pd_api_parsed *p)
     if (p->request.echo != 0 && p->request.sampling.want_logprob != 0)
         pd_api_note_unsupported(p, M_ECHO,
                          "'echo' together with 'logprobs' is not supported by this model");
+}
+
+void pd_api_check_unsupported(struct pd_api_parsed *p)
+{
+    if ((p->present & OWN_ENGINES_LACK) != 0)
+        check_unsupported(p);
 }

@@ -83,11 +83,24 @@ static bool is_usual_three(const char *p, const char *end)
            (u[1] & 0xc0) == 0x80 && (u[2] & 0xc0) == 0x80;
 }
 
-const char *pd_json_text_rest(struct pd_json_lex *l, const char *p, bool *is_plain)
+/* The run of characters beyond ASCII at p, one by one. */
+static const char *wide_run(struct pd_json_lex *l, const char *p)
+{
+    do {
+        uint32_t cp;
+        size_t n = is_usual_three(p, l->end) ? 3 : pd_utf8_decode(p, (size_t)(l->end - p), &cp);
+        if (n == 0)
+            return pd_json_fail(l, PD_EPROTO, p, "valid UTF-8");
+        p += n;
+    } while (p < l->end && (unsigned char)*p >= 0x80);
+    return p;
+}
+
+/* The string goes on at p, with a byte that is not plain, or at its end. */
+static const char *odd_text(struct pd_json_lex *l, const char *p, bool *is_plain)
 {
     const char *end = l->end;
-    *is_plain = true;
-    for (;;) {
+    while (p != NULL) {
         p = pd_json_plain_run(p, end);
         if (p == end)
             return pd_json_fail(l, PD_EPROTO, p, "the closing quote of a string");
@@ -96,21 +109,23 @@ const char *pd_json_text_rest(struct pd_json_lex *l, const char *p, bool *is_pla
         if (*p == '\\') {
             *is_plain = false;
             p = escape(l, p);
-            if (p == NULL)
-                return NULL;
         } else if ((unsigned char)*p < 0x20) {
             return pd_json_fail(l, PD_EPROTO, p, "an escape instead of a control character");
         } else {
-            /* A run of characters beyond ASCII, one by one. */
-            do {
-                uint32_t cp;
-                size_t n = is_usual_three(p, end) ? 3 : pd_utf8_decode(p, (size_t)(end - p), &cp);
-                if (n == 0)
-                    return pd_json_fail(l, PD_EPROTO, p, "valid UTF-8");
-                p += n;
-            } while (p < end && (unsigned char)*p >= 0x80);
+            p = wide_run(l, p);
         }
     }
+    return NULL;
+}
+
+const char *pd_json_text_rest(struct pd_json_lex *l, const char *p, bool *is_plain)
+{
+    const char *end = l->end;
+
+    *is_plain = true;
+    if (end - p >= PD_JSON_LONG)
+        p = pd_json_plain_long(p, end);
+    return p < end && *p == '"' ? p + 1 : odd_text(l, p, is_plain);
 }
 
 static const char *digits(struct pd_json_lex *l, const char *p, const char *what)

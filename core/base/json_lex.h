@@ -43,9 +43,10 @@ static inline const char *pd_json_number(struct pd_json_lex *l, const char *p)
 {
     const char *q = p + 1;
 
-    while (q < l->end && *q >= '0' && *q <= '9')
-        q++;
-    if (pd_likely(q < l->end && (*q == ',' || *q == '}') && (*p != '0' || q == p + 1)))
+    if (*p != '0')
+        while (q < l->end && *q >= '0' && *q <= '9')
+            q++;
+    if (pd_likely(q < l->end && (*q == ',' || *q == '}')))
         return q;
     return pd_json_any_number(l, p);
 }

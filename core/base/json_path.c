@@ -184,6 +184,8 @@ static void finish(struct pd_json_paths *out, bool is_each)
         if (i != 0 && node->ends != 0 && (node->ends & (node->ends - 1)) == 0 &&
             (node->ends & (is_each ? out->each : out->each | out->many)) == 0)
             node->slot = (uint8_t)(1 + __builtin_ctzll(node->ends));
+        if (is_each && is_element && node->ends != 0 && (node->ends & (node->ends - 1)) == 0)
+            node->tells = (uint8_t)(1 + __builtin_ctzll(node->ends));
         if (!is_each || !is_element)
             node->below = 0;
     }

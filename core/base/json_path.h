@@ -27,6 +27,7 @@ struct pd_json_node {
     uint8_t n_keys;             /* below it */
     uint8_t slot;               /* 1 + the one path that ends here, when it does so at most
                                    once at a time; else 0 */
+    uint8_t tells;              /* 1 + the one path that ends here with an element; else 0 */
 };
 
 /* Of values that are on no path. */

@@ -44,8 +44,7 @@ static inline const char *pd_json_plain_first(const char *p)
 #if defined(__SSE2__)
     __m128i v;
     memcpy(&v, p, sizeof v);
-    unsigned odd = pd_json_odd_bytes(v);
-    return p + (odd != 0 ? __builtin_ctz(odd) : PD_JSON_FIRST);
+    return p + (unsigned)__builtin_ctz(pd_json_odd_bytes(v) | 1u << PD_JSON_FIRST);
 #else
     const char *end = p + PD_JSON_FIRST;
     while (p < end && pd_json_is_plain((unsigned char)*p))

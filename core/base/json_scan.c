@@ -19,7 +19,8 @@ struct level {
     uint64_t seen;              /* keys below the node that this object had already */
     const char *start;
     const char *member;         /* where its key begins; NULL: it has none */
-    uint32_t keys_left;         /* that it may have */
+    int64_t keys_left;          /* that it may have; less than none after a look at one more */
+    bool is_keyed;              /* an object with keys that may be wanted */
     char closer;
 };
 
@@ -63,6 +64,18 @@ static void keep_any(struct scan *s, uint64_t ends, enum pd_json_type type, bool
         return;
     for (uint64_t left = ends & s->paths->each; left != 0; left &= left - 1)
         s->each(s->each_arg, (size_t)__builtin_ctzll(left), &v, s->found);
+}
+
+/* The same for an element, of one path. */
+static inline void keep_element(struct scan *s, const struct pd_json_node *node, enum pd_json_type type,
+                                const char *start, const char *end)
+{
+    struct pd_json_value *v = &s->values[node->tells - 1];
+
+    s->found |= node->ends;
+    put(v, type, false, start, end, end);
+    v->member.p = start;
+    s->each(s->each_arg, node->tells - 1u, v, s->found);
 }
 
 /* Keeps a value for the paths that end at the node, of which there is mostly one. */
@@ -122,7 +135,7 @@ static const char *any_key(struct scan *s, struct level *level, const char *p, c
 
     if (p == s->lex.end || *p != '"')
         return pd_json_fail(&s->lex, PD_EPROTO, p, level->keys_left == s->max_keys ? "a key or '}'" : "a key");
-    if (level->keys_left == 0)
+    if (level->keys_left <= 0)
         return pd_json_fail(&s->lex, PD_ELIMIT, p, "an object has too many members");
     level->keys_left--;
     if (level->node->n_keys != 0) {
@@ -183,6 +196,7 @@ static inline struct level *open_container(struct scan *s, struct level *level, 
     level->start = p;
     level->member = member;
     level->keys_left = s->max_keys;
+    level->is_keyed = node->n_keys != 0 && *p == '{';
     level->closer = (char)(*p + 2);     /* of '{' and '[' */
     return level;
 }
@@ -200,8 +214,8 @@ static const char *walk(struct scan *s, const char *p)
     const char *const end = s->lex.end, *const near = s->near;
     const char *member = NULL, *start;
     struct level *level = s->levels;
-    enum pd_json_type type = PD_JSON_NONE;
-    bool is_plain;
+    enum pd_json_type type;
+    bool is_plain, rest_is_plain;
 
 value:
     if (p == end)
@@ -211,25 +225,28 @@ value_here:
     if (*p == '"') {
         type = PD_JSON_STRING;
         p++;
-        if (pd_likely(p < near))
+        if (pd_likely(p < near)) {
             p = pd_json_plain_first(p);
-        if (pd_likely(p < near && *p == '"')) {
-            p++;
-            is_plain = true;
-        } else if ((p = pd_json_text_rest(&s->lex, p, &is_plain)) == NULL) {
-            return NULL;
+            if (pd_likely(*p == '"')) {
+                p++;
+                is_plain = true;
+                goto scalar;
+            }
         }
+        p = pd_json_text_rest(&s->lex, p, &rest_is_plain);
+        is_plain = rest_is_plain;
     } else if (*p >= '0' && *p <= '9') {
         type = PD_JSON_NUMBER;
         is_plain = true;
         p = pd_json_number(&s->lex, p);
-        if (p == NULL)
-            return NULL;
     } else if (*p == '{' || *p == '[') {
         level = open_container(s, level, p, node, member);
         if (level == NULL)
             return NULL;
-        p = pd_json_skip(p + 1, end);
+        p++;
+        if (level->is_keyed)
+            goto wanted_key;
+        p = pd_json_skip(p, end);
         if (p < end && *p == level->closer)
             goto close;
         if (level->closer == '}')
@@ -239,11 +256,14 @@ value_here:
         p = pd_json_space(p, end);
         goto value;
     } else {
-        p = scan_other(s, p, &type);
+        enum pd_json_type other;
+        p = scan_other(s, p, &other);
+        type = other;
         is_plain = true;
-        if (p == NULL)
-            return NULL;
     }
+    if (p == NULL)
+        return NULL;
+scalar:
     keep(s, node, type, is_plain, start, p, member);
 
 behind:
@@ -251,21 +271,27 @@ behind:
         return level == s->levels ? p : fail_behind(s, level, p);
     if (*p == ',') {
         p++;
-        if (level->closer != '}')
-            goto element;
-key:
-        if (pd_likely(level->node->n_keys != 0 && p < near && *p == '"')) {
-            node = pd_json_first(s->paths, level->node, p + 1);
-            if (pd_likely(pd_json_is_usual(node, level->node, p + 1) && (level->seen & node->bit) == 0 &&
-                          level->keys_left != 0)) {
-                level->seen |= node->bit;
-                level->keys_left--;
-                member = p;
-                p += node->key_n + 3;
-                goto value_here;
+        if (level->is_keyed) {
+wanted_key:
+            if (pd_likely(p < near && *p == '"')) {
+                node = pd_json_first(s->paths, level->node, p + 1);
+                if (pd_likely(pd_json_is_usual(node, level->node, p + 1) && (level->seen & node->bit) == 0 &&
+                              --level->keys_left >= 0)) {
+                    level->seen |= node->bit;
+                    member = p;
+                    p += node->key_n + 3;
+                    goto value_here;
+                }
             }
+            p = pd_json_skip(p, end);
+            if (p < end && *p == '}' && level->keys_left == s->max_keys)
+                goto close;
+        } else if (level->closer != '}') {
+            goto element;
         }
-        member = p = pd_json_skip(p, end);
+key:
+        p = pd_json_skip(p, end);
+        member = p;
         p = any_key(s, level, p, &node);
         if (p == NULL)
             return NULL;
@@ -274,8 +300,12 @@ key:
     if (*p == level->closer) {
 close:
         p++;
-        keep(s, level->node, level->closer == '}' ? PD_JSON_OBJECT : PD_JSON_ARRAY, false, level->start, p,
-             level->member);
+        node = level->node;
+        type = level->closer == '}' ? PD_JSON_OBJECT : PD_JSON_ARRAY;
+        if (node->tells != 0 && s->each != NULL)
+            keep_element(s, node, type, level->start, p);
+        else
+            keep(s, node, type, false, level->start, p, level->member);
         level--;
         if (level == s->levels)
             return p;
@@ -319,13 +349,16 @@ pd_status pd_json_scan_paths(struct pd_str doc, const struct pd_json_limits *lim
     s.each = each;
     s.each_arg = arg;
     s.levels[0].closer = ',';
+    s.levels[0].is_keyed = false;
     const char *p = walk(&s, s.lex.start);
     *found = s.found;
     if (p == NULL)
         return s.lex.status;
-    p = pd_json_skip(p, s.lex.end);
-    if (p != s.lex.end)
-        pd_json_fail(&s.lex, PD_EPROTO, p, "nothing after the document");
+    if (p != s.lex.end) {
+        p = pd_json_space(p, s.lex.end);
+        if (p != s.lex.end)
+            pd_json_fail(&s.lex, PD_EPROTO, p, "nothing after the document");
+    }
     return s.lex.status;
 }
 

@@ -137,6 +137,19 @@ static void test_messages(void **state)
     assert_int_equal(r->messages[1].content.n, 0);
     assert_true(pd_str_is(r->messages[2].content, "\xf0\x9f\x98\x80"));
     drop();
+    /* Nothing of one message is taken for the next one's. */
+    r = parse(PD_API_CHAT,
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"tool\",\"tool_calls\":[]},"
+        "{\"content\":\"b\",\"role\":\"d\\u0065veloper\"}],\"model\":\"m\"}");
+    static const char *const roles[] = { "user", "tool", "system" };
+    static const char *const contents[] = { "a", "", "b" };
+    assert_int_equal(r->n_messages, PD_ARRAY_LEN(roles));
+    for (size_t i = 0; i < PD_ARRAY_LEN(roles); i++) {
+        assert_true(pd_str_is(r->messages[i].role, roles[i]));
+        assert_true(pd_str_is(r->messages[i].content, contents[i]));
+    }
+    assert_int_equal(r->unsupported.http, 0);
+    drop();
 }
 
 static void test_prompts(void **state)
