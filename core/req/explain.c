@@ -15,6 +15,9 @@
 
 #include <string.h>
 
+#define STEP 64u                /* in which memory grows */
+#define KEEP PD_EXPLAIN_MIN     /* most that is kept for the next request */
+
 static uint8_t cut(struct pd_str s)
 {
     return s.n > 255 ? 255 : (uint8_t)s.n;
@@ -33,33 +36,48 @@ void pd_explain_init(struct pd_explain *e, uint8_t *bytes, uint32_t cap, uint32_
     e->own = NULL;
     for (uint32_t i = 0; i < PD_EXPLAIN_ROSTERS; i++)
         e->roster[i] = NULL;
-    e->first_cap = cap;
+    e->bytes = bytes;
+    e->cap = e->first_cap = cap;
     e->max = max;
     pd_explain_reset(e);
 }
 
+static void drop_own(struct pd_explain *e)
+{
+    pd_free(e->own);
+    e->own = NULL;
+    e->bytes = e->first;
+    e->cap = e->first_cap;
+}
+
+void pd_explain_fini(struct pd_explain *e)
+{
+    pd_explain_reset(e);
+    drop_own(e);
+}
+
 bool pd_explain_room(struct pd_explain *e, uint32_t need)
 {
-    if (e->used + need <= e->cap)
+    need += e->used;
+    if (need <= e->cap)
         return true;
-    uint8_t *own = e->own == NULL ? pd_alloc(e->max) : NULL;
+    uint32_t cap = PD_MIN(e->max, (need + need / 4 + STEP - 1) / STEP * STEP);
+    uint8_t *own = pd_realloc(e->own, cap);
     if (own == NULL)
         return false;
-    memcpy(own, e->bytes, e->used);
+    if (e->own == NULL)
+        memcpy(own, e->bytes, e->used);
     e->bytes = e->own = own;
-    e->cap = e->max;
+    e->cap = cap;
     return true;
 }
 
 static inline void empty(struct pd_explain *e)
 {
-    if (e->own != NULL)
-        pd_free(e->own);
+    if (e->own != NULL && e->cap > KEEP)
+        drop_own(e);
     for (uint32_t i = 0; i < PD_EXPLAIN_ROSTERS && e->roster[i] != NULL; i++)
         pd_explain_roster_put(PD_TAKE(&e->roster[i]));
-    e->own = NULL;
-    e->bytes = e->first;
-    e->cap = e->first_cap;
     e->used = 0;
     e->lost = 0;
     e->skip_scores = false;

@@ -17,7 +17,8 @@
 struct pd_explain {
     uint8_t *bytes;         /* first, or own */
     uint8_t *first;         /* borrowed */
-    uint8_t *own;           /* allocated when first is too small; NULL: none */
+    uint8_t *own;           /* allocated when first is too small, and kept for the next request
+                               unless it is large; NULL: none */
     uint32_t first_cap;
     uint32_t cap;           /* of bytes */
     uint32_t max;           /* to which it may grow */
@@ -29,7 +30,8 @@ struct pd_explain {
 
 /* bytes: borrowed, for as much as usually comes; max: at least cap. */
 void pd_explain_init(struct pd_explain *e, uint8_t *bytes, uint32_t cap, uint32_t max);
-/* Empty again; gives back what was allocated. */
+void pd_explain_fini(struct pd_explain *e);
+/* Empty again. */
 void pd_explain_reset(struct pd_explain *e);
 /* As reset, with room for max bytes from here on. */
 void pd_explain_begin(struct pd_explain *e, uint32_t max);

@@ -12,7 +12,7 @@
 
 /* The instruments of one model, found once. */
 struct pd_req_meter_model {
-    char model[PD_REQ_MODEL_MAX + 1];
+    char model[PD_REQ_TEXT_MAX + 1];
     bool is_used;
     struct pd_histogram *duration, *ttft, *itl, *tpot, *queue, *prefill, *transfer, *first;
     struct pd_histogram *input, *output, *cached;

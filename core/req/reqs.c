@@ -12,20 +12,23 @@
 #include "base/str.h"
 #include "req/explain.h"
 #include "req/meter.h"
+#include "req/texts.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #define SLAB_RECORDS 16u
-/* Of the explanation's memory, what every record has; more is allocated when it is
- * needed. */
-#define EXPLAIN_FIRST 384u
+/* Of the memory of the explanation and of the texts, what every record has; more is
+ * allocated when it is needed. */
+#define EXPLAIN_FIRST 128u
+#define TEXTS_FIRST 96u
 
 struct record {
     struct pd_req req;      /* first: the two are cast into each other */
     struct pd_list link;
     struct pd_explain explain;
+    struct pd_req_texts texts;
     struct pd_req_meter_seat seat;
 };
 
@@ -79,11 +82,11 @@ static struct record *slab_records(struct slab *slab)
     return (struct record *)(void *)((char *)slab + SLAB_HEAD);
 }
 
-/* A chunk of records, each with its explanation memory behind the records. */
+/* A chunk of records; behind them the memory of their explanations and texts. */
 static pd_status slab_add(struct pd_reqs *reqs)
 {
     size_t room = PD_MIN((size_t)reqs->conf.explain_bytes, EXPLAIN_FIRST);
-    size_t bytes = SLAB_HEAD + SLAB_RECORDS * (sizeof(struct record) + room);
+    size_t bytes = SLAB_HEAD + SLAB_RECORDS * (sizeof(struct record) + room + TEXTS_FIRST);
     struct slab *slab = pd_calloc(1, bytes);
 
     if (slab == NULL)
@@ -93,7 +96,9 @@ static pd_status slab_add(struct pd_reqs *reqs)
     reqs->bytes += bytes;
     struct record *records = slab_records(slab);
     uint8_t *explain = (uint8_t *)(records + SLAB_RECORDS);
+    char *texts = (char *)(explain + SLAB_RECORDS * room);
     for (uint32_t i = 0; i < SLAB_RECORDS; i++) {
+        pd_req_texts_init(&records[i].texts, texts + i * TEXTS_FIRST, TEXTS_FIRST);
         pd_explain_init(&records[i].explain, explain + i * room, (uint32_t)room,
                         (uint32_t)reqs->conf.explain_bytes);
         pd_list_append(&reqs->spare, &records[i].link);
@@ -131,8 +136,10 @@ void pd_reqs_destroy(struct pd_reqs *reqs)
     while (reqs->slabs != NULL) {
         struct slab *slab = reqs->slabs;
         reqs->slabs = slab->next;
-        for (uint32_t i = 0; i < SLAB_RECORDS; i++)
-            pd_explain_reset(&slab_records(slab)[i].explain);
+        for (uint32_t i = 0; i < SLAB_RECORDS; i++) {
+            pd_explain_fini(&slab_records(slab)[i].explain);
+            pd_req_texts_fini(&slab_records(slab)[i].texts);
+        }
         pd_free(slab);
     }
     pd_free(reqs);
@@ -174,6 +181,7 @@ const struct pd_req_api *pd_reqs_api(void)
         .explain_table = pd_req_explain_table,
         .watch = pd_reqs_watch,
         .explain_run = pd_req_explain_run,
+        .text = pd_req_text,
     };
     return &api;
 }
@@ -236,17 +244,12 @@ static pd_status refuse(struct pd_reqs *reqs, uint32_t role, pd_status st)
     return st;
 }
 
-/* Everything but the bytes behind the ends of texts, which nobody reads. */
+/* Everything but the id and the texts. */
 static void clear(struct pd_req *req)
 {
-    const size_t numbers = offsetof(struct pd_req, at), numbers_end = offsetof(struct pd_req, decode);
-    const size_t rest = offsetof(struct pd_req, kv_bytes);
+    const size_t numbers = offsetof(struct pd_req, stage);
 
-    memset((char *)req + numbers, 0, numbers_end - numbers);
-    memset((char *)req + rest, 0, sizeof *req - rest);
-    req->decision = req->remote = req->outcome = req->http_status = 0;
-    req->id[0] = req->model[0] = req->code[0] = '\0';
-    req->decode[0] = req->prefill[0] = req->reason[0] = req->transport[0] = req->key[0] = '\0';
+    memset((char *)req + numbers, 0, sizeof *req - numbers);
 }
 
 pd_status pd_req_begin(struct pd_reqs *reqs, struct pd_str id, uint32_t role, pd_time now,
@@ -259,6 +262,7 @@ pd_status pd_req_begin(struct pd_reqs *reqs, struct pd_str id, uint32_t role, pd
 
     struct record *record = linked(pd_list_pop(&reqs->spare));
     clear(&record->req);
+    pd_req_texts_begin(&record->texts, &record->req);
     pd_explain_begin(&record->explain, (uint32_t)reqs->conf.explain_bytes);
     record->seat.itl = NULL;
     record->req.size = sizeof record->req;
@@ -274,6 +278,13 @@ pd_status pd_req_begin(struct pd_reqs *reqs, struct pd_str id, uint32_t role, pd
     *out = &record->req;
     tell(reqs, &record->req);
     return PD_OK;
+}
+
+void pd_req_text(struct pd_reqs *reqs, struct pd_req *req, const char **text, struct pd_str s)
+{
+    (void)reqs;
+    pd_assert(req->outcome == PD_REQ_LIVE);
+    pd_req_texts_set(&record_of(req)->texts, req, text, s);
 }
 
 void pd_req_stage(struct pd_reqs *reqs, struct pd_req *req, uint32_t stage, pd_time now)
@@ -324,7 +335,8 @@ void pd_req_finish(struct pd_reqs *reqs, struct pd_req *req, uint32_t outcome, u
     req->stage = PD_REQ_ENDED;
     req->at[PD_REQ_ENDED] = now;
     req->user = NULL;
-    (void)pd_str_copy(code, req->code, sizeof req->code);
+    if (code.n > 0)
+        pd_req_texts_set(&record->texts, req, &req->code, code);
     reqs->counts.outcome[PD_REQ_LIVE]--;
     reqs->counts.outcome[outcome]++;
     pd_req_meter_end(&reqs->meter, req);

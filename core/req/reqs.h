@@ -34,6 +34,7 @@ pd_status pd_req_begin(struct pd_reqs *reqs, struct pd_str id, uint32_t role, pd
                        struct pd_req **out);
 void pd_req_stage(struct pd_reqs *reqs, struct pd_req *req, uint32_t stage, pd_time now);
 void pd_req_tokens(struct pd_reqs *reqs, struct pd_req *req, uint32_t n, pd_time now);
+void pd_req_text(struct pd_reqs *reqs, struct pd_req *req, const char **text, struct pd_str s);
 void pd_req_finish(struct pd_reqs *reqs, struct pd_req *req, uint32_t outcome, uint32_t http_status,
                    struct pd_str code, pd_time now);
 void pd_req_explain(void *req, const struct pd_explain_line *line);

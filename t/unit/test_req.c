@@ -26,13 +26,34 @@ static struct pd_req *begin(struct pd_reqs *reqs, const char *id)
     return req;
 }
 
+static uint64_t splitmix(uint64_t *s)
+{
+    uint64_t z = (*s += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+enum { TEXTS = 7 };
+
+static void texts_of(struct pd_req *req, const char **out[TEXTS])
+{
+    const char **all[TEXTS] = { &req->model, &req->code, &req->decode, &req->prefill, &req->reason, &req->transport,
+                                &req->key };
+    memcpy(out, all, sizeof all);
+}
+
 /* Whatever the one before left in its memory. */
 static void a_record_begins_empty(void **state)
 {
     (void)state;
     struct pd_reqs *reqs = make(1, 0);
     struct pd_req *first = begin(reqs, "the first one has a long id"), *req;
-    memset(first, 0xff, sizeof *first);
+    const char **set[TEXTS];
+    texts_of(first, set);
+    for (uint32_t which = 0; which < TEXTS; which++)
+        pd_req_text(reqs, first, set[which], PD_STR("text"));
+    memset(&first->stage, 0xff, sizeof *first - offsetof(struct pd_req, stage));
     first->outcome = PD_REQ_LIVE;
     pd_req_finish(reqs, first, PD_REQ_OK, 200, PD_STR("code"), 9);
     req = begin(reqs, "b");
@@ -53,6 +74,67 @@ static void a_record_begins_empty(void **state)
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         assert_int_equal(numbers[i], 0);
+    pd_reqs_destroy(reqs);
+}
+
+/* Against a plain copy of each text, with texts of any length in any order: they are cut
+ * where they must be, and a record that has had long ones allocates nothing for the next. */
+static void texts_are_copied_and_cut(void **state)
+{
+    char want[TEXTS][PD_REQ_TEXT_MAX + 1], text[200];
+    const char **set[TEXTS];
+    uint64_t random = 1, allocations = 0;
+    (void)state;
+    struct pd_reqs *reqs = make(1, 0);
+    for (int life = 0; life < 300; life++) {
+        struct pd_req *req = begin(reqs, "r");
+        texts_of(req, set);
+        memset(want, 0, sizeof want);
+        for (int step = 0; step < 20; step++) {
+            uint32_t which = (uint32_t)(splitmix(&random) % TEXTS);
+            size_t n = (size_t)(splitmix(&random) % 4 == 0 ? splitmix(&random) % 200 : splitmix(&random) % 20);
+            memset(text, 'a' + step, sizeof text);
+            pd_req_text(reqs, req, set[which], pd_str_of(text, n));
+            n = n < PD_REQ_TEXT_MAX ? n : PD_REQ_TEXT_MAX;
+            memcpy(want[which], text, n);
+            want[which][n] = '\0';
+            for (size_t i = 0; i < TEXTS; i++)
+                assert_string_equal(*set[i], want[i]);
+        }
+        pd_req_finish(reqs, req, PD_REQ_OK, 200, PD_STR(""), 9);
+    }
+    /* All at their longest: there is room for them from now on, however often. */
+    for (int life = 0; life < 3; life++) {
+        struct pd_req *req = begin(reqs, "r");
+        texts_of(req, set);
+        for (uint32_t which = 0; which < TEXTS; which++)
+            pd_req_text(reqs, req, set[which], pd_str_of(text, sizeof text));
+        assert_int_equal(strlen(req->model), PD_REQ_TEXT_MAX);
+        pd_req_finish(reqs, req, PD_REQ_OK, 200, PD_STR(""), 9);
+        if (life == 0)
+            allocations = pd_mem_count();
+    }
+    assert_int_equal(pd_mem_count(), allocations);
+    pd_reqs_destroy(reqs);
+}
+
+/* Without memory a text is empty, and the others stay what they are. */
+static void a_text_without_memory_is_empty(void **state)
+{
+    (void)state;
+    struct pd_reqs *reqs = make(1, 0);
+    struct pd_req *req = begin(reqs, "r");
+    char text[128];
+    memset(text, 'm', sizeof text);
+    pd_req_text(reqs, req, &req->decode, PD_STR("d"));
+    pd_mem_fault_set(1);
+    pd_req_text(reqs, req, &req->model, pd_str_of(text, sizeof text));
+    pd_mem_fault_set(0);
+    assert_string_equal(req->model, "");
+    assert_string_equal(req->decode, "d");
+    pd_req_text(reqs, req, &req->model, PD_STR("tiny"));
+    assert_string_equal(req->model, "tiny");
+    pd_req_finish(reqs, req, PD_REQ_OK, 200, PD_STR(""), 9);
     pd_reqs_destroy(reqs);
 }
 
@@ -201,14 +283,6 @@ static void walk(void **state)
     assert_null(pd_reqs_find(reqs, PD_STR("x")));
     assert_true(pd_reqs_balanced(reqs));
     pd_reqs_destroy(reqs);
-}
-
-static uint64_t splitmix(uint64_t *s)
-{
-    uint64_t z = (*s += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
 }
 
 static void books_hold_and_nothing_is_allocated(void **state)
@@ -467,7 +541,7 @@ static void metrics(void **state)
         if (i == 15)
             allocations = pd_mem_count();
         assert_int_equal(pd_req_begin(reqs, PD_STR("r"), PD_ROLE_ROUTER, 1, &req), PD_OK);
-        strcpy(req->model, "tiny");
+        pd_req_text(reqs, req, &req->model, PD_STR("tiny"));
         req->api = PD_REQ_API_CHAT;
         req->remote = 1;
         req->stream = 1;
@@ -479,8 +553,8 @@ static void metrics(void **state)
         pd_req_finish(reqs, req, PD_REQ_OK, 200, PD_STR(""), 30);
         /* A decode leg of the same node counts its transfer, not the client's times. */
         assert_int_equal(pd_req_begin(reqs, PD_STR("r"), PD_ROLE_DECODE, 1, &req), PD_OK);
-        strcpy(req->model, "tiny");
-        strcpy(req->transport, "shm");
+        pd_req_text(reqs, req, &req->model, PD_STR("tiny"));
+        pd_req_text(reqs, req, &req->transport, PD_STR("shm"));
         req->handover_ns = 5;
         req->kv_bytes = 100;
         pd_req_finish(reqs, req, PD_REQ_OK, 0, PD_STR(""), 30);
@@ -488,7 +562,7 @@ static void metrics(void **state)
     assert_int_equal(pd_mem_count(), allocations);
     /* A name that no endpoint was found for makes no series. */
     assert_int_equal(pd_req_begin(reqs, PD_STR("r"), PD_ROLE_ROUTER, 1, &req), PD_OK);
-    strcpy(req->model, "invented");
+    pd_req_text(reqs, req, &req->model, PD_STR("invented"));
     pd_req_finish(reqs, req, PD_REQ_CLIENT_ERROR, 404, PD_STR("model_not_found"), 30);
 
     double v = 0;
@@ -644,6 +718,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(gaps_fall_into_their_buckets),
     cmocka_unit_test(life_of_a_request),
     cmocka_unit_test(a_record_begins_empty),
+    cmocka_unit_test(texts_are_copied_and_cut),
+    cmocka_unit_test(a_text_without_memory_is_empty),
     cmocka_unit_test(ladders_count_as_histograms_do),
     cmocka_unit_test(ids),
     cmocka_unit_test(limits_shed),

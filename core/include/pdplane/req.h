@@ -8,7 +8,7 @@
  *     struct pd_req *req;
  *     pd_status st = r->begin(reqs, id, PD_ROLE_ROUTER, now, &req);
  *
- * The owner of a live record writes its plain members itself; stage, outcome
+ * The owner of a live record writes its plain members itself; texts, stage, outcome
  * and times change through the functions only.  All functions: loop thread.
  * Times are the caller's pd_loop_now. */
 #ifndef PDPLANE_REQ_H
@@ -24,8 +24,7 @@ extern "C" {
 #define PD_REQ_VERSION 1u
 
 #define PD_REQ_ID_MAX 64       /* bytes of an id, without the zero byte */
-#define PD_REQ_MODEL_MAX 127
-#define PD_REQ_NAME_MAX 63     /* endpoint names, reasons have their own sizes */
+#define PD_REQ_TEXT_MAX 127    /* of a model, a name, a reason ... */
 
 /* Where a request is.  Numbers are the stages S0..S12 of the fault matrix.  A
  * node enters those that it takes part in; a retry may go back.
@@ -80,11 +79,16 @@ struct pd_req {
     uint32_t role;             /* what this node does for it, one of PD_ROLE_* */
     uint64_t number;           /* unique in this run of the node, from 1 */
     char id[PD_REQ_ID_MAX + 1];
-    char model[PD_REQ_MODEL_MAX + 1];          /* the owner's */
+    /* Set by text(); never NULL, borrowed until the next text() or finish(). */
+    const char *model;
+    const char *code;          /* set by finish(): "kv_integrity"; empty when ok */
+    const char *decode, *prefill;  /* endpoint names */
+    const char *reason;        /* of the decision */
+    const char *transport;     /* that moved the KV */
+    const char *key;           /* label of the key that the client showed; empty: none */
     uint32_t stage;            /* PD_REQ_ACCEPTED ...; set by stage() */
     uint32_t outcome;          /* PD_REQ_LIVE ...; set by finish() */
     uint32_t http_status;      /* set by finish(); 0 when none was sent */
-    char code[48];             /* set by finish(): "kv_integrity"; empty when ok */
     pd_time at[PD_REQ_STAGES]; /* when the stage was last entered; 0 never */
     pd_time first_token;       /* set by tokens(); 0 none yet */
     pd_time last_token;
@@ -96,13 +100,8 @@ struct pd_req {
     uint32_t cached_tokens;    /* of these, found in a cache */
     uint32_t output_tokens;    /* counted by tokens() */
     uint32_t attempts;         /* dispatches, first included */
-    char decode[PD_REQ_NAME_MAX + 1];   /* endpoint names */
-    char prefill[PD_REQ_NAME_MAX + 1];
     uint32_t decision;         /* PD_DECIDE_*; 0: none was made */
     uint32_t remote;           /* 1: the prompt was computed on another node */
-    char reason[96];           /* of the decision */
-    char transport[32];        /* that moved the KV */
-    char key[65];              /* label of the key that the client showed; empty: none */
     uint64_t kv_bytes;
     uint64_t handover_ns;      /* first byte posted to verdict */
     uint32_t kv_blocks;
@@ -241,6 +240,10 @@ struct pd_req_api {
 
     /* The `run` of a sink. */
     bool (*explain_run)(void *req, const struct pd_explain_run *run);
+
+    /* Sets a text of req: text(reqs, req, &req->model, s).  It is copied, and cut to
+     * PD_REQ_TEXT_MAX bytes. */
+    void (*text)(struct pd_reqs *reqs, struct pd_req *req, const char **text, struct pd_str s);
 };
 
 #ifdef __cplusplus

@@ -242,8 +242,9 @@ void decode_leg_accept(struct decode *d, struct pd_call *call, struct pd_str fir
     }
     leg->generation = d->node->generation_hold(d->nodes);
     leg->record->api = PD_REQ_API_NONE;
-    snprintf(leg->record->model, sizeof leg->record->model, "%.*s", PD_STR_ARG(leg->ask->model));
-    snprintf(leg->record->decode, sizeof leg->record->decode, "%s", d->node->name(d->nodes));
+    d->req->text(d->reqs, leg->record, &leg->record->model, leg->ask->model);
+    const char *name = d->node->name(d->nodes);
+    d->req->text(d->reqs, leg->record, &leg->record->decode, (struct pd_str){ name, strlen(name) });
     leg->record->user = leg;
     leg->next = d->legs;
     if (d->legs != NULL)

@@ -34,7 +34,7 @@ static bool send_handover(struct leg *leg)
         leg->record->kv_blocks = r->blocks;
         leg->record->digests = m.blocks;
         leg->record->handover_ns = m.transfer_ns;
-        snprintf(leg->record->transport, sizeof leg->record->transport, "%s", r->transport);
+        d->req->text(d->reqs, leg->record, &leg->record->transport, m.transport);
     }
     return d->api->handover_encode(d->apis, &m, &bytes) != PD_OK || leg_send(leg, PD_LEG_HANDOVER, bytes);
 }
@@ -219,7 +219,7 @@ static bool order_open(struct leg *leg)
     leg->state = MOVING;
     leg->order_at = leg_now(leg);
     d->req->stage(d->reqs, leg->record, PD_REQ_PREFILL_SENT, leg_now(leg));
-    snprintf(leg->record->prefill, sizeof leg->record->prefill, "%.*s", PD_STR_ARG(p->name));
+    d->req->text(d->reqs, leg->record, &leg->record->prefill, p->name);
     pd_timer_start(&leg->order_timer, leg->conf->prefill_timeout);
     if (status != PD_OK) {
         /* The windows are open: their end brings the leg to the next candidate. */

@@ -103,7 +103,7 @@ bool leg_send_started(struct leg *leg, const struct pd_leg_prefill *prefill, con
     leg->record->remote = m.remote;
     leg->record->prompt_tokens = m.prompt_tokens;
     leg->record->cached_tokens = m.cached_tokens;
-    snprintf(leg->record->reason, sizeof leg->record->reason, "%s", reason);
-    snprintf(leg->record->prefill, sizeof leg->record->prefill, "%.*s", PD_STR_ARG(m.prefill));
+    d->req->text(d->reqs, leg->record, &leg->record->reason, m.reason);
+    d->req->text(d->reqs, leg->record, &leg->record->prefill, m.prefill);
     return d->api->started_encode(d->apis, &m, &bytes) != PD_OK || leg_send(leg, PD_LEG_STARTED, bytes);
 }

@@ -41,6 +41,11 @@ static pd_time now_of(const struct order *o)
     return pd_loop_now(o->role->loop);
 }
 
+static void set_text(struct order *o, const char **text, const char *s)
+{
+    o->role->req->text(o->role->reqs, o->record, text, (struct pd_str){ s, strlen(s) });
+}
+
 static void record_finish(struct order *o, uint32_t outcome, const char *code)
 {
     struct prefill *p = o->role;
@@ -206,7 +211,7 @@ static void source_end(struct pd_kv_source *source, const struct pd_kv_result *r
         o->record->kv_bytes = result->bytes;
         o->record->kv_blocks = result->blocks;
         o->record->handover_ns = result->transfer_ns;
-        snprintf(o->record->transport, sizeof o->record->transport, "%s", result->transport);
+        set_text(o, &o->record->transport, result->transport);
     }
     o->is_handed = result->verdict == PD_KV_VALID;
     if (o->state == CLOSING) {
@@ -377,8 +382,8 @@ void prefill_order_accept(struct prefill *p, struct pd_call *call, pd_peer_ref f
         call_refuse(p, call, PD_EINVAL, why);
         return;
     }
-    snprintf(o->record->model, sizeof o->record->model, "%s", o->engine->model);
-    snprintf(o->record->prefill, sizeof o->record->prefill, "%s", p->node->name(p->nodes));
+    set_text(o, &o->record->model, o->engine->model);
+    set_text(o, &o->record->prefill, p->node->name(p->nodes));
     o->record->user = o;
     o->generation = p->node->generation_hold(p->nodes);
     pd_timer_init(&o->deadline, p->loop, "prefill deadline", on_deadline, o);

@@ -96,7 +96,7 @@ static void leg_started(struct leg *leg, const struct pd_leg_started *m)
     rec->prompt_tokens = m->prompt_tokens;
     rec->cached_tokens = m->cached_tokens;
     rec->remote = m->remote;
-    snprintf(rec->reason, sizeof rec->reason, "%.*s", PD_STR_ARG(m->reason));
+    set_text(q, &q->record->reason, m->reason);
     struct pd_explain_line line = {
         .kind = PD_EXPLAIN_DECISION, .subject = m->remote ? PD_STR("remote") : PD_STR("local"),
         .plugin = PD_STR("decode node"), .text = m->reason,
@@ -104,7 +104,7 @@ static void leg_started(struct leg *leg, const struct pd_leg_started *m)
     r->req->explain(rec, &line);
     /* Told again when a prefill node failed: by another one, or on the decode node. */
     r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_FAILED, now_of(q));
-    snprintf(rec->prefill, sizeof rec->prefill, "%.*s", PD_STR_ARG(m->prefill));
+    set_text(q, &q->record->prefill, m->prefill);
     const struct pd_endpoint_ref *p = prefill_named(leg, m->prefill);
     if (!m->remote || p == NULL)
         return;
@@ -124,8 +124,8 @@ static void leg_handover(struct leg *leg, const struct pd_leg_handover *m)
     rec->kv_blocks += m->blocks;
     rec->digests += m->blocks;
     rec->handover_ns = m->transfer_ns;
-    snprintf(rec->transport, sizeof rec->transport, "%.*s", PD_STR_ARG(m->transport));
-    snprintf(rec->prefill, sizeof rec->prefill, "%.*s", PD_STR_ARG(m->prefill));
+    set_text(q, &q->record->transport, m->transport);
+    set_text(q, &q->record->prefill, m->prefill);
     if (is_valid) {
         r->req->note(rec, "hand-over from %.*s valid: %llu bytes of %u tokens over %.*s, %u digests, "
                           "prefill %.2f ms", PD_STR_ARG(m->prefill), (unsigned long long)m->bytes,
@@ -383,8 +383,7 @@ bool leg_send(struct leg *leg)
         leg->ref = plan.decode.ref;
         leg->attempts++;
         q->record->attempts++;
-        copy_text(q->record->decode, sizeof q->record->decode,
-                  (struct pd_str){ plan.decode.name, strlen(plan.decode.name) });
+        set_name(q, &q->record->decode, plan.decode.name);
         if (t->endpoint != NULL && q->is_native) {
             /* A server takes a request as a whole, and parts of this one are elsewhere. */
             if (!leg_avoid(leg, leg->ref)) {

@@ -426,7 +426,7 @@ void pair_next(struct request *q)
         struct target *prefill = split_target(q, leg->prefills[s->at]);
         if (prefill == NULL)
             continue;
-        snprintf(q->record->prefill, sizeof q->record->prefill, "%s", prefill->endpoint->name);
+        set_name(q, &q->record->prefill, prefill->endpoint->name);
         pd_status status = pair_send(q, prefill, decode);
         if (status == PD_OK)
             return;

@@ -249,7 +249,8 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         return;
     }
     record->api = kind == PD_API_CHAT ? PD_REQ_API_CHAT : PD_REQ_API_COMPLETIONS;
-    copy_text(record->key, sizeof record->key, label);
+    if (label.n > 0)
+        r->req->text(r->reqs, record, &record->key, label);
     if (r->is_draining || r->is_closing) {
         r->api->error_set(&e, 503, "server_error", "draining", "this server takes no new requests");
         e.retry_after_ms = 1000;
@@ -267,7 +268,7 @@ void router_request(struct pd_http_req *http, uint32_t kind, struct router *r)
         refuse(r, http, record, &e);
         return;
     }
-    copy_text(record->model, sizeof record->model, api->model);
+    r->req->text(r->reqs, record, &record->model, api->model);
     record->stream = api->stream;
     if (r->conf->hints == ROUTER_HINTS_REFUSE && has_hint(r, http, api, &e)) {
         pd_counter_inc(r->hints_refused);

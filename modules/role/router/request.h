@@ -101,13 +101,15 @@ static inline pd_time now_of(const struct request *q)
     return pd_loop_now(q->router->loop);
 }
 
-/* A text cut to its place, ended by a zero byte. */
-static inline void copy_text(char *out, size_t size, struct pd_str s)
+/* A text of the record. */
+static inline void set_text(struct request *q, const char **text, struct pd_str s)
 {
-    size_t n = s.n < size ? s.n : size - 1;
-    if (n > 0)
-        memcpy(out, s.p, n);
-    out[n] = '\0';
+    q->router->req->text(q->router->reqs, q->record, text, s);
+}
+
+static inline void set_name(struct request *q, const char **text, const char *name)
+{
+    set_text(q, text, (struct pd_str){ name, strlen(name) });
 }
 
 /* Ends the request with an error: a status when nothing was sent, else one

@@ -51,7 +51,7 @@ static void decode_alone(struct request *q, uint32_t why)
     struct leg *leg = &q->legs[0];
     struct target *t = split_target(q, q->split->decode);
     pd_counter_inc(q->router->split_fallbacks[why]);
-    q->record->prefill[0] = '\0';
+    set_name(q, &q->record->prefill, "");
     q->record->remote = 0;
     split_end(q);
     if (t != NULL) {
@@ -253,7 +253,7 @@ static void prefill_next(struct request *q)
             break;
         if (leg->n_splits++ > 0)
             pd_counter_inc(r->retries);
-        snprintf(q->record->prefill, sizeof q->record->prefill, "%s", t->endpoint->name);
+        set_name(q, &q->record->prefill, t->endpoint->name);
         pd_status status = prefill_send(q, t);
         if (status == PD_OK)
             return;
@@ -337,8 +337,8 @@ bool split_start(struct request *q, struct leg *leg, struct target *t, const str
     split_end(q);
     q->record->decision = plan->decision.mode;
     q->record->remote = 0;
-    q->record->prefill[0] = '\0';
-    snprintf(q->record->reason, sizeof q->record->reason, "%s", plan->decision.reason);
+    set_name(q, &q->record->prefill, "");
+    set_name(q, &q->record->reason, plan->decision.reason);
     if (plan->prefill_n == 0 || t->endpoint->ops->split == NULL ||
         t->endpoint->ops->split(t->endpoint->adapter, &from) != PD_OK)
         return false;
