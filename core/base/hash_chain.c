@@ -5,16 +5,22 @@
 
 #include "base/compiler.h"
 
-static uint64_t link_usual(const uint8_t *p, size_t bytes, size_t block, uint64_t chain)
+/* Bytes of the shorter block behind n - 1 whole ones, when that is the last one of n; else
+ * 0. */
+static inline size_t shorter(size_t bytes, size_t block, size_t n)
 {
-    return pd_hash_link(pd_hash64(p, PD_MIN(block, bytes), 0), chain);
+    return n > 1 && bytes < n * block ? bytes - (n - 1) * block : 0;
 }
 
 static void chain_usual(const uint8_t *p, size_t bytes, size_t block, uint64_t chain, uint64_t *out,
                         size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        out[i] = chain = link_usual(p + i * block, bytes - i * block, block, chain);
+    size_t tail = shorter(bytes, block, n), whole = n - (tail > 0);
+
+    for (size_t i = 0; i < whole; i++)
+        out[i] = chain = pd_hash_link(pd_hash64(p + i * block, PD_MIN(block, bytes), 0), chain);
+    if (tail > 0)
+        out[whole] = pd_hash_link(pd_hash64(p + bytes - block, block, 0) + tail, chain);
 }
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -30,22 +36,24 @@ static void chain_usual(const uint8_t *p, size_t bytes, size_t block, uint64_t c
 static void chain_avx2(const uint8_t *p, size_t bytes, size_t block, uint64_t chain, uint64_t *out,
                        size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        size_t take = PD_MIN(block, bytes - i * block);
-        out[i] = chain = pd_hash_link(XXH3_64bits(p + i * block, take), chain);
-    }
+    size_t tail = shorter(bytes, block, n), whole = n - (tail > 0);
+
+    for (size_t i = 0; i < whole; i++)
+        out[i] = chain = pd_hash_link(XXH3_64bits(p + i * block, PD_MIN(block, bytes)), chain);
+    if (tail > 0)
+        out[whole] = pd_hash_link(XXH3_64bits(p + bytes - block, block) + tail, chain);
 }
 
 /* Of a length that the compiler knows; with its own secret XXH3 is what it is without
- * one, and this form of it is inline. */
+ * one, and this form of it is inline.  There is at least one such block. */
 static void chain_avx2_usual(const uint8_t *p, size_t bytes, uint64_t chain, uint64_t *out, size_t n)
 {
-    size_t i = 0;
+    size_t tail = shorter(bytes, USUAL, n), whole = n - (tail > 0);
 
-    for (size_t whole = PD_MIN(n, bytes / USUAL); i < whole; i++, p += USUAL)
+    for (size_t i = 0; i < whole; i++, p += USUAL)
         out[i] = chain = pd_hash_link(XXH3_64bits_withSecret(p, USUAL, XXH3_kSecret, sizeof XXH3_kSecret), chain);
-    if (i < n)
-        out[i] = link_usual(p, bytes % USUAL, USUAL, chain);
+    if (tail > 0)
+        out[whole] = pd_hash_link(XXH3_64bits(p + tail - USUAL, USUAL) + tail, chain);
 }
 #pragma GCC pop_options
 
@@ -53,7 +61,7 @@ void pd_hash_chain(const void *p, size_t bytes, size_t block, uint64_t chain, ui
 {
     if (!__builtin_cpu_supports("avx2"))
         chain_usual(p, bytes, block, chain, out, n);
-    else if (block == USUAL)
+    else if (block == USUAL && bytes >= USUAL)
         chain_avx2_usual(p, bytes, chain, out, n);
     else
         chain_avx2(p, bytes, block, chain, out, n);

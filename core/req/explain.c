@@ -119,7 +119,7 @@ void pd_explain_add(struct pd_explain *e, const struct pd_explain_line *line)
         fits = fits && !e->skip_scores;
     else
         e->skip_scores = line->kind == PD_EXPLAIN_CANDIDATE && !fits;
-    if (!fits || !pd_explain_room(e, need)) {
+    if (!fits || (e->used + need > e->cap && !pd_explain_room(e, need))) {
         e->lost++;
         return;
     }

@@ -119,7 +119,8 @@ bool pd_explain_add_run(struct pd_explain *e, const struct pd_explain_run *run)
     if (place == PD_EXPLAIN_ROSTERS)
         return false;
     uint32_t fit = rows_that_fit(run, rows, each, fixed, room), shown = fit > picks ? fit : 0;
-    if (fixed + shown * each > room || !pd_explain_room(e, fixed + shown * each)) {
+    uint32_t need = fixed + shown * each;
+    if (need > room || (e->used + need > e->cap && !pd_explain_room(e, need))) {
         e->lost += 1 + drops_shown(r, run->without) + r->is_stale + rows * (1 + r->columns) + picks;
         return true;
     }

@@ -201,7 +201,7 @@ static void choose(struct pd_sched *sched, const struct pd_sched_ask *ask, struc
                    struct pool *pool, struct pd_pipeline_run *run)
 {
     request->roles = pool->is_prefill ? PD_ROLE_PREFILL : PD_ROLE_DECODE;
-    request->profile = pd_str_from(pool->profile->name);
+    request->profile = pool->is_prefill ? PD_STR("prefill") : PD_STR("decode");
     run_profile(sched, ask, request, pool, run);
     if (run->picks > 0 || ask->avoid_n == 0 || run->list->serving == 0)
         return;
@@ -222,7 +222,7 @@ static void fill_target(const struct pd_sched *sched, const struct pd_pipeline_r
     out->name = e->name;
     out->total = sched->scratch.total[index];
     out->match_blocks = view->match_blocks;
-    out->reserved = 0;
+    out->name_n = e->name_n;
 }
 
 /* The view as it is now; until the next run. */

@@ -152,6 +152,7 @@ pd_status pd_endpoints_put(struct pd_endpoints *t, const struct pd_endpoint_info
     e->known = known;
     e->models_n = info->models_n;
     (void)pd_str_copy(info->name.n > 0 ? info->name : info->key, e->name, sizeof e->name);
+    e->name_n = (uint32_t)strlen(e->name);
     e->view.roles = info->roles;
     e->view.weight = info->weight == 0 ? 100 : info->weight;
     if (e->is_leaving)

@@ -20,6 +20,7 @@ struct pd_endpoint_model {
 struct pd_endpoint {
     struct pd_endpoint_view view;   /* counters; ages and matches are filled when asked for */
     char name[PD_ENDPOINT_NAME_MAX + 1];
+    uint32_t name_n;
     struct pd_sched_meter_seat seat;    /* of the name */
     char *key;
     char **models;                  /* ended by NULL, one allocation with the texts */

@@ -162,6 +162,8 @@ static uint32_t pick(struct pd_pipeline_scratch *s, const struct pd_pipeline_run
         return 0;
     uint32_t got = p->picker_ops->pick(p->picker, run->request, l->views, s->total, l->n, want, s->index);
     got = PD_MIN(got, want);
+    if (got == 1 && s->index[0] < l->n)
+        return 1;
     for (uint32_t i = 0; i < got; i++) {
         bool good = s->index[i] < l->n;
         for (uint32_t j = 0; j < legal && good; j++)
@@ -278,7 +280,8 @@ static bool explain_run(const struct pd_pipeline_scratch *s, const struct pd_pip
 {
     struct pd_shortlist *l = run->list;
 
-    if (run->explain.run == NULL || pd_shortlist_roster(l, run->explain_max) == NULL)
+    if (run->explain.run == NULL ||
+        (l->roster == NULL && pd_shortlist_roster(l, run->explain_max) == NULL))
         return false;
     const struct pd_explain_run all = {
         .roster = l->roster, .picked = s->index, .picks = run->picks, .rows = run->explain_max,

@@ -118,7 +118,10 @@ void pd_prefix_prompt(const struct pd_prefix *index, struct pd_prompt *prompt, s
 {
     uint32_t blocks = PD_MIN(pd_prefix_room(index, n), room);
     /* The length of the model keeps ("ab", "c") and ("a", "bc") apart. */
-    uint64_t chain = pd_hash64(salt.p, salt.n, pd_hash64(model.p, model.n, model.n));
+    uint64_t chain = pd_hash64(model.p, model.n, model.n);
+
+    if (salt.n > 0)
+        chain = pd_hash64(salt.p, salt.n, chain);
 
     pd_hash_chain(bytes, n, index->conf.block_bytes, chain, hashes, blocks);
     prompt->hashes = hashes;

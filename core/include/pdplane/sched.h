@@ -125,7 +125,7 @@ struct pd_sched_target {
     const char *name;          /* borrowed until the endpoint goes */
     double total;              /* its score */
     uint32_t match_blocks;
-    uint32_t reserved;
+    uint32_t name_n;           /* bytes of its name */
 };
 
 struct pd_sched_plan {

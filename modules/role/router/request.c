@@ -39,7 +39,7 @@ static void request_free(struct request *q)
     r->api->answer_destroy(r->apis, q->answer);
     r->api->request_free(r->apis, q->api);
     free(q->forward_body);
-    relay_reset(q);
+    free(q->relay.held);
     r->node->generation_release(q->generation);
     request_started(q);
     if (q->n_legs == 1 && r->n_spare < ROUTER_SPARE) {
@@ -49,14 +49,15 @@ static void request_free(struct request *q)
     } else {
         free(q);
     }
-    router_settle(r);
+    if (r->n_requests == 0)
+        router_settle(r);
 }
 
-static void record_finish(struct request *q, uint32_t outcome, uint32_t http, const char *code)
+static void record_finish(struct request *q, uint32_t outcome, uint32_t http, struct pd_str code)
 {
     struct router *r = q->router;
     q->record->user = NULL;
-    r->req->finish(r->reqs, q->record, outcome, http, (struct pd_str){ code, strlen(code) }, now_of(q));
+    r->req->finish(r->reqs, q->record, outcome, http, code, now_of(q));
     q->record = NULL;
 }
 
@@ -108,7 +109,8 @@ void request_fail(struct request *q, const struct pd_api_error *error)
         http_error(r, q->http, error);
     else if (!error_event(q, error))
         r->net->abort(q->http);
-    record_finish(q, outcome, error->http, error->code != NULL ? error->code : "");
+    record_finish(q, outcome, error->http,
+                  error->code != NULL ? (struct pd_str){ error->code, strlen(error->code) } : PD_STR(""));
     request_free(q);
 }
 
@@ -127,7 +129,7 @@ void request_done(struct request *q, uint32_t http_status)
     record_finish(q, http_status < 400 ? PD_REQ_OK
                      : http_status == 429 ? PD_REQ_SHED
                      : http_status < 500 ? PD_REQ_CLIENT_ERROR : PD_REQ_UPSTREAM_ERROR,
-                  http_status, "");
+                  http_status, PD_STR(""));
     request_free(q);
 }
 
@@ -137,7 +139,7 @@ static void on_gone(struct pd_http_req *http, pd_status why, void *arg)
     (void)http;
     (void)why;
     pd_counter_inc(q->router->client_gone);
-    record_finish(q, PD_REQ_CANCELLED, 0, why == PD_ETIMEDOUT ? "client_slow" : "client_gone");
+    record_finish(q, PD_REQ_CANCELLED, 0, why == PD_ETIMEDOUT ? PD_STR("client_slow") : PD_STR("client_gone"));
     request_free(q);
 }
 

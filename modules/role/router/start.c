@@ -78,9 +78,10 @@ bool request_start(struct request *q)
     }
     for (uint32_t i = 0; i < a->n_prompts; i++) {
         struct pd_str bytes = prompt_bytes(q, i);
-        uint32_t n = r->sched->prompt_room(r->scheds, bytes.n);
-        r->sched->prompt_hash(r->scheds, &q->prompts[i], a->model, a->cache_salt, bytes.p, bytes.n, hashes, n);
-        hashes += n;
+        r->sched->prompt_hash(r->scheds, &q->prompts[i], a->model, a->cache_salt, bytes.p, bytes.n, hashes,
+                              (uint32_t)room);
+        hashes += q->prompts[i].n;
+        room -= q->prompts[i].n;
     }
     return true;
 }
