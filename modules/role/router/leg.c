@@ -383,7 +383,7 @@ bool leg_send(struct leg *leg)
         leg->ref = plan.decode.ref;
         leg->attempts++;
         q->record->attempts++;
-        set_name(q, &q->record->decode, plan.decode.name);
+        set_text(q, &q->record->decode, (struct pd_str){ plan.decode.name, plan.decode.name_n });
         if (t->endpoint != NULL && q->is_native) {
             /* A server takes a request as a whole, and parts of this one are elsewhere. */
             if (!leg_avoid(leg, leg->ref)) {
