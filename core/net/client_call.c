@@ -15,9 +15,10 @@
 #include <string.h>
 
 #define HEAD_LIMIT (64 * 1024)
+#define END_ROOM 64             /* what ends a head, and what is written behind it on the way */
 #define KEEP_HEAD (8 * 1024)
 
-static struct pd_http_call *get_call(struct pd_http_client *c)
+static inline struct pd_http_call *get_call(struct pd_http_client *c)
 {
     struct pd_list *link = pd_list_pop(&c->call_pool);
     struct pd_http_call *call;
@@ -63,7 +64,7 @@ static void put_call(struct pd_http_call *call)
     pd_buf_clear(&call->head);
     if (call->head.cap > KEEP_HEAD)
         pd_buf_fini(&call->head);
-    memset(&call->client, 0, sizeof(*call) - offsetof(struct pd_http_call, client));
+    pd_zero(&call->client, sizeof(*call) - offsetof(struct pd_http_call, client));
     pd_list_prepend(&c->call_pool, &call->link);
     c->n_call_pool++;
 }
@@ -147,7 +148,7 @@ static pd_status begin_head(struct pd_buf *b, const struct pd_http_call_opts *o)
     if (o->method == PD_HTTP_OTHER || (unsigned)o->method >= PD_HTTP_METHODS ||
         !is_target(o->target) || !is_host(o->host))
         return PD_EINVAL;
-    status = pd_buf_reserve(b, o->target.n + o->host.n + 96 + headers_room(o->headers, o->n_headers));
+    status = pd_buf_reserve(b, o->target.n + o->host.n + 96 + END_ROOM + headers_room(o->headers, o->n_headers));
     if (status != PD_OK)
         return status;
     to = put(pd_buf_tail(b), pd_str_from(pd_http_method_name(o->method)));
@@ -161,19 +162,16 @@ static pd_status begin_head(struct pd_buf *b, const struct pd_http_call_opts *o)
     return PD_OK;
 }
 
-static void end_head(struct pd_buf *b, enum pd_http_method method, uint64_t length)
+/* END_ROOM bytes at most. */
+static inline char *end_head(char *to, enum pd_http_method method, uint64_t length)
 {
-    if (length > 0 || method == PD_HTTP_POST || method == PD_HTTP_PUT || method == PD_HTTP_PATCH) {
-        (void)pd_buf_append_str(b, PD_STR("content-length: "));
-        (void)pd_buf_append_u64(b, length);
-        (void)pd_buf_append_str(b, PD_STR("\r\n\r\n"));
-    } else {
-        (void)pd_buf_append_str(b, PD_STR("\r\n"));
-    }
+    if (length > 0 || method == PD_HTTP_POST || method == PD_HTTP_PUT || method == PD_HTTP_PATCH)
+        to = put(pd_http1_put_u64(put(to, PD_STR("content-length: ")), length), PD_STR("\r\n"));
+    return put(to, PD_STR("\r\n"));
 }
 
-/* The body, and the end of the head that was begun. */
-static pd_status put_body(struct pd_http_call *call, enum pd_http_method method,
+/* The body, and the end of the head that was begun and has room for it. */
+static inline pd_status put_body(struct pd_http_call *call, enum pd_http_method method,
                           const struct pd_iov *body, size_t n)
 {
     uint64_t length = 0;
@@ -188,10 +186,10 @@ static pd_status put_body(struct pd_http_call *call, enum pd_http_method method,
         length += body[i].len;
     }
     call->n_body = n;
-    end_head(&call->head, method, length);
+    call->head.n = (size_t)(end_head(pd_buf_tail(&call->head), method, length) - call->head.p);
     call->total = call->head.n + length;
     call->is_head = method == PD_HTTP_HEAD;
-    return call->head.status;
+    return PD_OK;
 }
 
 static void put_limits(struct pd_http_call *call, pd_time connect_ns, pd_time first_byte_ns,
@@ -205,7 +203,7 @@ static void put_limits(struct pd_http_call *call, pd_time connect_ns, pd_time fi
     call->parser.body_limit = body_limit != 0 ? body_limit : d->body_limit;
 }
 
-static pd_status place(struct pd_http_call *call, bool is_fresh)
+static inline pd_status place(struct pd_http_call *call, bool is_fresh)
 {
     struct pd_http_client *c = call->client;
     struct pd_http_origin *origin = call->origin;
@@ -227,7 +225,7 @@ static pd_status place(struct pd_http_call *call, bool is_fresh)
 }
 
 /* A call that has nothing yet. */
-static pd_status make_call(struct pd_http_client *c, const struct pd_http_call_events *ev, void *arg,
+static inline pd_status make_call(struct pd_http_client *c, const struct pd_http_call_events *ev, void *arg,
                            struct pd_http_call **out)
 {
     struct pd_http_call *call;
@@ -248,7 +246,7 @@ static pd_status make_call(struct pd_http_client *c, const struct pd_http_call_e
 
 /* Gives a call that is filled to its origin; status: of filling it.  *out is set when
  * there is a call, and not otherwise. */
-static pd_status launch(struct pd_http_call *call, pd_status status, bool is_fresh,
+static inline pd_status launch(struct pd_http_call *call, pd_status status, bool is_fresh,
                         struct pd_http_call **out)
 {
     struct pd_http_client *c = call->client;
@@ -355,15 +353,15 @@ pd_status pd_http_way_call(struct pd_http_way *way, const struct pd_http_way_cal
     if (status != PD_OK)
         return status;
     b = &call->head;
-    status = pd_http_is_value(o->id) ? pd_buf_reserve(b, way->head.n + o->id.n + 96) : PD_EINVAL;
+    status = pd_http1_is_value(o->id.p, o->id.n, 0) ? pd_buf_reserve(b, way->head.n + o->id.n + 32 + END_ROOM)
+                                                    : PD_EINVAL;
     if (status == PD_OK) {
         to = put(pd_buf_tail(b), pd_buf_str(&way->head));
         if (o->id.n > 0)
             to = put(put(put(to, PD_STR("x-request-id: ")), o->id), PD_STR("\r\n"));
         b->n = (size_t)(to - b->p);
-    }
-    if (status == PD_OK)
         status = put_body(call, way->method, o->body, o->n_body);
+    }
     call->can_replay = o->is_replayable != 0 || way->method == PD_HTTP_GET || call->is_head;
     put_limits(call, 0, o->first_byte_ns, o->idle_ns, o->body_limit);
     if (status == PD_OK)

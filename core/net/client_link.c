@@ -16,7 +16,7 @@
 
 #include <string.h>
 
-static uint64_t *state_gauge(struct pd_http_client *c, unsigned state)
+static inline uint64_t *state_gauge(struct pd_http_client *c, unsigned state)
 {
     switch (state) {
     case PD_HTTP_LINK_CONNECTING:
@@ -30,14 +30,20 @@ static uint64_t *state_gauge(struct pd_http_client *c, unsigned state)
     }
 }
 
-static void set_state(struct pd_http_link *l, unsigned state)
+/* From the state that the connection is known to have. */
+static inline void change(struct pd_http_link *l, unsigned from, unsigned to)
 {
     struct pd_http_client *c = l->origin->client;
 
-    --*state_gauge(c, l->state);
-    ++*state_gauge(c, state);
-    l->state = (uint8_t)state;
+    --*state_gauge(c, from);
+    ++*state_gauge(c, to);
+    l->state = (uint8_t)to;
     l->since = pd_loop_now(c->loop);
+}
+
+static void set_state(struct pd_http_link *l, unsigned state)
+{
+    change(l, l->state, state);
 }
 
 /* ---- time ---- */
@@ -68,6 +74,13 @@ static void arm(struct pd_http_link *l)
         return;
     l->armed = due;
     pd_timer_start_at(&l->timer, due);
+}
+
+/* The same when the limit that holds is `delay` behind l->since. */
+static inline void arm_in(struct pd_http_link *l, pd_time delay)
+{
+    if (l->since + delay < l->armed || !pd_timer_is_active(&l->timer))
+        arm(l);
 }
 
 void pd_http_link_touch(struct pd_http_link *l)
@@ -180,19 +193,23 @@ static void send_request(struct pd_http_link *l)
     size_t n = 0, sent = 0;
     pd_status status;
 
-    for (size_t i = 0; i <= call->n_body; i++) {
-        struct pd_iov piece = i == 0 ? (struct pd_iov){ call->head.p, call->head.n }
-                                     : call->body[i - 1];
+    if (skip == call->total)
+        return;
+    if (skip < call->head.n) {
+        iov[n++] = (struct pd_iov){ call->head.p + skip, call->head.n - (size_t)skip };
+        skip = 0;
+    } else {
+        skip -= call->head.n;
+    }
+    for (size_t i = 0; i < call->n_body; i++) {
+        struct pd_iov piece = call->body[i];
         if (skip >= piece.len) {
             skip -= piece.len;
             continue;
         }
-        iov[n].base = (char *)piece.base + skip;
-        iov[n++].len = piece.len - (size_t)skip;
+        iov[n++] = (struct pd_iov){ (char *)piece.base + skip, piece.len - (size_t)skip };
         skip = 0;
     }
-    if (n == 0)
-        return;
     c->stats.writes++;
     status = pd_stream_writev(l->stream, iov, n, &sent);
     /* What the other side said before it closed is still to be read. */
@@ -229,16 +246,19 @@ void pd_http_link_assign(struct pd_http_link *l, struct pd_http_call *call)
         l->is_reused = true;
         call->was_reused = true;
         call->client->stats.reused++;
+        change(l, PD_HTTP_LINK_IDLE, PD_HTTP_LINK_BUSY);
+    } else {
+        set_state(l, PD_HTTP_LINK_BUSY);
     }
     l->call = call;
     call->conn = l;
-    set_state(l, PD_HTTP_LINK_BUSY);
     /* Nothing was read for it yet: one that is sent again has got no byte. */
     if (call->is_head)
         pd_http1_expect_no_body(&call->parser);
     send_request(l);
-    pd_http_link_update_read(l);
-    arm(l);
+    if (l->is_paused || call->is_paused)
+        pd_http_link_update_read(l);
+    arm_in(l, call->first_byte_ns);
 }
 
 /* ---- receiving ---- */
@@ -265,11 +285,12 @@ static void complete(struct pd_http_link *l, bool behind)
         PD_LIST_ENTRY(next, struct pd_http_call, link)->was_reused = true;
         pd_http_link_assign(l, PD_LIST_ENTRY(next, struct pd_http_call, link));
     } else if (keep && o->n_idle < c->opts.max_idle) {
-        set_state(l, PD_HTTP_LINK_IDLE);
+        change(l, PD_HTTP_LINK_BUSY, PD_HTTP_LINK_IDLE);
         pd_list_prepend(&o->idle, &l->link);
         o->n_idle++;
-        pd_http_link_update_read(l);
-        arm(l);
+        if (l->is_paused)
+            pd_http_link_update_read(l);
+        arm_in(l, c->opts.keep_ns);
     } else {
         pd_http_link_close(l);
     }
@@ -312,9 +333,14 @@ static void take(struct pd_http_link *l, const char *p, size_t n)
         case PD_HTTP1_BODY:
             if (call->ev->on_body != NULL)
                 call->ev->on_body(call, body, call->arg);
+            if (l->call != call)
+                return;
+            if (parser->state == PD_HTTP1_S_DONE) {
+                complete(l, at < n);
+                return;
+            }
             /* Inside the body, with nothing left to parse. */
-            if (at == n && (l->call != call || (parser->state > PD_HTTP1_S_READY &&
-                                                parser->state < PD_HTTP1_S_DONE)))
+            if (at == n && parser->state > PD_HTTP1_S_READY && parser->state < PD_HTTP1_S_DONE)
                 return;
             break;
         case PD_HTTP1_DONE:
@@ -410,7 +436,7 @@ static void on_readable(struct pd_stream *stream, void *arg)
     /* Later ones move the limit back, which the timer sees when it fires. */
     if (!call->got_bytes) {
         call->got_bytes = true;
-        arm(l);
+        arm_in(l, call->idle_ns);
     }
     if (call->ev->on_chunk == NULL || !pd_http1_only_chunk(&call->parser, c->scratch, got, &body) ||
         !call->ev->on_chunk(call, body, (struct pd_str){ c->scratch, got }, call->arg))

@@ -120,25 +120,6 @@ static enum pd_http_reject take_line(struct pd_http1 *p, bool *is_last)
     return p->is_response ? pd_http1_status_line(p, off, n) : pd_http1_request_line(p, off, n);
 }
 
-static void choose_body(struct pd_http1 *p)
-{
-    const struct pd_http_head *h = &p->head;
-
-    if (p->is_response && (p->no_body || h->status == 204 || h->status == 304 ||
-                           h->status < 200)) {
-        p->state = PD_HTTP1_S_DONE;
-    } else if (h->is_chunked) {
-        p->state = PD_HTTP1_S_CHUNK_SIZE;
-    } else if (h->until_close) {
-        p->state = PD_HTTP1_S_UNTIL_CLOSE;
-    } else if (h->has_length && h->length > 0) {
-        p->state = PD_HTTP1_S_LENGTH;
-        p->left = h->length;
-    } else {
-        p->state = PD_HTTP1_S_DONE;
-    }
-}
-
 static enum pd_http_reject too_long(const struct pd_http1 *p, size_t line)
 {
     if (line > PD_HTTP1_LINE + 2)
@@ -162,19 +143,10 @@ static enum pd_http1_event refuse_first_byte(struct pd_http1 *p)
                                              : PD_HTTP_REJECT_REQUEST_LINE);
 }
 
-static PD_NOINLINE enum pd_http1_event next_head(struct pd_http1 *p, const char *data, size_t n, size_t *used)
+enum pd_http1_event pd_http1_next_lines(struct pd_http1 *p, const char *data, size_t n, size_t *used)
 {
     size_t at = 0;
 
-    if (p->text.n == 0 && !p->saw_empty_line) {
-        enum pd_http_reject reject;
-        if (pd_http1_whole_head(p, data, n, used, &reject)) {
-            if (reject != PD_HTTP_REJECT_NONE)
-                return pd_http1_refuse(p, reject);
-            p->state = PD_HTTP1_S_READY;
-            return PD_HTTP1_HEAD_DONE;
-        }
-    }
     while (at < n) {
         const char *lf = memchr(data + at, '\n', n - at);
         size_t piece = lf != NULL ? (size_t)(lf - data) + 1 - at : n - at;
@@ -244,30 +216,25 @@ static PD_NOINLINE enum pd_http1_event next_chunk(struct pd_http1 *p, const char
     return pd_http1_chunked_next(p, data, n, used, body);
 }
 
-/* The head was told: its body begins. */
-static PD_NOINLINE enum pd_http1_event next_body(struct pd_http1 *p, const char *data, size_t n,
-                                                 size_t *used, struct pd_str *body)
-{
-    choose_body(p);
-    /* A length beyond the limit is refused before its first byte. */
-    if (p->state == PD_HTTP1_S_LENGTH && p->left > p->body_limit) {
-        *used = 0;
-        *body = (struct pd_str){ data, 0 };
-        return pd_http1_refuse(p, PD_HTTP_REJECT_BODY_SIZE);
-    }
-    return pd_http1_next(p, data, n, used, body);
-}
-
 enum pd_http1_event pd_http1_next(struct pd_http1 *p, const char *data, size_t n, size_t *used,
                                   struct pd_str *body)
 {
+    /* The head was told: its body begins. */
+    if (p->state == PD_HTTP1_S_READY) {
+        p->state = p->body_state;
+        /* A length beyond the limit is refused before its first byte. */
+        if (p->state == PD_HTTP1_S_LENGTH && p->left > p->body_limit) {
+            *used = 0;
+            *body = (struct pd_str){ data, 0 };
+            return pd_http1_refuse(p, PD_HTTP_REJECT_BODY_SIZE);
+        }
+    }
     switch (p->state) {
     case PD_HTTP1_S_HEAD:
         *used = 0;
         *body = (struct pd_str){ data, 0 };
-        return next_head(p, data, n, used);
-    case PD_HTTP1_S_READY:
-        return next_body(p, data, n, used, body);
+        return p->text.n == 0 && !p->saw_empty_line ? pd_http1_next_whole(p, data, n, used)
+                                                    : pd_http1_next_lines(p, data, n, used);
     case PD_HTTP1_S_LENGTH:
     case PD_HTTP1_S_UNTIL_CLOSE:
         return next_plain(p, data, n, used, body);

@@ -110,6 +110,7 @@ struct pd_http1 {
     bool is_response;
     bool no_body;               /* response to HEAD */
     uint8_t state;
+    uint8_t body_state;         /* that comes behind the head */
     uint8_t digits;
     uint8_t id_at;              /* x-request-id: index of its header and 1; 0: none */
     bool saw_empty_line;

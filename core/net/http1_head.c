@@ -162,7 +162,7 @@ static inline __m128i in_range(__m128i v, char from, char more)
 
 /* A name or IPv4 of up to 16 bytes, port included, as most are; may say no where it is
  * another.  Behind the host, PD_HTTP1_SLACK bytes may be read. */
-static bool is_short_host(struct pd_str host)
+static inline bool is_short_host(struct pd_str host)
 {
     __m128i v;
     memcpy(&v, host.p, sizeof v);
@@ -182,16 +182,12 @@ static bool is_short_host(struct pd_str host)
 #endif
 
 /* name, IPv4 or [IPv6], each with an optional port. */
-static bool host_is_valid(struct pd_str host)
+static PD_NOINLINE bool any_host_is_valid(struct pd_str host)
 {
     size_t end = 0;
 
     if (host.n == 0 || host.n > 261)
         return false;
-#if defined(__SSE2__)
-    if (host.n <= 16 && is_short_host(host))
-        return true;
-#endif
     if (host.p[0] == '[') {
         for (end = 1; end < host.n && host.p[end] != ']'; end++)
             if (!pd_http1_is((unsigned char)host.p[end], PD_HTTP1_HEX) && host.p[end] != ':' &&
@@ -211,8 +207,17 @@ static bool host_is_valid(struct pd_str host)
     return host.p[end] == ':' && port_is_valid(pd_str_sub(host, end + 1, host.n - end - 1));
 }
 
+static inline bool host_is_valid(struct pd_str host)
+{
+#if defined(__SSE2__)
+    if (host.n - 1 < 16 && is_short_host(host))
+        return true;
+#endif
+    return any_host_is_valid(host);
+}
+
 /* One plain number of up to 18 digits, with eight bytes in front of it. */
-static bool read_length(struct pd_str s, uint64_t *out)
+static inline bool read_length(struct pd_str s, uint64_t *out)
 {
     uint64_t v = 0;
 
@@ -353,22 +358,77 @@ static inline enum pd_http_reject check_response(struct pd_http1 *p, bool is_pla
     return PD_HTTP_REJECT_NONE;
 }
 
-enum pd_http_reject pd_http1_decide(struct pd_http1 *p, const struct pd_http1_found *f, bool is_plain)
+static void choose_body(struct pd_http1 *p)
+{
+    const struct pd_http_head *h = &p->head;
+
+    if (p->is_response && (p->no_body || h->status == 204 || h->status == 304 ||
+                           h->status < 200)) {
+        p->body_state = PD_HTTP1_S_DONE;
+    } else if (h->is_chunked) {
+        p->body_state = PD_HTTP1_S_CHUNK_SIZE;
+    } else if (h->until_close) {
+        p->body_state = PD_HTTP1_S_UNTIL_CLOSE;
+    } else if (h->has_length && h->length > 0) {
+        p->body_state = PD_HTTP1_S_LENGTH;
+        p->left = h->length;
+    } else {
+        p->body_state = PD_HTTP1_S_DONE;
+    }
+}
+
+static bool is_kept(const struct pd_http_head *h, const struct pd_http1_found *f)
+{
+    return !h->until_close && !(f->options & PD_HTTP1_CLOSE) &&
+           (h->minor == 1 || (f->options & PD_HTTP1_KEEP) != 0);
+}
+
+static PD_NOINLINE enum pd_http_reject decide_all(struct pd_http1 *p, const struct pd_http1_found *f,
+                                                  bool is_plain)
 {
     struct pd_http_head *h = &p->head;
     enum pd_http_reject reject = check_framing(p, f);
 
-    h->headers = p->headers;
-    h->n_headers = p->n_headers;
     if (reject == PD_HTTP_REJECT_NONE)
         reject = p->is_response ? check_response(p, is_plain) : check_request(p, f, is_plain);
     if (reject != PD_HTTP_REJECT_NONE)
         return reject;
-    p->id_at = f->id;
-    h->keep_alive = !h->until_close && !(f->options & PD_HTTP1_CLOSE) &&
-                    (h->minor == 1 || (f->options & PD_HTTP1_KEEP) != 0);
+    h->keep_alive = is_kept(h, f);
+    choose_body(p);
     return h->is_chunked || (!p->is_response && h->method == PD_HTTP_OTHER) ? pd_http1_second_opinion(p)
                                                                            : PD_HTTP_REJECT_NONE;
+}
+
+enum pd_http_reject pd_http1_decide(struct pd_http1 *p, const struct pd_http1_found *f, bool is_plain)
+{
+    struct pd_http_head *h = &p->head;
+    bool may_last = p->is_response && !p->no_body, is_bare;
+
+    h->headers = p->headers;
+    h->n_headers = p->n_headers;
+    p->id_at = f->id;
+    /* A plain first line is POST or GET with HTTP/1.1, or 200. */
+    if (!is_plain || (f->encoding | f->expect | f->content_encoding | f->twice) != 0)
+        return decide_all(p, f, is_plain);
+    if (f->length != 0) {
+        if (!read_length(value_of(p, f->length), &h->length))
+            return PD_HTTP_REJECT_CONTENT_LENGTH;
+        h->has_length = true;
+    }
+    if (!p->is_response) {
+        if (f->host == 0)
+            return PD_HTTP_REJECT_HOST;
+        h->host = value_of(p, f->host);
+        if (!host_is_valid(h->host))
+            return PD_HTTP_REJECT_HOST;
+    }
+    is_bare = may_last && !h->has_length;
+    h->until_close = is_bare;
+    h->keep_alive = is_kept(h, f);
+    p->left = h->length;
+    p->body_state = h->length > 0 && (may_last || !p->is_response) ? PD_HTTP1_S_LENGTH
+                    : is_bare ? PD_HTTP1_S_UNTIL_CLOSE : PD_HTTP1_S_DONE;
+    return PD_HTTP_REJECT_NONE;
 }
 
 enum pd_http_reject pd_http1_finish_head(struct pd_http1 *p)

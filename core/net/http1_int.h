@@ -45,6 +45,25 @@ static inline bool pd_http1_is_name(struct pd_str s)
             return false;
     return s.n > 0;
 }
+/* Writes v, 20 digits at most, and as many bytes behind it at most; returns its end. */
+static inline char *pd_http1_put_u64(char *to, uint64_t v)
+{
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+                                "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+                                "8081828384858687888990919293949596979899";
+    char digits[40];
+    size_t at = 20;
+
+    for (; v >= 100; v /= 100) {
+        at -= 2;
+        memcpy(digits + at, pairs + 2 * (v % 100), 2);
+    }
+    at -= 2;
+    memcpy(digits + at, pairs + 2 * v, 2);
+    at += v < 10;
+    memcpy(to, digits + at, 20);
+    return to + (20 - at);
+}
 /* Value of a hex digit; c must be one. */
 static inline unsigned pd_http1_hex(unsigned char c)
 {
@@ -179,10 +198,10 @@ static PD_ALWAYS_INLINE enum pd_http1_known pd_http1_note(const char *name, size
  * are still offsets, and behind the text is room for the target. */
 enum pd_http_reject pd_http1_decide(struct pd_http1 *p, const struct pd_http1_found *f, bool is_plain);
 
-/* The head at data, of a parser that has seen nothing yet.  False: it is not there as
- * a whole, or unusual, and the parser has still seen nothing. */
-bool pd_http1_whole_head(struct pd_http1 *p, const char *data, size_t n, size_t *used,
-                         enum pd_http_reject *reject);
+/* The head at data.  The first one is for a parser that has seen nothing yet; it leaves
+ * what is not there as a whole, or unusual, to the second one, which reads line by line. */
+enum pd_http1_event pd_http1_next_whole(struct pd_http1 *p, const char *data, size_t n, size_t *used);
+enum pd_http1_event pd_http1_next_lines(struct pd_http1 *p, const char *data, size_t n, size_t *used);
 
 /* What llhttp makes of the same head; PD_HTTP_REJECT_NONE when it agrees.  Asked
  * about heads whose framing is more than a number or nothing, and about methods

@@ -51,23 +51,35 @@ const unsigned char pd_http1_lower[256] = {
 };
 #undef L
 
+#if defined(__SSE2__)
+/* Which bytes may not stand in a value. */
+static inline __m128i bad_bytes(const char *p)
+{
+    __m128i v, low;
+
+    memcpy(&v, p, sizeof v);
+    /* Not above 0x1f, as bytes without sign; HTAB is allowed. */
+    low = _mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(0x1f)), v);
+    low = _mm_andnot_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\t')), low);
+    return _mm_or_si128(low, _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
+}
+#endif
+
 bool pd_http1_is_value(const char *p, size_t n, size_t slack)
 {
     size_t i = 0;
 #if defined(__SSE2__)
-    const __m128i control = _mm_set1_epi8(0x1f), tab = _mm_set1_epi8('\t'), del = _mm_set1_epi8(0x7f);
+    __m128i bad = _mm_setzero_si128();
 
-    for (; i < n && n - i + slack >= 16; i += 16) {
-        __m128i v;
-        memcpy(&v, p + i, sizeof v);
-        /* Not above 0x1f, as bytes without sign; HTAB is allowed. */
-        __m128i low = _mm_andnot_si128(_mm_cmpeq_epi8(v, tab), _mm_cmpeq_epi8(_mm_min_epu8(v, control), v));
-        unsigned bad = (unsigned)_mm_movemask_epi8(_mm_or_si128(low, _mm_cmpeq_epi8(v, del)));
-        if (n - i < 16)
-            bad &= (1u << (n - i)) - 1;
-        if (bad != 0)
-            return false;
-    }
+    for (; n - i >= 16; i += 16)
+        bad = _mm_or_si128(bad, bad_bytes(p + i));
+    /* The last ones are read together with some before them. */
+    if (i < n && n >= 16)
+        bad = _mm_or_si128(bad, bad_bytes(p + n - 16));
+    if (n >= 16)
+        return _mm_movemask_epi8(bad) == 0;
+    if (n + slack >= 16)
+        return ((unsigned)_mm_movemask_epi8(bad_bytes(p)) & ((1u << n) - 1)) == 0;
 #else
     (void)slack;
 #endif

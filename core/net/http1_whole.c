@@ -259,7 +259,7 @@ static inline void put_first(struct pd_http1 *p, const struct first *first)
     h->path = h->target = (struct pd_str){ text + first->method_n + 1, first->target_n };
 }
 
-/* The text and all headers are known. */
+/* The text and all headers are known; false: the first line is unusual. */
 static inline bool finish(struct pd_http1 *p, const struct first *first, const struct whole *w,
                           enum pd_http_reject *reject)
 {
@@ -281,45 +281,46 @@ static inline bool finish(struct pd_http1 *p, const struct first *first, const s
     return true;
 }
 
-bool pd_http1_whole_head(struct pd_http1 *p, const char *data, size_t n, size_t *used,
-                         enum pd_http_reject *reject)
+enum pd_http1_event pd_http1_next_whole(struct pd_http1 *p, const char *data, size_t n, size_t *used)
 {
+    enum pd_http_reject reject;
+    size_t most = PD_MIN(n, (size_t)PD_HTTP1_LINE);
     struct first first;
     struct whole w;
 
     if ((p->text.cap < p->window + BEHIND || p->cap_headers == 0) && !make_first_room(p))
-        return false;
-    for (n = PD_MIN(n, (size_t)PD_HTTP1_LINE);;) {
+        return pd_http1_next_lines(p, data, n, used);
+    for (;;) {
         char *text = p->text.p;
-        size_t copied = PD_MIN(n, p->window);
+        size_t copied = PD_MIN(most, p->window);
         copy(text, data, copied);
         memset(text + copied, 0, BEHIND);
         w.is_full = false;
         if (!find_first(p, text, &first) || !find_headers(p, text, text + first.n + 2, &w)) {
-            if (!make_more_room(p, w.is_full, n))
-                return false;
+            if (!make_more_room(p, w.is_full, most))
+                return pd_http1_next_lines(p, data, n, used);
         } else if (!first.is_plain && p->text.cap < w.total + first.n + BEHIND) {
             /* Behind the text is room for a decoded path. */
             if (!make_room(p, w.total + first.n + BEHIND, 0))
-                return false;
+                return pd_http1_next_lines(p, data, n, used);
         } else {
-            *used = w.total;
-            return finish(p, &first, &w, reject);
+            break;
         }
     }
+    if (!finish(p, &first, &w, &reject))
+        return pd_http1_next_lines(p, data, n, used);
+    *used = w.total;
+    if (reject != PD_HTTP_REJECT_NONE)
+        return pd_http1_refuse(p, reject);
+    p->state = PD_HTTP1_S_READY;
+    return PD_HTTP1_HEAD_DONE;
 }
 
 #else
 
-bool pd_http1_whole_head(struct pd_http1 *p, const char *data, size_t n, size_t *used,
-                         enum pd_http_reject *reject)
+enum pd_http1_event pd_http1_next_whole(struct pd_http1 *p, const char *data, size_t n, size_t *used)
 {
-    (void)p;
-    (void)data;
-    (void)n;
-    (void)used;
-    (void)reject;
-    return false;
+    return pd_http1_next_lines(p, data, n, used);
 }
 
 #endif

@@ -208,26 +208,6 @@ static char *put_front(char *to, struct pd_http_server *s, uint32_t status)
     return put(to, (struct pd_str){ s->front + line, FRONT_BYTES - line });
 }
 
-/* At most 20 digits, and as many bytes behind them. */
-static char *put_u64(char *to, uint64_t v)
-{
-    static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
-                                "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
-                                "8081828384858687888990919293949596979899";
-    char digits[40];
-    size_t at = 20;
-
-    for (; v >= 100; v /= 100) {
-        at -= 2;
-        memcpy(digits + at, pairs + 2 * (v % 100), 2);
-    }
-    at -= 2;
-    memcpy(digits + at, pairs + 2 * v, 2);
-    at += v < 10;
-    memcpy(to, digits + at, 20);
-    return to + (20 - at);
-}
-
 /* Queues the begin of a head, which has room for `room` bytes of headers then; framing
  * and keep-alive are decided here. */
 static pd_status begin_head(struct pd_http_req *req, uint32_t *status, size_t room, uint64_t length)
@@ -263,7 +243,7 @@ static pd_status end_head(struct pd_http_req *req, char *to, uint64_t length)
     if (req->is_chunked) {
         to = put(to, PD_STR("transfer-encoding: chunked\r\n"));
     } else if (length != PD_HTTP_UNKNOWN_LENGTH && req->status != 204 && req->status != 304) {
-        to = put(put_u64(put(to, PD_STR("content-length: ")), length), PD_STR("\r\n"));
+        to = put(pd_http1_put_u64(put(to, PD_STR("content-length: ")), length), PD_STR("\r\n"));
     }
     if (!req->keep)
         to = put(to, PD_STR("connection: close\r\n"));

@@ -7,6 +7,7 @@
 #include "fuzz.h"
 
 #include "base/buf.h"
+#include "base/str.h"
 #include "net/http1_int.h"
 
 enum { RESPONSE = 1, NO_BODY = 2, SMALL = 4 };
@@ -24,6 +25,23 @@ static void put(struct run *r, struct pd_str s)
 {
     pd_buf_append(&r->log, &s.n, sizeof s.n);
     pd_buf_append_str(&r->log, s);
+}
+
+/* Lines that may go on as they stand are what name and value say, without a gap. */
+static void check_lines(const struct pd_http_head *h)
+{
+    FUZZ_CHECK(h->n_headers < 64 && h->lines >> h->n_headers == 0);
+    for (size_t i = 0; i < h->n_headers; i++) {
+        struct pd_str name = h->headers[i].name, value = h->headers[i].value;
+        if ((h->lines >> i & 1) == 0)
+            continue;
+        FUZZ_CHECK(name.p[name.n] == ':' && name.p[name.n + 1] == ' ' && value.p == name.p + name.n + 2);
+        FUZZ_CHECK(memcmp(value.p + value.n, "\r\n", 2) == 0);
+        if ((h->lines >> i & 2) != 0)
+            FUZZ_CHECK(h->headers[i + 1].name.p == value.p + value.n + 2);
+        FUZZ_CHECK(!pd_str_is(name, "connection") && !pd_str_is(name, "transfer-encoding") &&
+                   !pd_str_is(name, "content-length") && !pd_str_is(name, "upgrade") && !pd_str_is(name, "te"));
+    }
 }
 
 static void on_head(struct run *r)
@@ -51,6 +69,8 @@ static void on_head(struct run *r)
     } else {
         FUZZ_CHECK(h->status >= 100 && h->status <= 999);
     }
+    if (h->has_lines)
+        check_lines(h);
     for (size_t i = 0; i < h->n_headers; i++) {
         struct pd_str name = h->headers[i].name;
         FUZZ_CHECK(name.n > 0 && name.n <= PD_HTTP1_NAME && pd_http_is_value(h->headers[i].value));
