@@ -209,26 +209,46 @@ static size_t iov_bytes(const struct pd_iov *iov, size_t n)
     return bytes;
 }
 
-/* What comes of a read that brought no bytes. */
-static __attribute__((noinline)) pd_status read_nothing(struct uvs *s, const struct pd_iov *iov, size_t n,
-                                                        ssize_t r)
+/* Whether a call has done nothing and may be made again with the next event. */
+static bool is_for_later(int err)
 {
-    if (r < 0) {
-        if (errno == EAGAIN || errno == EWOULDBLOCK)
-            return PD_EAGAIN;
-        s->failure = pd_status_from_errno(errno);
-    } else if (iov_bytes(iov, n) == 0) {
+    return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
+}
+
+/* What comes of a read of n bytes that brought none. */
+static __attribute__((noinline)) pd_status read_nothing(struct uvs *s, ssize_t r, size_t n)
+{
+    if (r < 0 && is_for_later(errno))
+        return PD_EAGAIN;
+    if (r == 0 && n == 0)
         return PD_EINVAL;
-    }
     s->read_ended = true;
-    return r < 0 ? s->failure : PD_EEOF;
+    if (r == 0)
+        return PD_EEOF;
+    s->failure = pd_status_from_errno(errno);
+    return s->failure;
+}
+
+static inline pd_status after_read(struct uvs *s, ssize_t r, size_t *got)
+{
+    *got = (size_t)r;
+    loop_of(s)->st.read_bytes += (uint64_t)r;
+    return PD_OK;
+}
+
+static __attribute__((noinline)) pd_status read_many(struct uvs *s, const struct pd_iov *iov, size_t n, size_t *got)
+{
+    ssize_t r;
+
+    loop_of(s)->st.reads++;
+    r = readv(s->fd, (const struct iovec *)(const void *)iov, (int)PD_MIN(n, (size_t)UVL_IOV_MAX));
+    return r > 0 ? after_read(s, r, got) : read_nothing(s, r, iov_bytes(iov, n));
 }
 
 static pd_status stream_readv(struct pd_stream *base, const struct pd_iov *iov, size_t n,
                               size_t *got)
 {
     struct uvs *s = uvs_of(base);
-    struct uvl *l = loop_of(s);
     ssize_t r;
 
     *got = 0;
@@ -236,25 +256,19 @@ static pd_status stream_readv(struct pd_stream *base, const struct pd_iov *iov, 
         return s->state == CLOSED ? PD_EPEER : PD_EAGAIN;
     if (s->read_ended)
         return s->failure != PD_OK ? s->failure : PD_EEOF;
-    if (n > UVL_IOV_MAX)
-        n = UVL_IOV_MAX;
-    do {
-        l->st.reads++;
-        r = n == 1 ? recv(s->fd, iov[0].base, iov[0].len, 0)
-                   : readv(s->fd, (const struct iovec *)(const void *)iov, (int)n);
-    } while (r < 0 && errno == EINTR);
-    if (r <= 0)
-        return read_nothing(s, iov, n, r);
-    *got = (size_t)r;
-    l->st.read_bytes += (uint64_t)r;
-    return PD_OK;
+    if (n != 1)
+        return read_many(s, iov, n, got);
+    loop_of(s)->st.reads++;
+    r = recv(s->fd, iov->base, iov->len, 0);
+    return r > 0 ? after_read(s, r, got) : read_nothing(s, r, iov->len);
 }
 
-static pd_status after_part(struct uvs *s, ssize_t r, size_t asked, size_t *sent)
+/* What comes of a write that was not taken as a whole. */
+static __attribute__((noinline)) pd_status after_part(struct uvs *s, ssize_t r, size_t asked, size_t *sent)
 {
     struct uvl *l = loop_of(s);
 
-    if (r < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+    if (r < 0 && !is_for_later(errno))
         return pd_status_from_errno(errno);
     if (r < 0)
         r = 0;
@@ -269,44 +283,39 @@ static pd_status after_part(struct uvs *s, ssize_t r, size_t asked, size_t *sent
 
 static inline pd_status after_write(struct uvs *s, ssize_t r, size_t asked, size_t *sent)
 {
-    if (r < 0 || (size_t)r < asked || r == 0)
+    if (r <= 0 || (size_t)r < asked)
         return after_part(s, r, asked, sent);
     *sent = (size_t)r;
     loop_of(s)->st.written_bytes += (uint64_t)r;
     return PD_OK;
 }
 
-static ssize_t send_many(int fd, const struct pd_iov *iov, size_t n)
+static __attribute__((noinline)) pd_status write_many(struct uvs *s, const struct pd_iov *iov, size_t n,
+                                                      size_t *sent)
 {
-    struct msghdr msg;
+    struct msghdr msg = { .msg_iov = (struct iovec *)(uintptr_t)iov,
+                          .msg_iovlen = PD_MIN(n, (size_t)UVL_IOV_MAX) };
 
-    memset(&msg, 0, sizeof msg);
-    msg.msg_iov = (struct iovec *)(uintptr_t)iov;
-    msg.msg_iovlen = n > UVL_IOV_MAX ? UVL_IOV_MAX : n;
-    return sendmsg(fd, &msg, MSG_NOSIGNAL);
+    loop_of(s)->st.writes++;
+    return after_write(s, sendmsg(s->fd, &msg, MSG_NOSIGNAL), iov_bytes(iov, n), sent);
 }
 
 static pd_status stream_writev(struct pd_stream *base, const struct pd_iov *iov, size_t n,
                                size_t *sent)
 {
     struct uvs *s = uvs_of(base);
-    struct uvl *l = loop_of(s);
-    size_t asked;
-    ssize_t r;
 
     *sent = 0;
-    if (s->state == CONNECTING && s->failure == PD_OK) {
+    if (s->state != OPEN) {
+        if (s->state == CLOSED || s->failure != PD_OK)
+            return PD_EPEER;
         s->wants_write = true;
         return PD_EAGAIN;
     }
-    if (s->state != OPEN)
-        return PD_EPEER;
-    asked = n == 1 ? iov[0].len : iov_bytes(iov, n);
-    do {
-        l->st.writes++;
-        r = n == 1 ? send(s->fd, iov[0].base, iov[0].len, MSG_NOSIGNAL) : send_many(s->fd, iov, n);
-    } while (r < 0 && errno == EINTR);
-    return after_write(s, r, asked, sent);
+    if (n != 1)
+        return write_many(s, iov, n, sent);
+    loop_of(s)->st.writes++;
+    return after_write(s, send(s->fd, iov->base, iov->len, MSG_NOSIGNAL), iov->len, sent);
 }
 
 static void stream_pause_read(struct pd_stream *base)
