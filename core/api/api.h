@@ -18,6 +18,7 @@
 #define PD_API_PROMPT_MAX (8u << 20)     /* bytes of one prompt */
 #define PD_API_TOKENS_MAX (1u << 20)     /* tokens of one prompt */
 #define PD_API_MESSAGES_MAX 4096u
+#define PD_API_FAMILIES 16u              /* members whose names begin alike, in one request */
 #define PD_API_STOP_MAX 1024u            /* bytes of one stop string */
 #define PD_API_SCRATCH_MAX (16u << 20)
 
@@ -27,6 +28,7 @@ struct pd_api {
     struct pd_json_paths *paths;       /* what a request is scanned for */
     struct pd_buf found;               /* messages of the scan under way */
     struct pd_json_value values[PD_JSON_MAX_PATHS];
+    struct pd_json_value families[PD_API_FAMILIES];   /* members of families, of that scan */
     struct pd_list pool;               /* of parsed requests */
     uint32_t n_pool;
 };

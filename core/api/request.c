@@ -93,9 +93,9 @@ static pd_status parse(struct pd_api_parsed *p, const struct pd_json_paths *want
                          "the body must be a JSON object");
         return PD_EINVAL;
     }
-    if (p->n_families > FAMILIES_MAX)
+    if (p->n_families > PD_API_FAMILIES)
         return pd_api_refuse(p, M_REMOTE, "invalid_value", "more than %u members begin with remote_ or disagg_",
-                      FAMILIES_MAX);
+                      PD_API_FAMILIES);
     status = pd_api_read_members(p);
     if (status != PD_OK)
         return status;
@@ -172,6 +172,7 @@ pd_status pd_api_request_parse(struct pd_api *api, uint32_t kind, struct pd_str 
     p->found = &api->found;
     p->late = NULL;
     p->values = api->values;
+    p->families = api->families;
     p->hints = NULL;
     p->n_hints = 0;
     p->limits = limits;

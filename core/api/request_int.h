@@ -37,7 +37,6 @@ enum pd_api_member {
     M_COUNT
 };
 
-#define FAMILIES_MAX 16u           /* members of these families in one request */
 #define EDITABLE (M_FIRST_HINT - M_FIRST_EDIT)
 #define HINTS_MAX 48u              /* members that are deleted from one request */
 
@@ -79,7 +78,7 @@ struct pd_api_parsed {
     uint32_t n_messages;
     uint32_t n_families;
     uint32_t best_of;
-    struct pd_json_value families[FAMILIES_MAX];
+    struct pd_json_value *families;    /* of the api: valid while parsing */
     struct pd_buf *found;              /* the next ones, in all at most limits->max_messages */
     struct pd_api_late *late;
     const struct pd_api_limits *limits;

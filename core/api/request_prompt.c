@@ -124,7 +124,7 @@ void pd_api_on_value(void *arg, size_t path, const struct pd_json_value *value, 
 {
     struct pd_api_parsed *p = arg;
     if (path != M_MESSAGE) {
-        if (p->n_families++ < FAMILIES_MAX)
+        if (p->n_families++ < PD_API_FAMILIES)
             p->families[p->n_families - 1] = *value;
         return;
     }

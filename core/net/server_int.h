@@ -88,7 +88,8 @@ struct pd_http_req {
     size_t body_cap;
     char *body_memory;          /* the allocation that body stands in */
     char id[65];
-    char label[PD_KEYS_LABEL + 1]; /* of the key; in the pool it is empty */
+    char *label;                /* of the key, PD_KEYS_LABEL + 1 bytes, in the pool empty; NULL until
+                                   a key has one */
     /* From here on everything is zero in the pool, but the deadline. */
     struct pd_http_conn *conn;
     size_t body_n;

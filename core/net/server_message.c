@@ -3,6 +3,7 @@
  * request to its handler. */
 #include "net/server_int.h"
 
+#include "base/mem.h"
 #include "base/str.h"
 
 static void dispatch(struct pd_http_conn *c, bool is_stream)
@@ -27,19 +28,23 @@ static void dispatch(struct pd_http_conn *c, bool is_stream)
     route->on_request(req, route->arg);
 }
 
-/* Whether the client may; fills the request's label. */
-static bool has_key(struct pd_http_req *req)
+/* 0: the client may, and the request has its label; else the status that says no. */
+static uint32_t look_at_key(struct pd_http_req *req)
 {
     struct pd_keys *keys = req->conn->door == NULL ? NULL : req->conn->door->keys;
     const char *label;
 
     if (keys == NULL)
-        return true;
+        return 0;
     label = pd_keys_find(keys, pd_keys_shown(&req->parser.head));
     if (label == NULL)
-        return false;
-    (void)pd_str_copy(pd_str_from(label), req->label, sizeof(req->label));
-    return true;
+        return 401;
+    if (req->label == NULL)
+        req->label = pd_alloc(PD_KEYS_LABEL + 1);
+    if (req->label == NULL)
+        return 503;
+    (void)pd_str_copy(pd_str_from(label), req->label, PD_KEYS_LABEL + 1);
+    return 0;
 }
 
 static void deny(struct pd_http_req *req)
@@ -48,6 +53,11 @@ static void deny(struct pd_http_req *req)
         req->conn->server->stats.unauthorized++;
         pd_http_error(req, 401, "invalid_request_error", "invalid_api_key",
                       "Incorrect API key provided, or none.", NULL);
+        return;
+    }
+    if (req->deny == 503) {
+        req->conn->server->stats.memory_failures++;
+        pd_http_req_overload(req);
         return;
     }
     if (req->deny == 405)
@@ -74,8 +84,9 @@ static void on_head(struct pd_http_conn *c)
     s->stats.requests++;
     pd_http_req_make_id(req);
     req->no_body = h->method == PD_HTTP_HEAD;
-    if (!(route != NULL && (route->flags & PD_HTTP_ROUTE_ALWAYS) != 0) && !has_key(req)) {
-        req->deny = 401;
+    if (!(route != NULL && (route->flags & PD_HTTP_ROUTE_ALWAYS) != 0))
+        req->deny = look_at_key(req);
+    if (req->deny != 0) {
         req->discard = true;
     } else if (route == NULL) {
         req->deny = req->allow != 0 ? 405 : 404;

@@ -42,6 +42,7 @@ void pd_http_req_free(struct pd_http_req *req)
     pd_arena_fini(&req->arena);
     pd_buf_fini(&req->out);
     pd_free(req->body_memory);
+    pd_free(req->label);
     pd_free(req);
 }
 
@@ -100,7 +101,8 @@ void pd_http_req_put(struct pd_http_server *s, struct pd_http_req *req)
         pd_buf_fini(&req->out);
     drop_large_body(s, req);
     pd_zero(&req->conn, sizeof(*req) - offsetof(struct pd_http_req, conn));
-    req->label[0] = '\0';
+    if (req->label != NULL)
+        req->label[0] = '\0';
     req->deadline = PD_TIME_NEVER;
     pd_list_prepend(&s->req_pool, &req->link);
     s->n_req_pool++;
@@ -236,7 +238,7 @@ struct pd_str pd_http_req_id(const struct pd_http_req *req)
 
 struct pd_str pd_http_req_label(const struct pd_http_req *req)
 {
-    return pd_str_from(req->label);
+    return pd_str_from(req->label != NULL ? req->label : "");
 }
 
 /* Names are lower case; the parser has dropped those with an underscore. */

@@ -30,7 +30,7 @@ static void forward_lighten(struct request *q, struct pd_http_call *call)
     if (!r->net->call_is_sent(call))
         return;
     if (q->split != NULL)
-        r->sched->computed(r->scheds, &q->legs[0].prefill);
+        leg_prefill_computed(&q->legs[0]);
     split_end(q);
     request_started(q);
     free(q->forward_body);

@@ -81,9 +81,9 @@ static const struct pd_endpoint_ref *prefill_named(const struct leg *leg, struct
     struct router *r = leg->request->router;
     for (uint32_t i = 0; i < leg->n_prefills; i++) {
         struct pd_endpoint_status s = { .size = sizeof s };
-        if (r->sched->endpoint_get(r->scheds, leg->prefills[i], now_of(leg->request), &s) == PD_OK &&
+        if (r->sched->endpoint_get(r->scheds, leg->prefill->refs[i], now_of(leg->request), &s) == PD_OK &&
             strlen(s.view.name) == name.n && memcmp(s.view.name, name.p, name.n) == 0)
-            return &leg->prefills[i];
+            return &leg->prefill->refs[i];
     }
     return NULL;
 }
@@ -103,7 +103,7 @@ static void leg_started(struct leg *leg, const struct pd_leg_started *m)
     };
     r->req->explain(rec, &line);
     /* Told again when a prefill node failed: by another one, or on the decode node. */
-    r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_FAILED, now_of(q));
+    leg_prefill_end(leg, PD_DISPATCH_FAILED);
     set_text(q, &q->record->prefill, m->prefill);
     const struct pd_endpoint_ref *p = prefill_named(leg, m->prefill);
     if (!m->remote || p == NULL)
@@ -111,7 +111,7 @@ static void leg_started(struct leg *leg, const struct pd_leg_started *m)
     r->req->stage(r->reqs, rec, PD_REQ_PREFILL_SENT, now_of(q));
     r->sched->dispatch(r->scheds, *p, PD_ROLE_PREFILL,
                        &q->prompts[leg->index / q->api->n_choices],
-                       m->prompt_tokens - m->cached_tokens, now_of(q), &leg->prefill);
+                       m->prompt_tokens - m->cached_tokens, now_of(q), &leg->prefill->dispatch);
 }
 
 static void leg_handover(struct leg *leg, const struct pd_leg_handover *m)
@@ -131,12 +131,12 @@ static void leg_handover(struct leg *leg, const struct pd_leg_handover *m)
                           "prefill %.2f ms", PD_STR_ARG(m->prefill), (unsigned long long)m->bytes,
                      m->tokens, PD_STR_ARG(m->transport), m->blocks, (double)m->prefill_ns / 1e6);
         r->req->stage(r->reqs, rec, PD_REQ_VERIFIED, now_of(q));
-        r->sched->computed(r->scheds, &leg->prefill);
+        leg_prefill_computed(leg);
     } else {
         r->req->note(rec, "hand-over from %.*s failed: %.*s", PD_STR_ARG(m->prefill),
                      PD_STR_ARG(m->detail));
     }
-    r->sched->end(r->scheds, &leg->prefill, is_valid ? PD_DISPATCH_OK : PD_DISPATCH_FAILED, now_of(q));
+    leg_prefill_end(leg, is_valid ? PD_DISPATCH_OK : PD_DISPATCH_FAILED);
 }
 
 static bool output_add(struct leg *leg, int32_t id)
@@ -481,7 +481,7 @@ bool leg_again(struct leg *leg, enum leg_fate fate, const char *why)
         return false;
     if (leg->n_output > 0)
         r->req->note(q->record, "goes on behind %u tokens", leg->n_output);
-    r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_CANCELLED, now_of(q));
+    leg_prefill_end(leg, PD_DISPATCH_CANCELLED);
     pd_counter_inc(r->retries);
     if (!leg_send(leg))
         return true;

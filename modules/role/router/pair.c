@@ -51,7 +51,7 @@ static enum leg_fate fate_of(enum pd_http_fail fail, pd_status why)
 
 static void prefill_avoid(struct leg *leg, const struct split *s)
 {
-    (void)leg_avoid(leg, leg->prefills[s->at]);
+    (void)leg_avoid(leg, leg->prefill->refs[s->at]);
 }
 
 static void prefill_cancel(struct request *q, uint32_t result)
@@ -60,7 +60,7 @@ static void prefill_cancel(struct request *q, uint32_t result)
     if (s->prefill != NULL)
         q->router->net->call_cancel(s->prefill);
     s->prefill = NULL;
-    q->router->sched->end(q->router->scheds, &q->legs[0].prefill, result, now_of(q));
+    leg_prefill_end(&q->legs[0], result);
 }
 
 static void decode_cancel(struct request *q, uint32_t result)
@@ -129,8 +129,8 @@ static void computed(struct request *q)
         return;
     q->split->is_computed = true;
     r->req->stage(r->reqs, q->record, PD_REQ_PREFILLED, now_of(q));
-    r->sched->computed(r->scheds, &leg->prefill);
-    r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_OK, now_of(q));
+    leg_prefill_computed(leg);
+    leg_prefill_end(leg, PD_DISPATCH_OK);
     r->req->note(q->record, "prefill by %s took %.2f ms", q->record->prefill,
                  (double)(now_of(q) - q->split->sent) / 1e6);
 }
@@ -409,8 +409,8 @@ static pd_status pair_send(struct request *q, struct target *prefill, struct tar
     s->sent = now_of(q);
     r->req->stage(r->reqs, q->record, PD_REQ_PREFILL_SENT, s->sent);
     r->req->stage(r->reqs, q->record, PD_REQ_DECODE_SENT, s->sent);
-    r->sched->dispatch(r->scheds, leg->prefills[s->at], PD_ROLE_PREFILL, &q->prompts[0], 0, s->sent,
-                       &leg->prefill);
+    r->sched->dispatch(r->scheds, leg->prefill->refs[s->at], PD_ROLE_PREFILL, &q->prompts[0], 0, s->sent,
+                       &leg->prefill->dispatch);
     r->sched->dispatch(r->scheds, s->decode, PD_ROLE_DECODE, &q->prompts[0], 0, s->sent, &leg->decode);
     return PD_OK;
 }
@@ -423,7 +423,7 @@ void pair_next(struct request *q)
     struct target *decode = split_target(q, s->decode);
     q->record->remote = 1;
     for (; decode != NULL && s->at < leg->n_prefills; s->at++) {
-        struct target *prefill = split_target(q, leg->prefills[s->at]);
+        struct target *prefill = split_target(q, leg->prefill->refs[s->at]);
         if (prefill == NULL)
             continue;
         set_name(q, &q->record->prefill, prefill->endpoint->name);

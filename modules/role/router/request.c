@@ -20,7 +20,10 @@ static void leg_stop(struct leg *leg, uint32_t result)
     leg->call = NULL;
     leg_wait_end(leg);
     r->sched->end(r->scheds, &leg->decode, result, now_of(leg->request));
-    r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_CANCELLED, now_of(leg->request));
+    leg_prefill_end(leg, PD_DISPATCH_CANCELLED);
+    free(leg->prefill);
+    leg->prefill = NULL;
+    leg->n_prefills = 0;
     free(leg->output);
     leg->output = NULL;
 }

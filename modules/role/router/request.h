@@ -23,14 +23,19 @@ struct request_start {
     char server_id[33];                /* the request id that servers get; empty: the record's */
 };
 
+/* The part that prefill endpoints have in a leg, when there are some. */
+struct leg_prefill {
+    struct pd_dispatch dispatch;
+    struct pd_endpoint_ref refs[PD_SCHED_PREFILL_MAX];
+};
+
 /* One sequence of the request on its way through a decode node. */
 struct leg {
     struct request *request;
     uint32_t index;
     struct pd_call *call;              /* NULL: not sent or over */
     struct pd_dispatch decode;
-    struct pd_dispatch prefill;
-    struct pd_endpoint_ref prefills[PD_SCHED_PREFILL_MAX];
+    struct leg_prefill *prefill;       /* NULL: none yet */
     struct pd_endpoint_ref ref;        /* where it is */
     struct pd_endpoint_ref *avoid;     /* ROUTER_AVOID_MAX; NULL until it failed somewhere */
     uint8_t n_prefills;
@@ -173,8 +178,12 @@ bool request_start(struct request *q);
 /* Gives back what only sending it takes; it is not sent again. */
 void request_started(struct request *q);
 void request_starts_fini(struct router *r);
-/* Keeps the prefill endpoints of its plan. */
+/* Keeps the prefill endpoints of its plan, none of them when memory is short. */
 void leg_prefills(struct leg *leg, const struct pd_sched_plan *plan);
+/* Its prompt was computed there; the dispatch to one of them has ended.  Nothing when
+ * there is none. */
+void leg_prefill_computed(struct leg *leg);
+void leg_prefill_end(struct leg *leg, uint32_t result);
 /* The leg does not go there for now.  False: there is no room for one more. */
 bool leg_avoid(struct leg *leg, struct pd_endpoint_ref ref);
 /* leg.c, wait.c */

@@ -73,9 +73,9 @@ static void prefill_failed(struct request *q, const char *why)
     struct leg *leg = &q->legs[0];
     struct split *s = q->split;
     r->req->note(q->record, "%s failed: %s", q->record->prefill, why);
-    r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_FAILED, now_of(q));
+    leg_prefill_end(leg, PD_DISPATCH_FAILED);
     pd_counter_inc(r->split_failures);
-    (void)leg_avoid(leg, leg->prefills[s->at]);
+    (void)leg_avoid(leg, leg->prefill->refs[s->at]);
     s->at++;
     prefill_next(q);
 }
@@ -87,7 +87,7 @@ void split_refusal(struct request *q)
     struct split *s = q->split;
     struct pd_http_header type = { PD_STR("content-type"), { s->type, strlen(s->type) } };
     r->req->note(q->record, "%s refuses the request with status %u", q->record->prefill, s->status);
-    r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_OK, now_of(q));
+    leg_prefill_end(leg, PD_DISPATCH_OK);
     r->sched->end(r->scheds, &leg->decode, PD_DISPATCH_CANCELLED, now_of(q));
     r->net->respond(q->http, s->status, &type, type.value.n > 0, (struct pd_str){ s->answer, s->answer_n });
     request_done(q, s->status);
@@ -169,8 +169,8 @@ static void on_end(struct pd_http_call *call, void *arg)
         return;
     }
     r->req->stage(r->reqs, q->record, PD_REQ_PREFILLED, now_of(q));
-    r->sched->computed(r->scheds, &leg->prefill);
-    r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_OK, now_of(q));
+    leg_prefill_computed(leg);
+    leg_prefill_end(leg, PD_DISPATCH_OK);
     r->req->note(q->record, "prefill by %s took %.2f ms for %u tokens, %u of them cached",
                  q->record->prefill, (double)(now_of(q) - s->sent) / 1e6, q->record->prompt_tokens,
                  q->record->cached_tokens);
@@ -234,8 +234,8 @@ static pd_status prefill_send(struct request *q, struct target *t)
     };
     s->sent = now_of(q);
     r->req->stage(r->reqs, q->record, PD_REQ_PREFILL_SENT, s->sent);
-    r->sched->dispatch(r->scheds, leg->prefills[s->at], PD_ROLE_PREFILL, &q->prompts[0], 0, s->sent,
-                       &leg->prefill);
+    r->sched->dispatch(r->scheds, leg->prefill->refs[s->at], PD_ROLE_PREFILL, &q->prompts[0], 0, s->sent,
+                       &leg->prefill->dispatch);
     return forward_send(q, &send, &s->prefill);
 }
 
@@ -246,7 +246,7 @@ static void prefill_next(struct request *q)
     struct leg *leg = &q->legs[0];
     struct split *s = q->split;
     for (; s->at < leg->n_prefills; s->at++) {
-        struct target *t = split_target(q, leg->prefills[s->at]);
+        struct target *t = split_target(q, leg->prefill->refs[s->at]);
         if (t == NULL)
             continue;
         if (leg->n_splits > q->conf->retries || r->is_closing)
@@ -258,7 +258,7 @@ static void prefill_next(struct request *q)
         if (status == PD_OK)
             return;
         r->req->note(q->record, "%s cannot be sent to: %s", t->endpoint->name, pd_host()->status_text(status));
-        r->sched->end(r->scheds, &leg->prefill, PD_DISPATCH_FAILED, now_of(q));
+        leg_prefill_end(leg, PD_DISPATCH_FAILED);
     }
     r->req->note(q->record, "no prefill server is left: the decode server computes the prompt");
     decode_alone(q, ROUTER_FALLBACK_FAILED);

@@ -99,9 +99,30 @@ void request_starts_fini(struct router *r)
 
 void leg_prefills(struct leg *leg, const struct pd_sched_plan *plan)
 {
+    leg->n_prefills = 0;
+    if (plan->prefill_n == 0)
+        return;
+    if (leg->prefill == NULL)
+        leg->prefill = calloc(1, sizeof *leg->prefill);
+    if (leg->prefill == NULL)
+        return;
     leg->n_prefills = (uint8_t)plan->prefill_n;
     for (uint32_t i = 0; i < plan->prefill_n; i++)
-        leg->prefills[i] = plan->prefill[i].ref;
+        leg->prefill->refs[i] = plan->prefill[i].ref;
+}
+
+void leg_prefill_computed(struct leg *leg)
+{
+    struct router *r = leg->request->router;
+    if (leg->prefill != NULL)
+        r->sched->computed(r->scheds, &leg->prefill->dispatch);
+}
+
+void leg_prefill_end(struct leg *leg, uint32_t result)
+{
+    struct router *r = leg->request->router;
+    if (leg->prefill != NULL)
+        r->sched->end(r->scheds, &leg->prefill->dispatch, result, pd_loop_now(r->loop));
 }
 
 bool leg_avoid(struct leg *leg, struct pd_endpoint_ref ref)
