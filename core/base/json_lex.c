@@ -38,7 +38,7 @@ const char *pd_json_fail(struct pd_json_lex *l, pd_status status, const char *at
 
 const char *pd_json_space(const char *p, const char *end)
 {
-    while (p < end && pd_json_is_space(*p))
+    while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
         p++;
     return p;
 }

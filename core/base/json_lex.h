@@ -21,11 +21,6 @@ struct pd_json_lex {
 /* Notes the error at `at`; returns NULL so that callers can return it. */
 const char *pd_json_fail(struct pd_json_lex *l, pd_status status, const char *at, const char *expected);
 
-static inline bool pd_json_is_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
-
 const char *pd_json_space(const char *p, const char *end);
 /* The first byte from p that is no space, or end. */
 static inline const char *pd_json_skip(const char *p, const char *end)
@@ -46,8 +41,12 @@ static inline const char *pd_json_number(struct pd_json_lex *l, const char *p)
     if (*p != '0')
         while (q < l->end && *q >= '0' && *q <= '9')
             q++;
-    if (pd_likely(q < l->end && (*q == ',' || *q == '}')))
-        return q;
+    if (pd_likely(q < l->end)) {
+        if (*q == ',')
+            return q;
+        if (*q == '}')
+            return q;
+    }
     return pd_json_any_number(l, p);
 }
 

@@ -115,8 +115,6 @@ static struct pd_json_node *add_key(struct pd_json_paths *out, struct pd_json_no
     /* Those that are looked for first stand first. */
     while (*place != &pd_json_nowhere && (*place)->usual <= node->usual)
         place = &out->nodes[(*place)->own].next;
-    if (place != &out->table[place_of(out, parent, key)] && node->usual == parent->own)
-        out->shared++;
     node->next = *place;
     *place = node;
     return node;
@@ -191,16 +189,16 @@ static void finish(struct pd_json_paths *out, bool is_each)
     }
 }
 
-pd_status pd_json_paths_fill(struct pd_json_paths *out, const char *const *paths, size_t n, bool is_each,
-                             uint32_t factor)
+pd_status pd_json_paths_fill(struct pd_json_paths *out, const char *const *paths, size_t n, bool is_each)
 {
     if (n > PD_JSON_MAX_PATHS)
         return PD_EINVAL;
     memset(out, 0, offsetof(struct pd_json_paths, families));
-    for (size_t i = 0; i < PD_JSON_PLACES; i++)
+    uint32_t bits = n <= PD_JSON_FEW_PATHS ? PD_JSON_FEW_BITS : PD_JSON_PLACE_BITS;
+    for (uint32_t i = 0; i < 1u << bits; i++)
         out->table[i] = &pd_json_nowhere;
     out->n = n;
-    out->factor = factor;
+    out->shift = 32 - bits;
     (void)add_node(out, NULL);
     for (size_t i = 0; i < n; i++)
         if (add_path(out, paths[i], (uint64_t)1 << i) != PD_OK)
@@ -209,22 +207,12 @@ pd_status pd_json_paths_fill(struct pd_json_paths *out, const char *const *paths
     return PD_OK;
 }
 
-/* They are used often, so it is worth to look for places that are not shared. */
 pd_status pd_json_paths_create(const char *const *paths, size_t n, struct pd_json_paths **out)
 {
-    uint32_t factor = PD_JSON_FACTOR, best = factor, least = UINT32_MAX;
     struct pd_json_paths *made = pd_alloc(sizeof *made);
-    pd_status status = made == NULL ? PD_ENOMEM : PD_OK;
-
-    for (int i = 0; status == PD_OK && i < 64 && least > 0; i++, factor += 0x61c88646u) {
-        status = pd_json_paths_fill(made, paths, n, true, factor);
-        if (made->shared < least) {
-            least = made->shared;
-            best = factor;
-        }
-    }
-    if (status == PD_OK)
-        status = pd_json_paths_fill(made, paths, n, true, best);
+    if (made == NULL)
+        return PD_ENOMEM;
+    pd_status status = pd_json_paths_fill(made, paths, n, true);
     if (status != PD_OK) {
         pd_free(made);
         return status;

@@ -11,7 +11,9 @@
 
 #define PD_JSON_SEGMENT 128     /* longest key on a path */
 #define PD_JSON_NODES (PD_JSON_MAX_PATHS * PD_JSON_MAX_SEGMENTS + 1)
-#define PD_JSON_PLACES 256u
+#define PD_JSON_PLACE_BITS 8    /* of the table; few paths are content with less */
+#define PD_JSON_FEW_PATHS 8
+#define PD_JSON_FEW_BITS 5
 
 struct pd_json_node {
     uint64_t word[2], mask[2];  /* as most documents write the key: key":  */
@@ -46,21 +48,16 @@ struct pd_json_paths {
     uint64_t many;              /* paths with an element on them */
     uint32_t n_nodes;
     uint32_t n_families;
-    uint32_t factor;            /* that few keys share a place with */
-    uint32_t shared;            /* usual ones that are not the first in theirs */
+    uint32_t shift;             /* leaves as many bits as the table has */
     uint32_t family_letters;    /* bits of the letters that they begin with */
     struct pd_json_family families[PD_JSON_MAX_PATHS];
-    const struct pd_json_node *table[PD_JSON_PLACES];   /* of keys, by their place */
+    const struct pd_json_node *table[1u << PD_JSON_PLACE_BITS];   /* of keys, by their place */
     struct pd_json_node nodes[PD_JSON_NODES];   /* the first one is the root */
 };
 
-#define PD_JSON_FACTOR 0x9e3779b1u
-
 /* For paths that the caller has the memory of.  is_each: a value below an element is
- * that of the last one, and not of the first that has it.  factor: odd.  PD_OK,
- * PD_EINVAL. */
-pd_status pd_json_paths_fill(struct pd_json_paths *out, const char *const *paths, size_t n, bool is_each,
-                             uint32_t factor);
+ * that of the last one, and not of the first that has it.  PD_OK, PD_EINVAL. */
+pd_status pd_json_paths_fill(struct pd_json_paths *out, const char *const *paths, size_t n, bool is_each);
 
 /* The paths of families that a key of the root belongs to. */
 uint64_t pd_json_families_of(const struct pd_json_paths *paths, struct pd_str key);
@@ -75,7 +72,8 @@ static inline uint32_t pd_json_letter(char c)
 static inline uint32_t pd_json_place(const struct pd_json_paths *paths, const struct pd_json_node *parent,
                                      uint32_t first)
 {
-    return (first + parent->own) * paths->factor >> 24;
+    /* A factor with which few keys of a request share a place. */
+    return (first + parent->own) * 0xc3910c83u >> paths->shift;
 }
 
 /* The node of that key below `parent`, or pd_json_nowhere. */

@@ -252,11 +252,11 @@ value_here:
         if (level->closer == '}')
             goto key;
         goto element;
-    } else if (pd_json_is_space(*p)) {
-        p = pd_json_space(p, end);
-        goto value;
     } else {
         enum pd_json_type other;
+        p = pd_json_space(p, end);
+        if (p != start)
+            goto value;
         p = scan_other(s, p, &other);
         type = other;
         is_plain = true;
@@ -313,10 +313,10 @@ close:
     }
     if (level == s->levels)
         return p;
-    if (pd_json_is_space(*p)) {
-        p = pd_json_space(p, end);
+    start = p;
+    p = pd_json_space(p, end);
+    if (p != start)
         goto behind;
-    }
     return fail_behind(s, level, p);
 
 element:
@@ -369,7 +369,7 @@ pd_status pd_json_scan(struct pd_str doc, const struct pd_json_limits *limits,
     struct pd_json_paths compiled;
     uint64_t found;
 
-    if (pd_json_paths_fill(&compiled, paths, n_paths, false, PD_JSON_FACTOR) != PD_OK) {
+    if (pd_json_paths_fill(&compiled, paths, n_paths, false) != PD_OK) {
         if (error != NULL) {
             *error = (struct pd_json_error){ .status = PD_EINVAL, .line = 1, .column = 1 };
             snprintf(error->text, sizeof error->text, "the paths to look for are not legal");

@@ -73,10 +73,37 @@ pd_status pd_json_get_u64(const struct pd_json_value *v, uint64_t *out)
     return PD_OK;
 }
 
+/* A number of less than 16 digits without an exponent: it is the quotient of two that
+ * a double holds as they are, so the division rounds once, as strtod does. */
+static bool short_decimal(struct pd_str s, double *out)
+{
+    static const double tens[] = { 1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14 };
+    bool is_negative = s.n > 0 && s.p[0] == '-';
+    size_t decimals = 0;
+    bool has_point = false;
+    uint64_t sum = 0;
+    if (s.n == 0 || s.n > PD_ARRAY_LEN(tens) || s.p[s.n - 1] < '0')
+        return false;
+    for (size_t i = is_negative ? 1 : 0; i < s.n; i++) {
+        if (s.p[i] >= '0' && s.p[i] <= '9') {
+            sum = sum * 10 + (uint64_t)(s.p[i] - '0');
+            decimals += has_point;
+        } else if (s.p[i] == '.' && !has_point) {
+            has_point = true;
+        } else {
+            return false;
+        }
+    }
+    *out = (is_negative ? -(double)sum : (double)sum) / tens[decimals];
+    return true;
+}
+
 pd_status pd_json_get_double(const struct pd_json_value *v, double *out)
 {
     pd_status status = want(v, PD_JSON_NUMBER);
-    return status == PD_OK ? pd_str_parse_double(v->text, out) : status;
+    if (status != PD_OK || short_decimal(v->text, out))
+        return status;
+    return pd_str_parse_double(v->text, out);
 }
 
 /* The content between the quotes. */

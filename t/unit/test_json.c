@@ -226,6 +226,35 @@ static struct pd_json_value value_of(const char *text)
     return v;
 }
 
+/* Numbers of any length with a point anywhere, as strtod reads them. */
+static void test_doubles(void **state)
+{
+    static const char digits[] = "0907199254740993";
+    (void)state;
+    for (size_t n = 1; n < sizeof digits; n++) {
+        for (size_t point = 0; point < n; point++) {
+            for (size_t sign = 0; sign < 2; sign++) {
+                char text[32];
+                double d;
+                snprintf(text, sizeof text, "%s%.*s%s%.*s", sign == 1 ? "-" : "", (int)(point == 0 ? n : point),
+                         digits + (point == 1 ? 0 : 1), point == 0 ? "" : ".", (int)(point == 0 ? 0 : n - point),
+                         digits);
+                struct pd_json_value v = value_of(text);
+                assert_int_equal(pd_json_get_double(&v, &d), PD_OK);
+                double expected = strtod(text, NULL);
+                assert_memory_equal(&d, &expected, sizeof d);
+            }
+        }
+    }
+    struct pd_json_value odd = { .type = PD_JSON_NUMBER, .text = S("1.2.3") };
+    double d;
+    assert_int_equal(pd_json_get_double(&odd, &d), PD_EINVAL);
+    odd.text = PD_STR("1.");
+    assert_int_equal(pd_json_get_double(&odd, &d), PD_EINVAL);
+    odd.text = PD_STR("-");
+    assert_int_equal(pd_json_get_double(&odd, &d), PD_EINVAL);
+}
+
 static void test_getters(void **state)
 {
     (void)state;
@@ -810,7 +839,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_limits),      cmocka_unit_test(test_paths),
     cmocka_unit_test(test_duplicates),  cmocka_unit_test(test_getters),
     cmocka_unit_test(test_strings),     cmocka_unit_test(test_scan_each), cmocka_unit_test(test_families),
-    cmocka_unit_test(test_key_lengths),
+    cmocka_unit_test(test_key_lengths), cmocka_unit_test(test_doubles),
     cmocka_unit_test(test_many_keys),
     cmocka_unit_test(test_long_strings), cmocka_unit_test(test_iterate),
     cmocka_unit_test(test_splice),      cmocka_unit_test(test_splice_nested),
