@@ -26,6 +26,29 @@ static inline bool pd_str_eq(struct pd_str a, struct pd_str b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
+/* The same for strings that are mostly of 8 to 16 bytes or 4 to 8: their ends are looked
+ * at, without a call. */
+static inline bool pd_str_eq_short(struct pd_str a, struct pd_str b)
+{
+    uint64_t x[2], y[2];
+    uint32_t s[2], t[2];
+
+    if (a.n != b.n || a.n < 4 || a.n > 16)
+        return pd_str_eq(a, b);
+    if (a.n < 8) {
+        memcpy(&s[0], a.p, 4);
+        memcpy(&s[1], a.p + a.n - 4, 4);
+        memcpy(&t[0], b.p, 4);
+        memcpy(&t[1], b.p + b.n - 4, 4);
+        return ((s[0] ^ t[0]) | (s[1] ^ t[1])) == 0;
+    }
+    memcpy(&x[0], a.p, 8);
+    memcpy(&x[1], a.p + a.n - 8, 8);
+    memcpy(&y[0], b.p, 8);
+    memcpy(&y[1], b.p + b.n - 8, 8);
+    return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+}
+
 static inline bool pd_str_is(struct pd_str a, const char *b)
 {
     return pd_str_eq(a, pd_str_from(b));

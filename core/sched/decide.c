@@ -127,8 +127,7 @@ static bool is_of(const struct pd_sched *sched, const struct pd_shortlist *l, co
                   const struct pool *pool)
 {
     return l->version == sched->endpoints.version && l->profile == pool->profile && ask->now < l->until &&
-           l->family == pool->family && l->model_n == ask->model.n &&
-           (l->model_n == 0 || memcmp(l->model, ask->model.p, l->model_n) == 0);
+           l->family == pool->family && pd_str_eq_short(pd_str_of(l->model, l->model_n), ask->model);
 }
 
 /* The list of this pool without regard to what the request excludes; NULL when it

@@ -269,7 +269,7 @@ static uint32_t endpoint_count(const struct pd_sched *sched, uint32_t roles, str
     return n;
 }
 
-static bool is_served(const struct pd_sched *sched, struct pd_str model)
+static __attribute__((noinline)) bool is_served(const struct pd_sched *sched, struct pd_str model)
 {
     uint64_t hash = pd_endpoint_model_hash(model);
 
@@ -285,7 +285,7 @@ static bool model_known(const struct pd_sched *sched, struct pd_str model)
 {
     for (uint32_t i = 0; i < PD_SCHED_LISTS; i++) {
         const struct pd_shortlist *l = &sched->lists[i];
-        if (l->version == sched->endpoints.version && l->serving > 0 && pd_str_eq(model, pd_str_of(l->model, l->model_n)))
+        if (l->version == sched->endpoints.version && l->serving > 0 && pd_str_eq_short(model, pd_str_of(l->model, l->model_n)))
             return true;
     }
     return is_served(sched, model);

@@ -60,6 +60,19 @@ static void test_str(void **state)
 {
     (void)state;
     assert_true(pd_str_eq(PD_STR(""), pd_str_of(NULL, 0)));
+    assert_true(pd_str_eq_short(PD_STR(""), pd_str_of(NULL, 0)));
+    for (size_t n = 0; n <= 40; n++) {
+        char a[40], b[40];
+        memset(a, 'x', sizeof a);
+        memset(b, 'x', sizeof b);
+        assert_true(pd_str_eq_short(pd_str_of(a, n), pd_str_of(b, n)));
+        assert_true(n == 40 || !pd_str_eq_short(pd_str_of(a, n), pd_str_of(b, n + 1)));
+        for (size_t i = 0; i < n; i++) {
+            b[i] = 'y';
+            assert_false(pd_str_eq_short(pd_str_of(a, n), pd_str_of(b, n)));
+            b[i] = 'x';
+        }
+    }
     assert_true(pd_str_eq_nocase(PD_STR("Content-Type"), PD_STR("content-tYPE")));
     assert_false(pd_str_eq_nocase(PD_STR("a["), PD_STR("A{")));
     assert_true(pd_str_cmp(PD_STR("a"), PD_STR("ab")) < 0);

@@ -28,6 +28,7 @@ struct pd_server_conf {
 struct pd_server {
     char *authorization;
     char *chat, *completions, *models, *probe;
+    size_t chat_n;              /* bytes of chat */
 };
 
 static inline pd_status pd_server_refuse(struct pd_err *err, pd_status status, const char *text)
@@ -71,8 +72,10 @@ static inline pd_status pd_server_open(struct pd_server *s, const struct pd_serv
         pd_server_join(&s->completions, conf->path, "/completions") &&
         pd_server_join(&s->models, conf->path, "/models") &&
         (conf->probe[0] == '\0' || pd_server_join(&s->probe, conf->probe, "")) &&
-        (conf->api_key == NULL || pd_server_join(&s->authorization, "Bearer ", conf->api_key)))
+        (conf->api_key == NULL || pd_server_join(&s->authorization, "Bearer ", conf->api_key))) {
+        s->chat_n = strlen(s->chat);
         return PD_OK;
+    }
     return pd_server_refuse(err, PD_ENOMEM, "out of memory");
 }
 
@@ -87,7 +90,7 @@ static inline pd_status pd_server_http(const struct pd_server *s, uint32_t what,
                          : what == PD_ADAPTER_PROBE ? s->probe : NULL;
     if (target == NULL)
         return PD_ENOSYS;
-    out->target = (struct pd_str){ target, strlen(target) };
+    out->target = (struct pd_str){ target, what == PD_ADAPTER_CHAT ? s->chat_n : strlen(target) };
     out->n_headers = 0;
     if (s->authorization != NULL) {
         out->headers[0].name = PD_STR("authorization");
