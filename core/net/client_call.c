@@ -171,7 +171,7 @@ static inline char *end_head(char *to, enum pd_http_method method, uint64_t leng
 }
 
 /* The body, and the end of the head that was begun and has room for it. */
-static inline pd_status put_body(struct pd_http_call *call, enum pd_http_method method,
+static PD_ALWAYS_INLINE pd_status put_body(struct pd_http_call *call, enum pd_http_method method,
                           const struct pd_iov *body, size_t n)
 {
     uint64_t length = 0;

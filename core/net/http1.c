@@ -32,22 +32,26 @@ void pd_http1_fini(struct pd_http1 *p)
     p->cap_headers = 0;
 }
 
-void pd_http1_reset(struct pd_http1 *p)
+/* Gives back what long heads have needed. */
+static PD_NOINLINE void shrink(struct pd_http1 *p)
 {
-    bool is_response = p->is_response;
-    uint64_t limit = p->body_limit;
-
     if (p->text.cap > KEEP_TEXT)
         pd_buf_fini(&p->text);
-    pd_buf_clear(&p->text);
     if (p->cap_headers > KEEP_HEADERS) {
         pd_free(p->headers);
         p->headers = NULL;
         p->cap_headers = 0;
     }
-    pd_zero(p, offsetof(struct pd_http1, text));
-    p->is_response = is_response;
-    p->body_limit = limit;
+}
+
+void pd_http1_reset(struct pd_http1 *p)
+{
+    if (p->text.cap > KEEP_TEXT || p->cap_headers > KEEP_HEADERS)
+        shrink(p);
+    p->text.p = p->text.base;
+    p->text.n = 0;
+    p->text.status = PD_OK;
+    pd_zero(p, offsetof(struct pd_http1, body_limit));
 }
 
 void pd_http1_forget_head(struct pd_http1 *p)

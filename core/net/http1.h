@@ -102,12 +102,8 @@ enum pd_http1_event {
 struct pd_http1 {
     struct pd_http_head head;
     enum pd_http_reject reject;
-    /* Largest body; the caller may change it after HEAD_DONE.  Exceeding it
-     * gives PD_HTTP_REJECT_BODY_SIZE. */
-    uint64_t body_limit;
     uint64_t body_bytes;        /* of this message so far */
     /* private */
-    bool is_response;
     bool no_body;               /* response to HEAD */
     uint8_t state;
     uint8_t body_state;         /* that comes behind the head */
@@ -121,7 +117,10 @@ struct pd_http1 {
     uint64_t left;              /* body or chunk bytes to come */
     size_t line_start;
     size_t n_headers;
-    /* Kept by a reset. */
+    /* Kept by a reset.  Largest body; the caller may change it after HEAD_DONE.
+     * Exceeding it gives PD_HTTP_REJECT_BODY_SIZE. */
+    uint64_t body_limit;
+    bool is_response;
     struct pd_buf text;         /* the raw head */
     struct pd_http_header *headers;
     size_t cap_headers;

@@ -259,6 +259,12 @@ static inline void put_first(struct pd_http1 *p, const struct first *first)
     h->path = h->target = (struct pd_str){ text + first->method_n + 1, first->target_n };
 }
 
+static inline void put_lines(struct pd_http1 *p, const struct whole *w)
+{
+    p->head.has_lines = (w->found.options & PD_HTTP1_OPTIONS) == 0 && (w->odd & ~w->hops) == 0;
+    p->head.lines = ~w->hops & (((uint64_t)1 << w->n_headers) - 1);
+}
+
 /* The text and all headers are known; false: the first line is unusual. */
 static inline bool finish(struct pd_http1 *p, const struct first *first, const struct whole *w,
                           enum pd_http_reject *reject)
@@ -275,8 +281,8 @@ static inline bool finish(struct pd_http1 *p, const struct first *first, const s
     }
     p->text.n = w->total;
     p->n_headers = w->n_headers;
-    p->head.has_lines = (w->found.options & PD_HTTP1_OPTIONS) == 0 && (w->odd & ~w->hops) == 0;
-    p->head.lines = ~w->hops & (((uint64_t)1 << w->n_headers) - 1);
+    if (p->is_response)
+        put_lines(p, w);
     *reject = pd_http1_decide(p, &w->found, first->is_plain);
     return true;
 }

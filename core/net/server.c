@@ -155,15 +155,9 @@ void pd_http_door_left(struct pd_http_door *door)
         door_free(door);
 }
 
-bool pd_http_conn_is_leaving(const struct pd_http_conn *c, pd_time *since)
+pd_time pd_http_conn_left_at(const struct pd_http_conn *c)
 {
-    bool is_closed = c->door != NULL && c->door->is_closed;
-
-    if (c->server->is_draining)
-        *since = c->server->drained_at;
-    else if (is_closed)
-        *since = c->door->closed_at;
-    return is_closed || c->server->is_draining;
+    return c->server->is_draining ? c->server->drained_at : c->door->closed_at;
 }
 
 /* Nobody comes by it any more. */

@@ -77,7 +77,6 @@ void pd_http_conn_answered(struct pd_http_conn *c)
     struct pd_http_req *req = c->req;
     bool keep = req->keep && (!c->eof || c->stash.n > 0) && !c->server->is_closing;
     bool is_clean = req->body_done && c->stash.n == 0;
-    pd_time since;
 
     drop_req(c);
     if (!keep) {
@@ -94,7 +93,7 @@ void pd_http_conn_answered(struct pd_http_conn *c)
     } else {
         if (c->stash.base != NULL)
             pd_buf_fini(&c->stash);
-        if (pd_http_conn_is_leaving(c, &since)) {
+        if (pd_http_conn_is_leaving(c)) {
             if (!c->in_process) {
                 pd_http_conn_close(c);
                 return;
@@ -126,11 +125,9 @@ static void settle_eof(struct pd_http_conn *c)
 
 static void after_input(struct pd_http_conn *c)
 {
-    pd_time since;
-
     if (c->is_dead || c->state > PD_HTTP_CONN_SERVING)
         return;
-    if (pd_http_conn_is_leaving(c, &since) && c->req == NULL && c->stash.n == 0) {
+    if (pd_http_conn_is_leaving(c) && c->req == NULL && c->stash.n == 0) {
         pd_http_conn_close(c);
         return;
     }
@@ -161,7 +158,7 @@ static void input(struct pd_http_conn *c, const char *p, size_t n)
 
 /* ---- stream events ---- */
 
-void pd_http_conn_update_read(struct pd_http_conn *c)
+void pd_http_conn_switch_read(struct pd_http_conn *c)
 {
     bool paused = false;
 

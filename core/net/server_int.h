@@ -198,6 +198,12 @@ static inline bool pd_http_conn_can_process(const struct pd_http_conn *c)
            (c->req == NULL || !(c->req->body_done || (c->req->is_ended && !c->req->keep)));
 }
 
+/* Whether the connection shall go once it is idle. */
+static inline bool pd_http_conn_is_leaving(const struct pd_http_conn *c)
+{
+    return c->server->is_draining || (c->door != NULL && c->door->is_closed);
+}
+
 /* Whether all that the server may hold for others is held. */
 static inline bool pd_http_server_is_full(const struct pd_http_server *s)
 {
@@ -214,7 +220,12 @@ void pd_http_conn_fail(struct pd_http_conn *c, pd_status why);
 /* Runs the task at the end of this turn. */
 void pd_http_conn_wake(struct pd_http_conn *c);
 /* Reading is on unless the handler, the stash or an end of input says no. */
-void pd_http_conn_update_read(struct pd_http_conn *c);
+void pd_http_conn_switch_read(struct pd_http_conn *c);
+static inline void pd_http_conn_update_read(struct pd_http_conn *c)
+{
+    if (c->is_paused || c->eof || c->stash.n >= PD_HTTP_STASH || (c->req != NULL && c->req->is_paused))
+        pd_http_conn_switch_read(c);
+}
 /* The answer has left: next request, linger or close. */
 void pd_http_conn_answered(struct pd_http_conn *c);
 void pd_http_conn_stream_events(struct pd_http_server *s);
@@ -293,7 +304,7 @@ const struct pd_http_route *pd_http_server_find(const struct pd_http_server *s,
 void pd_http_server_conn_gone(struct pd_http_server *s);
 /* A connection that came by it has gone; NULL is allowed. */
 void pd_http_door_left(struct pd_http_door *door);
-/* Whether the connection shall go once it is idle; *since when. */
-bool pd_http_conn_is_leaving(const struct pd_http_conn *c, pd_time *since);
+/* Since when one that is leaving is. */
+pd_time pd_http_conn_left_at(const struct pd_http_conn *c);
 
 #endif

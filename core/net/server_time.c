@@ -23,7 +23,7 @@ static pd_time next_due(const struct pd_http_conn *c, int *why)
 {
     const struct pd_http_server_opts *o = &c->server->opts;
     const struct pd_http_req *req = c->req;
-    pd_time due = PD_TIME_NEVER, leaving;
+    pd_time due = PD_TIME_NEVER;
 
     *why = DUE_NONE;
     if (c->state == PD_HTTP_CONN_LINGER) {
@@ -34,8 +34,8 @@ static pd_time next_due(const struct pd_http_conn *c, int *why)
         if (c->state == PD_HTTP_CONN_IDLE)
             sooner(&due, why, c->since, o->idle_ns, DUE_IDLE);
         /* A request may be on its way; it is still served. */
-        if (c->state == PD_HTTP_CONN_IDLE && pd_http_conn_is_leaving(c, &leaving))
-            sooner(&due, why, leaving, DRAIN_IDLE_NS, DUE_DRAIN);
+        if (c->state == PD_HTTP_CONN_IDLE && pd_http_conn_is_leaving(c))
+            sooner(&due, why, pd_http_conn_left_at(c), DRAIN_IDLE_NS, DUE_DRAIN);
         return due;
     }
     if (!req->has_head && !req->is_ended)
