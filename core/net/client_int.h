@@ -115,7 +115,23 @@ void pd_http_link_assign(struct pd_http_link *l, struct pd_http_call *call);
 /* Closes without a word to the call, which it forgets. */
 void pd_http_link_close(struct pd_http_link *l);
 void pd_http_link_update_read(struct pd_http_link *l);
+/* The answer is complete; behind says whether bytes follow it. */
+void pd_http_link_complete(struct pd_http_link *l, bool behind);
+/* The connection has ended before the answer was complete; the call is sent again or fails. */
+void pd_http_link_broken(struct pd_http_link *l, pd_status why);
 void pd_http_link_touch(struct pd_http_link *l);
+/* Sets the timer to the limit that holds, when that is sooner. */
+void pd_http_link_arm(struct pd_http_link *l);
+/* The same when the limit that holds is `delay` behind l->since. */
+static inline void pd_http_link_arm_in(struct pd_http_link *l, pd_time delay)
+{
+    if (l->since + delay < l->armed || !pd_timer_is_active(&l->timer))
+        pd_http_link_arm(l);
+}
+
+/* client_read.c */
+/* As on_readable of its stream. */
+void pd_http_link_readable(struct pd_stream *stream, void *arg);
 
 /* client_call.c */
 /* The call is over: tells its owner, then frees it. */

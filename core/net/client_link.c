@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One connection to an origin: connecting, sending, receiving, being kept.
+/* One connection to an origin: connecting, sending, being kept; what comes on it is read
+ * in client_read.c.
  *
  *   CONNECTING --> BUSY <--> IDLE --> CLOSED
  *
  * Invariant: a connection goes back to IDLE only after a complete request and a
  * complete answer with no byte behind it.  After CLOSED only on_closed touches
- * it.  Any callback of a call may end the call; the loops here look at l->call
- * again after each. */
+ * it. */
 #include "net/client_int.h"
 #include "net/http1_int.h"
 
@@ -66,7 +66,7 @@ static pd_time next_due(const struct pd_http_link *l)
     return delay > PD_TIME_NEVER - l->since ? PD_TIME_NEVER : l->since + delay;
 }
 
-static void arm(struct pd_http_link *l)
+void pd_http_link_arm(struct pd_http_link *l)
 {
     pd_time due = next_due(l);
 
@@ -76,20 +76,11 @@ static void arm(struct pd_http_link *l)
     pd_timer_start_at(&l->timer, due);
 }
 
-/* The same when the limit that holds is `delay` behind l->since. */
-static inline void arm_in(struct pd_http_link *l, pd_time delay)
-{
-    if (l->since + delay < l->armed || !pd_timer_is_active(&l->timer))
-        arm(l);
-}
-
 void pd_http_link_touch(struct pd_http_link *l)
 {
     l->since = pd_loop_now(l->origin->client->loop);
-    arm(l);
+    pd_http_link_arm(l);
 }
-
-static void broken(struct pd_http_link *l, pd_status why);
 
 static void on_timer(struct pd_timer *timer, void *arg)
 {
@@ -100,7 +91,7 @@ static void on_timer(struct pd_timer *timer, void *arg)
     if (l->is_dead || l->state == PD_HTTP_LINK_CLOSED)
         return;
     if (next_due(l) > pd_loop_now(c->loop)) {
-        arm(l);
+        pd_http_link_arm(l);
         return;
     }
     if (l->call == NULL) {
@@ -114,7 +105,7 @@ static void on_timer(struct pd_timer *timer, void *arg)
         c->stats.first_byte_timeouts++;
     else
         c->stats.idle_timeouts++;
-    broken(l, PD_ETIMEDOUT);
+    pd_http_link_broken(l, PD_ETIMEDOUT);
 }
 
 /* ---- end ---- */
@@ -156,7 +147,7 @@ static bool replay(struct pd_http_link *l, struct pd_http_call *call, pd_status 
     return true;
 }
 
-static void broken(struct pd_http_link *l, pd_status why)
+void pd_http_link_broken(struct pd_http_link *l, pd_status why)
 {
     struct pd_http_call *call = l->call;
 
@@ -179,7 +170,7 @@ static void on_task(struct pd_task *task, void *arg)
     struct pd_http_link *l = arg;
 
     (void)task;
-    broken(l, l->why);
+    pd_http_link_broken(l, l->why);
 }
 
 /* ---- sending ---- */
@@ -258,13 +249,12 @@ void pd_http_link_assign(struct pd_http_link *l, struct pd_http_call *call)
     send_request(l);
     if (l->is_paused || call->is_paused)
         pd_http_link_update_read(l);
-    arm_in(l, call->first_byte_ns);
+    pd_http_link_arm_in(l, call->first_byte_ns);
 }
 
-/* ---- receiving ---- */
+/* ---- after an answer ---- */
 
-/* The answer is complete; behind says whether bytes follow it. */
-static void complete(struct pd_http_link *l, bool behind)
+void pd_http_link_complete(struct pd_http_link *l, bool behind)
 {
     struct pd_http_call *call = l->call;
     struct pd_http_client *c = call->client;
@@ -290,157 +280,11 @@ static void complete(struct pd_http_link *l, bool behind)
         o->n_idle++;
         if (l->is_paused)
             pd_http_link_update_read(l);
-        arm_in(l, c->opts.keep_ns);
+        pd_http_link_arm_in(l, c->opts.keep_ns);
     } else {
         pd_http_link_close(l);
     }
     pd_http_call_done(call);
-}
-
-static void refused(struct pd_http_link *l)
-{
-    enum pd_http_reject reject = l->call->parser.reject;
-
-    l->call->client->stats.rejects[reject]++;
-    broken(l, reject == PD_HTTP_REJECT_BODY_SIZE ? PD_ELIMIT
-              : reject == PD_HTTP_REJECT_MEMORY ? PD_ENOMEM
-              : reject == PD_HTTP_REJECT_TRUNCATED ? PD_EPEER : PD_EPROTO);
-}
-
-/* Hands n bytes to the call; l may be another one's or closed afterwards. */
-static void take(struct pd_http_link *l, const char *p, size_t n)
-{
-    struct pd_http_call *call = l->call;
-    size_t at = 0;
-
-    while (l->call == call) {
-        struct pd_http1 *parser = &call->parser;
-        struct pd_str body;
-        size_t used;
-        enum pd_http1_event ev = pd_http1_next(parser, p + at, n - at, &used, &body);
-
-        at += used;
-        switch (ev) {
-        case PD_HTTP1_MORE:
-            return;
-        case PD_HTTP1_HEAD_DONE:
-            if (parser->head.status < 200)
-                break;
-            call->has_head = true;
-            if (call->ev->on_head != NULL)
-                call->ev->on_head(call, &parser->head, call->arg);
-            break;
-        case PD_HTTP1_BODY:
-            if (call->ev->on_body != NULL)
-                call->ev->on_body(call, body, call->arg);
-            if (l->call != call)
-                return;
-            if (parser->state == PD_HTTP1_S_DONE) {
-                complete(l, at < n);
-                return;
-            }
-            /* Inside the body, with nothing left to parse. */
-            if (at == n && parser->state > PD_HTTP1_S_READY && parser->state < PD_HTTP1_S_DONE)
-                return;
-            break;
-        case PD_HTTP1_DONE:
-            if (call->has_head) {
-                complete(l, at < n);
-                return;
-            }
-            pd_http1_reset(parser);     /* 1xx: the answer is still to come */
-            if (call->is_head)
-                pd_http1_expect_no_body(parser);
-            break;
-        default:
-            refused(l);
-            return;
-        }
-    }
-}
-
-static void on_end_of_input(struct pd_http_link *l)
-{
-    switch (pd_http1_end_of_input(&l->call->parser)) {
-    case PD_HTTP1_DONE:
-        complete(l, false);
-        break;
-    case PD_HTTP1_MORE:
-        broken(l, PD_EPEER);
-        break;
-    default:
-        refused(l);
-        break;
-    }
-}
-
-/* Bytes, an end or an error that nobody asked for. */
-static void idle_readable(struct pd_http_link *l)
-{
-    struct pd_http_client *c = l->origin->client;
-    size_t got;
-    pd_status status = pd_stream_read(l->stream, c->scratch, PD_HTTP_CLIENT_SCRATCH, &got);
-
-    if (status == PD_EAGAIN)
-        return;
-    if (status == PD_OK)
-        c->stats.extra_bytes++;
-    pd_http_link_close(l);
-}
-
-/* A read that brought no bytes. */
-static __attribute__((noinline)) void nothing_read(struct pd_http_link *l, pd_status status)
-{
-    if (status == PD_EEOF)
-        on_end_of_input(l);
-    else if (status != PD_EAGAIN)
-        broken(l, status);
-}
-
-/* What was read, when it is not one chunk or on_chunk did nothing with it. */
-static __attribute__((noinline)) void read_more(struct pd_http_link *l, size_t got, struct pd_str chunk)
-{
-    struct pd_http_call *call = l->call;
-
-    if (chunk.p == NULL)
-        take(l, l->origin->client->scratch, got);
-    else if (call->ev->on_body != NULL)
-        call->ev->on_body(call, chunk, call->arg);
-    if (l->state == PD_HTTP_LINK_BUSY && l->call == call && call->ev->on_read != NULL)
-        call->ev->on_read(call, call->arg);
-}
-
-static void on_readable(struct pd_stream *stream, void *arg)
-{
-    struct pd_http_link *l = arg;
-    struct pd_http_client *c = l->origin->client;
-    struct pd_http_call *call = l->call;
-    struct pd_str body = { NULL, 0 };
-    size_t got;
-    pd_status status;
-
-    if (l->is_dead || l->state == PD_HTTP_LINK_CLOSED)
-        return;
-    if (call == NULL) {
-        idle_readable(l);
-        return;
-    }
-    c->stats.reads++;
-    status = pd_stream_read(stream, c->scratch, PD_HTTP_CLIENT_SCRATCH, &got);
-    if (status != PD_OK) {
-        nothing_read(l, status);
-        return;
-    }
-    c->stats.bytes_in += got;
-    l->since = pd_loop_now(c->loop);
-    /* Later ones move the limit back, which the timer sees when it fires. */
-    if (!call->got_bytes) {
-        call->got_bytes = true;
-        arm_in(l, call->idle_ns);
-    }
-    if (call->ev->on_chunk == NULL || !pd_http1_only_chunk(&call->parser, c->scratch, got, &body) ||
-        !call->ev->on_chunk(call, body, (struct pd_str){ c->scratch, got }, call->arg))
-        read_more(l, got, body);
 }
 
 static void on_connected(struct pd_stream *stream, pd_status status, void *arg)
@@ -451,7 +295,7 @@ static void on_connected(struct pd_stream *stream, pd_status status, void *arg)
     if (l->state != PD_HTTP_LINK_CONNECTING || l->is_dead)
         return;
     if (status != PD_OK)
-        broken(l, status);
+        pd_http_link_broken(l, status);
     else
         pd_http_link_assign(l, l->call);
 }
@@ -464,7 +308,7 @@ static void on_writable(struct pd_stream *stream, void *arg)
     if (l->is_dead || l->state != PD_HTTP_LINK_BUSY)
         return;
     send_request(l);
-    arm(l);
+    pd_http_link_arm(l);
 }
 
 static void on_closed(struct pd_stream *stream, void *arg)
@@ -487,7 +331,7 @@ void pd_http_link_stream_events(struct pd_http_client *c)
 {
     c->events.name = c->opts.name;
     c->events.on_connected = on_connected;
-    c->events.on_readable = on_readable;
+    c->events.on_readable = pd_http_link_readable;
     c->events.on_writable = on_writable;
     c->events.on_closed = on_closed;
 }
@@ -520,6 +364,6 @@ pd_status pd_http_link_open(struct pd_http_origin *o, struct pd_http_call *call)
     c->stats.connects++;
     c->stats.conns_connecting++;
     l->since = pd_loop_now(c->loop);
-    arm(l);
+    pd_http_link_arm(l);
     return PD_OK;
 }

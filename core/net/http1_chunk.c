@@ -187,6 +187,33 @@ bool pd_http1_whole_chunk(struct pd_http1 *p, const char *data, size_t n, size_t
     return true;
 }
 
+size_t pd_http1_only_chunks(struct pd_http1 *p, const char *data, size_t n, struct pd_str bodies[PD_HTTP1_CHUNKS])
+{
+    uint64_t room = p->body_limit - p->body_bytes;
+    const char *at = data, *end = data + n;
+    size_t count = 0;
+
+    if (p->state != PD_HTTP1_S_CHUNK_SIZE || p->digits != 0 || p->excess > 2)
+        return 0;
+    for (; at < end && count < PD_HTTP1_CHUNKS; count++) {
+        size_t size = 0, most = (size_t)(end - at) < 4 ? (size_t)(end - at) : 4, digits = 0;
+        while (digits < most && pd_http1_is((unsigned char)at[digits], PD_HTTP1_HEX) && (at[digits] & 0x60) != 0x40)
+            size = size << 4 | pd_http1_hex((unsigned char)at[digits++]);
+        at += digits;
+        if (digits == 0 || at[-(ptrdiff_t)digits] == '0' || (size_t)(end - at) < size + 4 ||
+            !is_line_end(at, 2) || !is_line_end(at + 2 + size, 2) || size > room)
+            return 0;
+        bodies[count] = (struct pd_str){ at + 2, size };
+        room -= size;
+        at += size + 4;
+    }
+    if (at < end)
+        return 0;
+    p->excess = 2;
+    p->body_bytes = p->body_limit - room;
+    return count;
+}
+
 /* What stands between the data of two chunks when nothing is unusual: CRLF after
  * the data, then a size without an extension and its CRLF.  Returns the bytes
  * that it took; the rest is for framing_byte. */

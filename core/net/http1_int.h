@@ -262,6 +262,9 @@ static inline bool pd_http1_only_chunk(struct pd_http1 *p, const char *data, siz
     *body = (struct pd_str){ data + digits + 2, size };
     return true;
 }
+/* The same of several, at most PD_HTTP1_CHUNKS; returns their number, 0: nothing was read. */
+#define PD_HTTP1_CHUNKS 16u
+size_t pd_http1_only_chunks(struct pd_http1 *p, const char *data, size_t n, struct pd_str bodies[PD_HTTP1_CHUNKS]);
 
 enum pd_http1_event pd_http1_refuse(struct pd_http1 *p, enum pd_http_reject reject);
 

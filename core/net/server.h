@@ -195,9 +195,9 @@ void pd_http_req_lighten(struct pd_http_req *req);
 /* From now on the handler flushes what it writes before its turn ends, and
  * nothing is woken for it. */
 void pd_http_own_flush(struct pd_http_req *req);
-/* Sends a chunk that was read with its frame, as it is, when nothing waits before it;
- * what the socket does not take is queued.  False: nothing was done. */
-bool pd_http_pass(struct pd_http_req *req, struct pd_str chunk);
+/* Sends whole chunks that were read with their frames, as they are, when nothing waits before
+ * them; what the socket does not take is queued.  False: nothing was done. */
+bool pd_http_pass(struct pd_http_req *req, struct pd_str chunks);
 /* The answer is complete. */
 void pd_http_end(struct pd_http_req *req);
 /* Cuts the connection, so that the client can tell that the answer is not whole. */

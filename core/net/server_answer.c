@@ -397,8 +397,8 @@ size_t pd_http_write_str(struct pd_http_req *req, struct pd_str bytes)
     return write_runs(req, &iov, 1, bytes.n);
 }
 
-/* A chunk that the socket did not take whole. */
-static __attribute__((noinline)) void passed_part(struct pd_http_req *req, struct pd_str chunk, pd_status status,
+/* Chunks that the socket did not take whole. */
+static __attribute__((noinline)) void passed_part(struct pd_http_req *req, struct pd_str chunks, pd_status status,
                                                   size_t sent)
 {
     if (status == PD_EAGAIN) {
@@ -409,7 +409,7 @@ static __attribute__((noinline)) void passed_part(struct pd_http_req *req, struc
     }
     req->conn->server->stats.bytes_out += sent;
     req->progress = pd_loop_now(req->conn->server->loop);
-    if (pd_buf_append(&req->out, chunk.p + sent, chunk.n - sent) != PD_OK) {
+    if (pd_buf_append(&req->out, chunks.p + sent, chunks.n - sent) != PD_OK) {
         lost_memory(req);
         return;
     }
@@ -417,10 +417,10 @@ static __attribute__((noinline)) void passed_part(struct pd_http_req *req, struc
     (void)keep_limits(req);
 }
 
-bool pd_http_pass(struct pd_http_req *req, struct pd_str chunk)
+bool pd_http_pass(struct pd_http_req *req, struct pd_str chunks)
 {
     struct pd_http_conn *c = req->conn;
-    struct pd_iov all = { (void *)(uintptr_t)chunk.p, chunk.n };
+    struct pd_iov all = { (void *)(uintptr_t)chunks.p, chunks.n };
     size_t sent;
     pd_status status;
 
@@ -428,10 +428,10 @@ bool pd_http_pass(struct pd_http_req *req, struct pd_str chunk)
         return false;
     c->server->stats.writes++;
     status = pd_stream_writev(c->stream, &all, 1, &sent);
-    if (status == PD_OK && sent == chunk.n)
+    if (status == PD_OK && sent == chunks.n)
         c->server->stats.bytes_out += sent;
     else
-        passed_part(req, chunk, status, sent);
+        passed_part(req, chunks, status, sent);
     return true;
 }
 

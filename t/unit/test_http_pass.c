@@ -20,7 +20,7 @@ struct rig {
     struct pd_http_req *req;
     struct pd_http_call *call;
     uint64_t body_limit;
-    bool refuses;                   /* on_chunk does nothing */
+    bool refuses;                   /* on_chunks does nothing */
     size_t chunks, passed, bodies, reads, n_closed, body_bytes, stalled_passes;
     pd_status gone, failed;
     char got[1 << 20];              /* what the user read, and no test has looked at yet */
@@ -60,21 +60,28 @@ static void on_read(struct pd_http_call *call, void *arg)
         pd_http_flush(r->req);
 }
 
-static bool on_chunk(struct pd_http_call *call, struct pd_str body, struct pd_str chunk, void *arg)
+static bool on_chunks(struct pd_http_call *call, const struct pd_str *bodies, size_t n, struct pd_str chunks,
+                      void *arg)
 {
     struct rig *r = arg;
-    char frame[16];
-    int n = snprintf(frame, sizeof frame, "%zx\r\n", body.n);
+    const char *at = chunks.p;
 
     (void)call;
     r->chunks++;
-    assert_int_equal(chunk.n, (size_t)n + body.n + 2);
-    assert_memory_equal(chunk.p, frame, (size_t)n);
-    assert_ptr_equal(body.p, chunk.p + n);
-    if (r->refuses || r->req == NULL || !pd_http_pass(r->req, chunk))
+    for (size_t i = 0; i < n; i++) {
+        char frame[16];
+        int len = snprintf(frame, sizeof frame, "%zx\r\n", bodies[i].n);
+        assert_memory_equal(at, frame, (size_t)len);
+        assert_ptr_equal(bodies[i].p, at + len);
+        at = bodies[i].p + bodies[i].n + 2;
+        assert_memory_equal(at - 2, "\r\n", 2);
+    }
+    assert_ptr_equal(at, chunks.p + chunks.n);
+    if (r->refuses || r->req == NULL || !pd_http_pass(r->req, chunks))
         return false;
-    r->passed++;
-    r->body_bytes += body.n;
+    r->passed += n;
+    for (size_t i = 0; i < n; i++)
+        r->body_bytes += bodies[i].n;
     if (r->req != NULL && pd_http_queued(r->req) > 0)
         r->stalled_passes++;
     return true;
@@ -106,7 +113,7 @@ static void on_error(struct pd_http_call *call, enum pd_http_fail fail, pd_statu
 
 static const struct pd_http_call_events call_events = {
     .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_error = on_error, .on_read = on_read,
-    .on_chunk = on_chunk,
+    .on_chunks = on_chunks,
 };
 
 static void on_gone(struct pd_http_req *req, pd_status why, void *arg)
@@ -354,7 +361,20 @@ static void which_ones(bool is_sim)
     one(r, "05\r\nhello\r\n", 5, "5\r\nhello\r\n", 0, 1);
     one(r, "0f\r\n0123456789abcde\r\n", 15, "f\r\n0123456789abcde\r\n", 0, 1);
     one(r, "5;x=1\r\nhello\r\n", 5, "5\r\nhello\r\n", 0, 1);
-    one(r, "5\r\nhello\r\n5\r\nworld\r\n", 10, "5\r\nhello\r\n5\r\nworld\r\n", 0, 2);
+    /* The one behind an extension is still counted byte by byte. */
+    one(r, "5\r\nhello\r\n", 5, "5\r\nhello\r\n", 0, 1);
+    one(r, "5\r\nhello\r\n11\r\n0123456789abcdefg\r\n", 22, "5\r\nhello\r\n11\r\n0123456789abcdefg\r\n", 2, 0);
+    one(r, "5\r\nhello\r\nA\r\n0123456789\r\n", 15, "5\r\nhello\r\na\r\n0123456789\r\n", 0, 2);
+    one(r, "5\r\nhello\r\n05\r\nworld\r\n", 10, "5\r\nhello\r\n5\r\nworld\r\n", 0, 2);
+    one(r, "5\r\nhello\r\n5;x\r\nworld\r\n", 10, "5\r\nhello\r\n5\r\nworld\r\n", 0, 2);
+    one(r, "5\r\nhello\r\n", 5, "5\r\nhello\r\n", 0, 1);
+    /* As many as are looked at together, and one more. */
+    for (size_t n = 16; n <= 17; n++) {
+        size_t at = 0;
+        for (size_t i = 0; i < n; i++)
+            at += (size_t)snprintf(text + at, sizeof text - at, "%zx\r\n%.*s\r\n", 9 + i, (int)(9 + i), data);
+        one(r, text, n * 9 + n * (n - 1) / 2, text, n == 16 ? n : 0, n == 16 ? 0 : n);
+    }
     one(r, "5\r\nhel", 3, "3\r\nhel\r\n", 0, 1);
     one(r, "lo\r\n", 2, "2\r\nlo\r\n", 0, 1);
     one(r, "5\r\nhello\r\n", 5, "5\r\nhello\r\n", 1, 0);
@@ -371,6 +391,8 @@ static void which_ones(bool is_sim)
     r->reads = 0;
     one(r, "5\r\nhello\r\n", 5, "5\r\nhello\r\n", 0, 1);
     assert_int_equal(r->reads, 1);
+    one(r, "5\r\nhello\r\n5\r\nworld\r\n", 10, "5\r\nhello\r\n5\r\nworld\r\n", 0, 2);
+    assert_int_equal(r->reads, 2);
     put(r, r->peer, "0\r\n\r\n", 5);
     expect(r, "0\r\n\r\n", 5);
     rig_end(r);
@@ -407,6 +429,7 @@ static void refused(bool is_sim, const char *text, uint64_t limit, pd_status why
 static void limits(bool is_sim)
 {
     refused(is_sim, "1\r\nx\r\n", 8, PD_ELIMIT);
+    refused(is_sim, "4\r\nhell\r\n8\r\no, world\r\n", 16, PD_ELIMIT);
     refused(is_sim, "5\r\nhelloxx", 0, PD_EPROTO);
     refused(is_sim, "5\r\rhello\r\n", 0, PD_EPROTO);
     refused(is_sim, "4\r\nhello\r\n", 0, PD_EPROTO);

@@ -148,10 +148,11 @@ struct pd_http_call_events {
     void (*on_error)(struct pd_http_call *call, enum pd_http_fail fail, pd_status why, void *arg);
     /* What one read brought was handed over by on_body: a good moment to send it on. */
     void (*on_read)(struct pd_http_call *call, void *arg);
-    /* One read brought one chunk of the body and nothing else, framed as we do it: body is
-     * what on_body would get, chunk the same with its frame, for pass.  False: nothing was
-     * done with it, and on_body and on_read follow. */
-    bool (*on_chunk)(struct pd_http_call *call, struct pd_str body, struct pd_str chunk, void *arg);
+    /* One read brought n whole chunks of the body and nothing else, framed as we do it: bodies
+     * are what on_body would get, chunks all of them with their frames, for pass.  False:
+     * nothing was done with them, and on_body for each and on_read follow. */
+    bool (*on_chunks)(struct pd_http_call *call, const struct pd_str *bodies, size_t n,
+                      struct pd_str chunks, void *arg);
 };
 
 struct pd_http_call_opts {
@@ -307,9 +308,9 @@ struct pd_net_api {
     /* As begin, with the headers of the answer of a server: those that belong to its
      * connection or are ours are left out. */
     pd_status (*begin_with)(struct pd_http_req *req, const struct pd_http_head *answer, uint64_t length);
-    /* Sends a chunk that on_chunk brought, as it is; what the socket does not take is queued.
-     * False: the answer is not chunked, or bytes wait before it; nothing was done. */
-    bool (*pass)(struct pd_http_req *req, struct pd_str chunk);
+    /* Sends chunks that on_chunks brought, as they are; what the socket does not take is queued.
+     * False: the answer is not chunked, or bytes wait before them; nothing was done. */
+    bool (*pass)(struct pd_http_req *req, struct pd_str chunks);
     /* Whether the id of the request is one that the client has given it. */
     bool (*req_id_given)(const struct pd_http_req *req);
 };

@@ -174,7 +174,7 @@ const struct pd_http_call_events forward_events = {
     .on_end = on_end,
     .on_error = on_error,
     .on_read = on_read,
-    .on_chunk = relay_chunk,
+    .on_chunks = relay_chunks,
 };
 
 /* The request id for a server is always ours: some take addresses out of it. */

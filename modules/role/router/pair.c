@@ -253,10 +253,11 @@ static void decode_read(struct pd_http_call *call, void *arg)
         forward_events.on_read(call, q);
 }
 
-static bool decode_chunk(struct pd_http_call *call, struct pd_str body, struct pd_str chunk, void *arg)
+static bool decode_chunks(struct pd_http_call *call, const struct pd_str *bodies, size_t n, struct pd_str chunks,
+                          void *arg)
 {
     struct request *q = arg;
-    return q->is_begun && relay_chunk(call, body, chunk, q);
+    return q->is_begun && relay_chunks(call, bodies, n, chunks, q);
 }
 
 static const struct pd_http_call_events decode_events = {
@@ -265,7 +266,7 @@ static const struct pd_http_call_events decode_events = {
     .on_end = decode_end,
     .on_error = decode_error,
     .on_read = decode_read,
-    .on_chunk = decode_chunk,
+    .on_chunks = decode_chunks,
 };
 
 /* ---- the prefill server's answer ----------------------------------------------------------- */

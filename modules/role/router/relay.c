@@ -176,19 +176,30 @@ bool relay_piece(struct request *q, struct pd_str piece, size_t *queued)
     return hold(s, (struct pd_str){ piece.p + whole, piece.n - whole });
 }
 
-bool relay_chunk(struct pd_http_call *call, struct pd_str body, struct pd_str chunk, void *arg)
+/* Whether a piece is one event of one line, of those that do not end an answer. */
+static inline bool is_plain_event(struct pd_str piece)
+{
+    const char *end = piece.p + piece.n;
+    return piece.n >= 66 && end[-1] == '\n' && end[-2] == '\n' && is_plain_data(piece.p, piece.n - 2) &&
+           is_one_line(piece.p, piece.n - 2);
+}
+
+bool relay_chunks(struct pd_http_call *call, const struct pd_str *bodies, size_t n, struct pd_str chunks, void *arg)
 {
     struct request *q = arg;
     struct relay *s = &q->relay;
-    const char *end = body.p + body.n;
     (void)call;
-    if (!q->forward_sse || s->n_reads < RELAY_LONG || s->was_cr || s->line_n > 0 || s->held_n > 0 ||
-        body.n < 66 || end[-1] != '\n' || end[-2] != '\n' || !is_plain_data(body.p, body.n - 2) ||
-        !is_one_line(body.p, body.n - 2) || !q->router->net->pass(q->http, chunk))
+    if (!q->forward_sse || s->n_reads < RELAY_LONG || s->was_cr || s->line_n > 0 || s->held_n > 0)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (!is_plain_event(bodies[i]))
+            return false;
+    if (!q->router->net->pass(q->http, chunks))
         return false;
     s->was_boundary = true;
     /* What a server sends with one event counts as one token. */
-    q->router->req->tokens(q->router->reqs, q->record, 1, pd_loop_now(q->router->loop));
+    for (size_t i = 0; i < n; i++)
+        q->router->req->tokens(q->router->reqs, q->record, 1, pd_loop_now(q->router->loop));
     return true;
 }
 

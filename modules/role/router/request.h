@@ -164,8 +164,8 @@ void split_end(struct request *q);
 /* Passes whole events of a piece on; *queued is what waits for the client then.
  * False: an event is too long. */
 bool relay_piece(struct request *q, struct pd_str piece, size_t *queued);
-/* As on_chunk of a call: sends one event that came alone, with nothing before it. */
-bool relay_chunk(struct pd_http_call *call, struct pd_str body, struct pd_str chunk, void *arg);
+/* As on_chunks of a call: sends events, each alone in its chunk, with nothing before them. */
+bool relay_chunks(struct pd_http_call *call, const struct pd_str *bodies, size_t n, struct pd_str chunks, void *arg);
 /* Looks at a piece that is not passed on: n_data, is_done and is_error of s.  Whether an
  * event ends in it. */
 bool relay_look(struct relay *s, struct pd_str piece);
