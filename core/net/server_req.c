@@ -8,7 +8,7 @@
 #include "base/str.h"
 
 #include <string.h>
-#if defined(__SSE2__)
+#if defined(__SSE2__) && defined(__x86_64__)
 #include <emmintrin.h>
 #endif
 
@@ -121,7 +121,7 @@ static bool id_is_plain(struct pd_str s)
     return true;
 }
 
-#if !defined(__SSE2__)
+#if !(defined(__SSE2__) && defined(__x86_64__))
 /* The eight hex digits of v, all at a time: one in each byte. */
 static void put_hex8(char *to, uint32_t v)
 {
@@ -138,7 +138,7 @@ static void put_hex8(char *to, uint32_t v)
 
 static void put_hex(char *to, uint64_t v)
 {
-#if defined(__SSE2__)
+#if defined(__SSE2__) && defined(__x86_64__)
     const __m128i low = _mm_set1_epi8(0x0f);
     __m128i x = _mm_cvtsi64_si128((long long)__builtin_bswap64(v));
     __m128i digit = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(x, 4), low), _mm_and_si128(x, low));
