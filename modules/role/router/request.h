@@ -55,7 +55,7 @@ struct leg {
 };
 
 /* Server-sent events of a server that are passed on; see relay.c. */
-#define RELAY_LONG 2u                  /* reads with which a stream is a long one */
+#define RELAY_LONG 1u                  /* reads with which a stream is a long one */
 
 struct relay {
     char line[24];                     /* the beginning of the line under way */
