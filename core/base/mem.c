@@ -127,3 +127,13 @@ uint64_t pd_mem_count(void)
 {
     return __atomic_load_n(&asked, __ATOMIC_RELAXED);
 }
+
+uint64_t pd_mem_bytes(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+    struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
+#else
+    return 0;
+#endif
+}

@@ -37,5 +37,7 @@ pd_status pd_mem_fault_init(void);
 void pd_mem_fault_set(uint64_t n);
 /* Allocations asked for since the start of the process. */
 uint64_t pd_mem_count(void);
+/* Bytes that the whole process has allocated now; 0 when the allocator does not tell. */
+uint64_t pd_mem_bytes(void);
 
 #endif

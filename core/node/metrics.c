@@ -27,7 +27,7 @@ struct pd_node_meters {
     struct pd_gauge *engine_gauges[PD_NODE_ENGINES_MAX][5];
     struct pd_gauge *conns[2][4];
     struct pd_gauge *held[2][2];
-    struct pd_gauge *resident, *threads, *uptime, *ready, *generation, *generations;
+    struct pd_gauge *resident, *heap, *threads, *uptime, *ready, *generation, *generations;
 };
 
 static struct pd_metric_family *family_of(struct pd_node *node, int32_t kind, const char *name,
@@ -263,6 +263,7 @@ static void refresh(void *arg)
     server_refresh(m, 0, node->net.openai);
     server_refresh(m, 1, node->net.admin);
     pd_gauge_set(m->resident, (double)pd_proc_rss_bytes());
+    pd_gauge_set(m->heap, (double)pd_mem_bytes());
     pd_gauge_set(m->threads, (double)pd_proc_threads());
     pd_gauge_set(m->generation, (double)node->generation->number);
     pd_gauge_set(m->generations, (double)pd_list_count(&node->generations));
@@ -278,6 +279,8 @@ pd_status pd_node_metrics_add(struct pd_node *node)
     node->meters = m;
     build_info_add(node);
     m->resident = gauge_of(node, "pdplane_process_resident_bytes", "Resident memory.", NULL, 0, NULL);
+    m->heap = gauge_of(node, "pdplane_process_heap_bytes",
+                       "Memory that is allocated; 0: the system does not tell.", NULL, 0, NULL);
     m->threads = gauge_of(node, "pdplane_process_threads", "Threads.", NULL, 0, NULL);
     m->uptime = gauge_of(node, "pdplane_uptime_seconds", "Since the node was created.", NULL, 0, NULL);
     m->ready = gauge_of(node, "pdplane_ready", "1 when the node can do its work.", NULL, 0, NULL);
