@@ -38,6 +38,11 @@ const char *pd_json_fail(struct pd_json_lex *l, pd_status status, const char *at
 
 const char *pd_json_space(const char *p, const char *end)
 {
+    /* A new line and its indent. */
+    if (p < end && *p == '\n')
+        p++;
+    while (end - p >= 8 && memcmp(p, "        ", 8) == 0)
+        p += 8;
     while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
         p++;
     return p;
@@ -57,10 +62,13 @@ static const char *escape(struct pd_json_lex *l, const char *p)
 {
     if (l->end - p < 2)
         return pd_json_fail(l, PD_EPROTO, l->end, "the rest of an escape");
-    if (p[1] != 'u') {
-        if (p[1] == '\0' || strchr("\"\\/bfnrt", p[1]) == NULL)
-            return pd_json_fail(l, PD_EPROTO, p + 1, "one of \"\\/bfnrtu after a backslash");
+    switch (p[1]) {
+    case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't':
         return p + 2;
+    case 'u':
+        break;
+    default:
+        return pd_json_fail(l, PD_EPROTO, p + 1, "one of \"\\/bfnrtu after a backslash");
     }
     int32_t unit = hex4(p + 2, l->end);
     if (unit < 0)
@@ -123,7 +131,7 @@ const char *pd_json_text_rest(struct pd_json_lex *l, const char *p, bool *is_pla
     const char *end = l->end;
 
     *is_plain = true;
-    if (end - p >= PD_JSON_LONG)
+    if (end - p >= PD_JSON_LONG && pd_json_is_plain((unsigned char)*p))
         p = pd_json_plain_long(p, end);
     return p < end && *p == '"' ? p + 1 : odd_text(l, p, is_plain);
 }

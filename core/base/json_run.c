@@ -42,13 +42,18 @@ __attribute__((target("avx2"))) static inline int all_plain(const char *p, int n
     return odd_bytes(marked, least) == 0;
 }
 
+/* Most runs are short. */
+#define STEPS 2
+
 __attribute__((target("avx2"))) static const char *run_avx2(const char *p, const char *end)
 {
-    for (size_t n = (size_t)(end - p) / 256; n != 0 && all_plain(p, 8); n--)
-        p += 256;
-    if (end - p >= 128 && all_plain(p, 4))
-        p += 128;
-    for (; end - p >= 32; p += 32) {
+    for (int i = 0; end - p >= 32; p += 32, i++) {
+        if (i == STEPS) {
+            for (size_t n = (size_t)(end - p) / 256; n != 0 && all_plain(p, 8); n--)
+                p += 256;
+            if (end - p < 32)
+                break;
+        }
         __m256i v = at(p);
         unsigned odd = odd_bytes(marks(v), v);
         if (odd != 0)

@@ -145,7 +145,11 @@ static const char *any_key(struct scan *s, struct level *level, const char *p, c
             return p + (*node)->key_n + 3;
         }
     }
-    const char *after = pd_json_text_rest(&s->lex, p + 1, &is_plain);
+    const char *after = p + 1;
+    if (p < s->near)
+        after = pd_json_plain_first(after);
+    is_plain = p < s->near && *after == '"';
+    after = is_plain ? after + 1 : pd_json_text_rest(&s->lex, after, &is_plain);
     if (after == NULL)
         return NULL;
     *node = &pd_json_nowhere;
@@ -218,6 +222,8 @@ static const char *walk(struct scan *s, const char *p)
     bool is_plain, rest_is_plain;
 
 value:
+    if (p < end && *p == ' ')
+        p++;
     if (p == end)
         return pd_json_fail(&s->lex, PD_EPROTO, p, "a value");
 value_here:
@@ -292,6 +298,15 @@ wanted_key:
 key:
         p = pd_json_skip(p, end);
         member = p;
+        /* A short one that nobody looks for; one of the root may belong to a family. */
+        if (!level->is_keyed && level != &s->levels[1] && p < near && *p == '"') {
+            const char *quote = pd_json_plain_first(p + 1);
+            if (quote[0] == '"' && quote[1] == ':' && --level->keys_left >= 0) {
+                node = &pd_json_nowhere;
+                p = quote + 2;
+                goto value;
+            }
+        }
         p = any_key(s, level, p, &node);
         if (p == NULL)
             return NULL;

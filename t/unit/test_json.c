@@ -440,6 +440,13 @@ static void test_families(void **state)
     assert_true(pd_str_is(v[1].text, "6"));
     assert_true(pd_str_is(v[2].text, "7"));
     pd_json_paths_destroy(compiled);
+    /* Alone, too. */
+    seen[0] = '\0';
+    assert_int_equal(pd_json_paths_create(paths, 1, &compiled), PD_OK);
+    assert_int_equal(pd_json_scan_paths(doc, NULL, compiled, v, &found, note_family, seen, NULL), PD_OK);
+    assert_int_equal(found, 1);
+    assert_string_equal(seen, "\"remote_\":1|\"\\u0072emote_a\":4|\"remote_a\":[5]|\"remote_port\":7|");
+    pd_json_paths_destroy(compiled);
 }
 
 /* Many keys of one length with the same ends, in two objects and at the end of the
