@@ -100,6 +100,10 @@ for my $name ('README.md', glob("$src/doc/guide/*.md"), "$src/doc/dev/map.md", "
 my @decisions = slurp("$src/doc/dev/decisions/README.md") =~ /\]\(([\w-]+\.md)\)/g;
 my @files = grep { $_ ne 'README.md' } map { s{.*/}{}r } glob "$src/doc/dev/decisions/*.md";
 is_deeply [sort @decisions], [sort @files], 'the list of decisions';
+# A file that nobody lists is missing in a distribution.
+my $listed = slurp("$src/doc/doc.am");
+my @kept = map { s{^\Q$src\E/doc/}{}r } glob "$src/doc/guide/*.md $src/doc/dev/*.md $src/doc/dev/*/*.md";
+is_deeply [ grep { $listed !~ m{%D%/\Q$_\E(?:\s|$)} } @kept ], [], 'documents are distributed: doc/doc.am names them';
 
 # The example of the guide is the one in contrib, and it compiles outside.
 my $example = slurp("$src/contrib/example-module/spare_blocks.c");
