@@ -114,7 +114,9 @@ static PD_ALWAYS_INLINE bool pd_http1_same(const char *p, const char *name, size
         memcpy(&b, p + n - 8, 8);
         memcpy(&c, name, 8);
         memcpy(&d, name + n - 8, 8);
-        return a == c && (n == 8 || b == d);
+        if (a != c || (n > 8 && b != d))
+            return false;
+        return n <= 16 || memcmp(p + 8, name + 8, n - 16) == 0;
     }
     if (n >= 4) {
         uint32_t a, b, c, d;

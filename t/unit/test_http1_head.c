@@ -5,6 +5,7 @@
 
 #include "base/str.h"
 #include "net/http1.h"
+#include "net/http1_int.h"
 
 #define LIMIT 1000000
 
@@ -147,6 +148,46 @@ static void test_numbers(void **state)
     }
 }
 
+/* A name that differs in one byte from one that means something is another name. */
+static void test_names(void **state)
+{
+    static const char *const names[] = { "te", "host", "date", "expect", "server", "trailer", "upgrade",
+        "connection", "keep-alive", "content-type", "x-request-id", "content-length", "content-encoding",
+        "proxy-connection", "transfer-encoding", "proxy-authenticate" };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        struct pd_http1_found f = { 0 }, none = { 0 };
+        size_t n = strlen(names[i]);
+        char name[32];
+        memcpy(name, names[i], n);
+        assert_int_not_equal(pd_http1_note(name, n, 0, &f), PD_HTTP1_UNKNOWN);
+        memset(&f, 0, sizeof(f));
+        for (size_t k = 0; k < n; k++) {
+            name[k] ^= 1;
+            assert_int_equal(pd_http1_note(name, n, 0, &f), PD_HTTP1_UNKNOWN);
+            name[k] ^= 1;
+        }
+        assert_memory_equal(&f, &none, sizeof(f));
+    }
+}
+
+/* Two bodies' lengths, one of them under a name that only looks like the other framing. */
+static void test_almost_framing(void **state)
+{
+    static const char msg[] = "POST /a HTTP/1.1\r\nHost: a\r\nTransferXEncoding: chunked\r\nContent-Length: 1\r\n\r\nx";
+    struct pd_http1 p;
+    struct pd_str body;
+    size_t used;
+
+    (void)state;
+    pd_http1_init(&p, false, LIMIT);
+    assert_int_equal(pd_http1_next(&p, msg, sizeof(msg) - 1, &used, &body), PD_HTTP1_HEAD_DONE);
+    assert_int_equal(pd_http1_next(&p, msg + used, sizeof(msg) - 1 - used, &used, &body), PD_HTTP1_BODY);
+    assert_true(pd_str_is(body, "x"));
+    pd_http1_fini(&p);
+}
+
 #if defined(__SSE2__)
 static void test_lines(void **state)
 {
@@ -193,6 +234,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_shapes),
     cmocka_unit_test(test_numbers),
 #if defined(__SSE2__)
+    cmocka_unit_test(test_names),
+    cmocka_unit_test(test_almost_framing),
     cmocka_unit_test(test_lines),
 #endif
 };
