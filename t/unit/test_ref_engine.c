@@ -141,7 +141,7 @@ static void engine_close(struct pd_engine *e)
     while (load_of(e).blocks_free != load_of(e).blocks_total && pd_loop_clock(loop) < end)
         turn(PD_MS);
     assert_int_equal(load_of(e).blocks_free, load_of(e).blocks_total);
-    assert_true(ref_pool_verify(e->pool));
+    assert_true(eng_pool_verify(e->pool));
     assert_int_equal(e->sequences, 0);
     assert_int_equal(e->queued, 0);
     assert_int_equal(e->preempted, 0);
@@ -439,7 +439,7 @@ static void short_of_blocks(void **state)
         }
         turn(100 * PD_MS);
         assert_true(pd_loop_clock(loop) < end);
-        assert_true(ref_pool_verify(e->pool));
+        assert_true(eng_pool_verify(e->pool));
     }
     assert_true(refused > 0);
     assert_true(load_of(e).preemptions > 0);
@@ -471,7 +471,7 @@ static void cancel(void **state)
         }
         for (uint32_t k = x >> 20 & 3; k-- > 0;)
             turn(PD_MS);
-        assert_true(ref_pool_verify(e->pool));
+        assert_true(eng_pool_verify(e->pool));
     }
     for (uint32_t i = 0; i < 16; i++)
         job_close(&j[i]);

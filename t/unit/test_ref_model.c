@@ -200,7 +200,7 @@ static void chunks_do_not_matter(void **state)
 static void bits_are_pinned(void **state)
 {
     enum { N = 1000 };
-    static const struct ref_hash want[2] = {
+    static const struct eng_hash want[2] = {
         { 0x9af26d2dd46edba8, 0x3b0392fc8b6c6a63 },       /* f32 KV */
         { 0xaafbbc440b08172d, 0xf6bb2a9e50bddfd5 },       /* f16 KV */
     };
@@ -213,13 +213,13 @@ static void bits_are_pinned(void **state)
     for (uint32_t dtype = REF_F32; dtype <= REF_F16; dtype++) {
         struct walk w;
         const float *lg;
-        struct ref_hash h;
+        struct eng_hash h;
         walk_open(&w, BT, dtype, 3);
         lg = prefill(&w, ids, 0, N, 128);
         for (uint32_t i = 0; i < vocab; i++)
             for (int k = 0; k < 4; k++)
                 bytes[4 * i + (uint32_t)k] = (uint8_t)(ref_float_bits(lg[i]) >> (8 * k));
-        h = ref_siphash(key, bytes, vocab * 4);
+        h = eng_siphash(key, bytes, vocab * 4);
         if (h.lo != want[dtype].lo || h.hi != want[dtype].hi)
             fail_msg("dtype %u: 0x%016llx, 0x%016llx", dtype, (unsigned long long)h.lo,
                      (unsigned long long)h.hi);
@@ -308,12 +308,12 @@ static void mathematics(void **state)
 {
     (void)state;
     for (double x = -600; x < 600; x += 0.37)
-        assert_true(fabs(ref_exp(x) / exp(x) - 1) < 1e-14);
+        assert_true(fabs(eng_exp(x) / exp(x) - 1) < 1e-14);
     for (double x = 1e-9; x < 1e9; x *= 1.07)
-        assert_true(fabs(ref_log(x) - log(x)) < 1e-14 * (1 + fabs(log(x))));
+        assert_true(fabs(eng_log(x) - log(x)) < 1e-14 * (1 + fabs(log(x))));
     for (double x = 0; x < 1e6; x = x * 1.001 + 0.01) {
         double s, c;
-        ref_sincos(x, &s, &c);
+        eng_sincos(x, &s, &c);
         assert_true(fabs(s - sin(x)) < 1e-10 && fabs(c - cos(x)) < 1e-10);
     }
     for (uint32_t h = 0; h < 65536; h++) {

@@ -24,7 +24,7 @@ static void philox_vectors(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(kat) / sizeof(kat[0]); i++) {
         uint32_t out[4];
-        ref_philox(kat[i].c, kat[i].k, out);
+        eng_philox(kat[i].c, kat[i].k, out);
         assert_memory_equal(out, kat[i].want, sizeof(out));
     }
 }
@@ -36,14 +36,14 @@ static void siphash_vectors(void **state)
     static const uint8_t one[16] = { 0xda, 0x87, 0xc1, 0xd8, 0x6b, 0x99, 0xaf, 0x44,
                                      0x34, 0x76, 0x59, 0x11, 0x9b, 0x22, 0xfc, 0x45 };
     uint8_t key[16], zero = 0;
-    struct ref_hash h;
+    struct eng_hash h;
     (void)state;
     for (int i = 0; i < 16; i++)
         key[i] = (uint8_t)i;
-    h = ref_siphash(key, "", 0);
+    h = eng_siphash(key, "", 0);
     for (int i = 0; i < 16; i++)
         assert_int_equal((i < 8 ? h.lo : h.hi) >> (8 * (i & 7)) & 0xff, empty[i]);
-    h = ref_siphash(key, &zero, 1);
+    h = eng_siphash(key, &zero, 1);
     for (int i = 0; i < 16; i++)
         assert_int_equal((i < 8 ? h.lo : h.hi) >> (8 * (i & 7)) & 0xff, one[i]);
 }
@@ -54,22 +54,22 @@ static void fill(float *lg)
         lg[i] = (float)((i * 37) % V) / 8.0f;
 }
 
-static struct ref_choice choose(struct ref_sampling p, uint64_t pos, const uint32_t *past, size_t n)
+static struct eng_choice choose(struct eng_sampling p, uint64_t pos, const uint32_t *past, size_t n)
 {
-    struct ref_sampler *s;
-    struct ref_choice c;
+    struct eng_sampler *s;
+    struct eng_choice c;
     float lg[V];
     fill(lg);
-    assert_int_equal(ref_sampling_check(&p), PD_OK);
-    assert_int_equal(ref_sampler_create(V, &s), PD_OK);
-    assert_int_equal(ref_sampler_choose(s, &p, lg, pos, past, n, &c), PD_OK);
-    ref_sampler_free(s);
+    assert_int_equal(eng_sampling_check(&p), PD_OK);
+    assert_int_equal(eng_sampler_create(V, &s), PD_OK);
+    assert_int_equal(eng_sampler_choose(s, &p, lg, pos, past, n, &c), PD_OK);
+    eng_sampler_free(s);
     return c;
 }
 
 static void greedy_and_logprobs(void **state)
 {
-    struct ref_choice c = choose((struct ref_sampling){ .top_p = 1, .logprobs = 6 }, 3, NULL, 0);
+    struct eng_choice c = choose((struct eng_sampling){ .top_p = 1, .logprobs = 6 }, 3, NULL, 0);
     double z = 0, at = 0;
     float lg[V];
     (void)state;
@@ -88,23 +88,23 @@ static void greedy_and_logprobs(void **state)
         at += exp((double)c.top[i].logprob);
     }
     assert_true(at < 1);
-    assert_int_equal(choose((struct ref_sampling){ .top_p = 1, .logprobs = 1 }, 3, NULL, 0).tops, 0);
-    assert_true(choose((struct ref_sampling){ .top_p = 1 }, 3, NULL, 0).logprob == 0);
+    assert_int_equal(choose((struct eng_sampling){ .top_p = 1, .logprobs = 1 }, 3, NULL, 0).tops, 0);
+    assert_true(choose((struct eng_sampling){ .top_p = 1 }, 3, NULL, 0).logprob == 0);
 }
 
 /* Counts 20000 draws against the wanted probabilities. */
-static void spread(struct ref_sampling p, const double *want)
+static void spread(struct eng_sampling p, const double *want)
 {
-    struct ref_sampler *s;
-    struct ref_choice c;
+    struct eng_sampler *s;
+    struct eng_choice c;
     float lg[V];
     int count[V] = { 0 };
     double chi = 0;
     int cells = 0;
-    assert_int_equal(ref_sampler_create(V, &s), PD_OK);
+    assert_int_equal(eng_sampler_create(V, &s), PD_OK);
     for (uint64_t i = 0; i < 20000; i++) {
         fill(lg);
-        assert_int_equal(ref_sampler_choose(s, &p, lg, i, NULL, 0, &c), PD_OK);
+        assert_int_equal(eng_sampler_choose(s, &p, lg, i, NULL, 0, &c), PD_OK);
         count[c.token]++;
     }
     for (int i = 0; i < V; i++) {
@@ -116,7 +116,7 @@ static void spread(struct ref_sampling p, const double *want)
         cells++;
     }
     assert_true(chi < cells + 5 * sqrt(2.0 * cells) + 5);
-    ref_sampler_free(s);
+    eng_sampler_free(s);
 }
 
 static void distribution(void **state)
@@ -131,18 +131,18 @@ static void distribution(void **state)
         p[i] /= z;
         most = p[i] > most ? p[i] : most;
     }
-    spread((struct ref_sampling){ .temperature = 0.7f, .top_p = 1, .seed = 5 }, p);
+    spread((struct eng_sampling){ .temperature = 0.7f, .top_p = 1, .seed = 5 }, p);
     for (int i = 0; i < V; i++)
         part += q[i] = lg[i] > 46.5f / 8 ? p[i] : 0;
     for (int i = 0; i < V; i++)
         q[i] /= part;
-    spread((struct ref_sampling){ .temperature = 0.7f, .top_p = 1, .top_k = 3, .seed = 6 }, q);
+    spread((struct eng_sampling){ .temperature = 0.7f, .top_p = 1, .top_k = 3, .seed = 6 }, q);
     part = 0;
     for (int i = 0; i < V; i++)
         part += q[i] = p[i] >= 0.2 * most ? p[i] : 0;
     for (int i = 0; i < V; i++)
         q[i] /= part;
-    spread((struct ref_sampling){ .temperature = 0.7f, .top_p = 1, .min_p = 0.2f, .seed = 7 }, q);
+    spread((struct eng_sampling){ .temperature = 0.7f, .top_p = 1, .min_p = 0.2f, .seed = 7 }, q);
     part = 0;
     memset(q, 0, sizeof(q));
     for (int k = 49; k >= 0 && part < 0.8; k--)
@@ -151,12 +151,12 @@ static void distribution(void **state)
                 part += q[i] = p[i];
     for (int i = 0; i < V; i++)
         q[i] /= part;
-    spread((struct ref_sampling){ .temperature = 0.7f, .top_p = 0.8f, .seed = 8 }, q);
+    spread((struct eng_sampling){ .temperature = 0.7f, .top_p = 0.8f, .seed = 8 }, q);
 }
 
 static void seed_and_position_only(void **state)
 {
-    struct ref_sampling p = { .temperature = 1, .top_p = 1, .seed = 42 };
+    struct eng_sampling p = { .temperature = 1, .top_p = 1, .seed = 42 };
     int differ = 0;
     (void)state;
     for (uint64_t pos = 0; pos < 200; pos++) {
@@ -171,8 +171,8 @@ static void seed_and_position_only(void **state)
 
 static void penalties(void **state)
 {
-    struct ref_sampling p = { .top_p = 1, .logprobs = 1 };
-    struct ref_choice plain = choose(p, 0, NULL, 0), c;
+    struct eng_sampling p = { .top_p = 1, .logprobs = 1 };
+    struct eng_choice plain = choose(p, 0, NULL, 0), c;
     uint32_t past[3] = { plain.token, plain.token, 99999 };
     (void)state;
     p.presence_penalty = 0.1f;
@@ -185,24 +185,24 @@ static void penalties(void **state)
 
 static void refusals(void **state)
 {
-    struct ref_sampler *s;
-    struct ref_choice c;
-    struct ref_sampling p = { .top_p = 1 };
+    struct eng_sampler *s;
+    struct eng_choice c;
+    struct eng_sampling p = { .top_p = 1 };
     float lg[V];
     (void)state;
-    assert_int_equal(ref_sampler_create(V, &s), PD_OK);
+    assert_int_equal(eng_sampler_create(V, &s), PD_OK);
     fill(lg);
     lg[17] = NAN;
-    assert_int_equal(ref_sampler_choose(s, &p, lg, 0, NULL, 0, &c), PD_EINTEGRITY);
+    assert_int_equal(eng_sampler_choose(s, &p, lg, 0, NULL, 0, &c), PD_EINTEGRITY);
     lg[17] = INFINITY;
-    assert_int_equal(ref_sampler_choose(s, &p, lg, 0, NULL, 0, &c), PD_EINTEGRITY);
-    ref_sampler_free(s);
+    assert_int_equal(eng_sampler_choose(s, &p, lg, 0, NULL, 0, &c), PD_EINTEGRITY);
+    eng_sampler_free(s);
     p.top_p = 0;
-    assert_int_equal(ref_sampling_check(&p), PD_EINVAL);
-    p = (struct ref_sampling){ .top_p = 1, .temperature = NAN };
-    assert_int_equal(ref_sampling_check(&p), PD_EINVAL);
-    p = (struct ref_sampling){ .top_p = 1, .logprobs = 22 };
-    assert_int_equal(ref_sampling_check(&p), PD_EINVAL);
+    assert_int_equal(eng_sampling_check(&p), PD_EINVAL);
+    p = (struct eng_sampling){ .top_p = 1, .temperature = NAN };
+    assert_int_equal(eng_sampling_check(&p), PD_EINVAL);
+    p = (struct eng_sampling){ .top_p = 1, .logprobs = 22 };
+    assert_int_equal(eng_sampling_check(&p), PD_EINVAL);
 }
 
 static const struct CMUnitTest tests[] = {

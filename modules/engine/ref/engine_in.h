@@ -53,14 +53,14 @@ struct pd_seq {
 
     uint32_t *blocks;                   /* room for all tokens; never moves */
     uint32_t n_blocks;                  /* 0: thrown out, to be computed again */
-    struct ref_hash root, chain;        /* chain: of the first n_chained blocks */
+    struct eng_hash root, chain;        /* chain: of the first n_chained blocks */
     uint32_t n_chained;
 
-    struct ref_sampling sampling;
+    struct eng_sampling sampling;
     uint32_t priority;
     uint64_t order;
     struct pd_token first;
-    struct pd_logprob first_top[REF_MAX_TOP];
+    struct pd_logprob first_top[ENG_MAX_TOP];
 };
 
 /* One sequence's part in a step. */
@@ -70,7 +70,7 @@ struct ref_member {
     bool want;                          /* a token is sampled */
     uint32_t logits;                    /* which of the wanted rows is its own */
     pd_status status;                   /* of sampling */
-    struct ref_choice choice;
+    struct eng_choice choice;
 };
 
 /* The work of one thread in a step; the first is the leader's. */
@@ -93,7 +93,7 @@ struct pd_engine {
     struct pd_layout layout;
     struct pd_host_memory memory;
     struct ref_kv kv;
-    struct ref_pool *pool;
+    struct eng_pool *pool;
     uint32_t sequences;                 /* open now */
 
     /* Queue by priority and order, and sequences that have an event to tell. */
@@ -114,7 +114,7 @@ struct pd_engine {
     struct pd_timer pace;
     bool computing, pacing, closing;
     struct ref_run *run;
-    struct ref_sampler *sampler;
+    struct eng_sampler *sampler;
     struct ref_row *rows;
     uint32_t max_rows, n_rows, n_wanted, n_members, prefill_rows, decode_rows;
     struct ref_member *members;

@@ -136,7 +136,7 @@ static void fill_rope(const struct ref_run *r, uint32_t pos, float *out)
 {
     for (uint32_t i = 0; i < r->m->shape.rope_dims / 2; i++) {
         double s, c;
-        ref_sincos(pos * r->m->freq[i], &s, &c);
+        eng_sincos(pos * r->m->freq[i], &s, &c);
         out[2 * i] = (float)c;
         out[2 * i + 1] = (float)s;
     }

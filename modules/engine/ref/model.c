@@ -297,7 +297,7 @@ static pd_status load_rope(struct loader *l)
     if (m->freq == NULL)
         return ref_err(l->err, PD_ENOMEM, ref_gguf_name(l->g), "out of memory");
     for (uint32_t i = 0; i < n; i++)
-        m->freq[i] = ref_exp(-(2.0 * i / m->shape.rope_dims) * ref_log((double)m->shape.rope_base));
+        m->freq[i] = eng_exp(-(2.0 * i / m->shape.rope_dims) * eng_log((double)m->shape.rope_base));
     if (ref_gguf_tensor(l->g, "rope_freqs.weight") == NULL)
         return PD_OK;
     if ((s = tensor(l, "rope_freqs.weight", n, 1, &t)) != PD_OK)
@@ -368,7 +368,7 @@ pd_status ref_model_load(const struct ref_gguf *g, struct ref_model **out, struc
     static const uint8_t key[16] = "pdplane ref v1 ";
     struct loader l = { .g = g, .err = err };
     struct pd_str all = ref_gguf_bytes(g);
-    struct ref_hash h;
+    struct eng_hash h;
     pd_status s;
 
     *out = NULL;
@@ -385,7 +385,7 @@ pd_status ref_model_load(const struct ref_gguf *g, struct ref_model **out, struc
         ref_model_free(l.m);
         return s;
     }
-    h = ref_siphash(key, all.p, all.n);
+    h = eng_siphash(key, all.p, all.n);
     for (int i = 0; i < 8; i++) {
         l.m->fingerprint[i] = (uint8_t)(h.lo >> (8 * i));
         l.m->fingerprint[8 + i] = (uint8_t)(h.hi >> (8 * i));

@@ -2,6 +2,7 @@
 /* The engine module: options, life of an instance, text.  Invariant: an
  * instance's memory goes only after its worker has ended. */
 #include "engine_in.h"
+#include "utf8.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,8 +60,8 @@ static void free_all(void *arg)
     if (e->memory.base != NULL)
         pd_host()->memory_free(e->host, &e->memory);
     ref_run_free(e->run);
-    ref_sampler_free(e->sampler);
-    ref_pool_free(e->pool);
+    eng_sampler_free(e->sampler);
+    eng_pool_free(e->pool);
     ref_model_free(e->model);
     ref_vocab_free(e->vocab);
     free(e->rows);
@@ -134,7 +135,7 @@ static pd_status make_pool(struct pd_engine *e, const char *name, struct pd_err 
                              .blocks = (uint32_t)blocks, .block_tokens = e->conf->block_tokens,
                              .dtype = e->conf->kv_dtype };
     pd_loop_random(e->loop, key, sizeof(key));
-    s = ref_pool_create((uint32_t)blocks, e->conf->block_tokens, key, &e->pool);
+    s = eng_pool_create((uint32_t)blocks, e->conf->block_tokens, key, &e->pool);
     return s == PD_OK ? s : ref_err(err, s, e->conf->model, "out of memory");
 }
 
@@ -155,7 +156,7 @@ static pd_status make_step(struct pd_engine *e, struct pd_err *err)
     if (s == PD_OK)
         ref_run_share(e->run, &e->team);
     if (s == PD_OK)
-        s = ref_sampler_create(ref_vocab_size(e->vocab), &e->sampler);
+        s = eng_sampler_create(ref_vocab_size(e->vocab), &e->sampler);
     if (s != PD_OK)
         return ref_err(err, s, e->conf->model, "out of memory");
     ref_step_init(e);
@@ -235,33 +236,13 @@ static void load(struct pd_engine *e, struct pd_engine_load *out)
     struct pd_engine_load l = {
         .size = out->size < sizeof(l) ? out->size : (uint32_t)sizeof(l),
         .running = running < e->queued ? running : e->queued,
-        .blocks_total = e->kv.blocks, .blocks_free = ref_pool_available(e->pool),
-        .blocks_cached = ref_pool_cached(e->pool), .prompt_tokens = e->prompt_tokens,
+        .blocks_total = e->kv.blocks, .blocks_free = eng_pool_available(e->pool),
+        .blocks_cached = eng_pool_cached(e->pool), .prompt_tokens = e->prompt_tokens,
         .output_tokens = e->output_tokens, .cached_tokens = e->cached_tokens,
         .preemptions = e->preemptions,
     };
     l.waiting = e->queued - l.running;
     memcpy(out, &l, l.size);
-}
-
-/* Well-formed UTF-8: no overlong form, no surrogate, nothing above U+10FFFF. */
-static bool valid_utf8(struct pd_str s)
-{
-    for (size_t i = 0; i < s.n;) {
-        uint8_t c = (uint8_t)s.p[i];
-        size_t len = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
-        if (len == 0 || len > s.n - i)
-            return false;
-        for (size_t k = 1; k < len; k++)
-            if (((uint8_t)s.p[i + k] & 0xc0) != 0x80)
-                return false;
-        uint8_t d = len > 1 ? (uint8_t)s.p[i + 1] : 0;
-        if ((c == 0xe0 && d < 0xa0) || (c == 0xed && d > 0x9f) || (c == 0xf0 && d < 0x90) ||
-            (c == 0xf4 && d > 0x8f))
-            return false;
-        i += len;
-    }
-    return true;
 }
 
 /* Moves a finished list into the caller's array. */
@@ -284,7 +265,7 @@ static pd_status encode(struct pd_engine *e, struct pd_str text, int32_t *ids, s
     *n = ref_vocab_least(e->vocab, text.n);
     if (*n > cap)
         return PD_ELIMIT;
-    if (!valid_utf8(text))
+    if (!eng_utf8_valid(text))
         return PD_EINVAL;
     return hand_ids(ref_vocab_encode(e->vocab, text, REF_ENCODE_BOS, &list), &list, ids, cap, n);
 }
@@ -310,7 +291,7 @@ static pd_status encode_chat(struct pd_engine *e, const struct pd_message *messa
     s = PD_OK;
     for (size_t i = 0; i < count; i++) {
         m[i] = (struct ref_chat_message){ messages[i].role, messages[i].content };
-        if (!valid_utf8(m[i].content))
+        if (!eng_utf8_valid(m[i].content))
             s = PD_EINVAL;
     }
     if (s == PD_OK) {
@@ -338,7 +319,7 @@ static uint32_t cached(struct pd_engine *e, const int32_t *tokens, uint32_t n, s
         return 0;
     for (uint32_t i = 0; i < n; i++)
         ids[i] = (uint32_t)tokens[i];
-    found = ref_pool_lookup(e->pool, ref_pool_root(e->pool, salt), ids, n - 1, NULL);
+    found = eng_pool_lookup(e->pool, eng_pool_root(e->pool, salt), ids, n - 1, NULL);
     free(ids);
     return found * e->kv.block_tokens;
 }

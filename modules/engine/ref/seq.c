@@ -17,7 +17,7 @@ void ref_seq_drop_blocks(struct pd_seq *seq)
 {
     /* tail first, so that the beginning of a prefix is the last to be evicted */
     while (seq->n_blocks > 0)
-        ref_pool_unref(seq->e->pool, seq->blocks[--seq->n_blocks]);
+        eng_pool_unref(seq->e->pool, seq->blocks[--seq->n_blocks]);
     seq->computed = 0;
     seq->chain = seq->root;
     seq->n_chained = 0;
@@ -30,17 +30,17 @@ pd_status ref_seq_reserve(struct pd_seq *seq, uint32_t spare)
 
     /* at least the last token is computed, so that there are logits */
     if (e->conf->prefix_cache)
-        have = ref_pool_lookup(e->pool, seq->root, seq->tokens, seq->n - 1, seq->blocks);
+        have = eng_pool_lookup(e->pool, seq->root, seq->tokens, seq->n - 1, seq->blocks);
     seq->n_blocks = have;
-    if (ref_pool_available(e->pool) < (uint64_t)need - have + spare ||
-        ref_pool_alloc(e->pool, need - have, seq->blocks + have) != PD_OK) {
+    if (eng_pool_available(e->pool) < (uint64_t)need - have + spare ||
+        eng_pool_alloc(e->pool, need - have, seq->blocks + have) != PD_OK) {
         ref_seq_drop_blocks(seq);
         return PD_EAGAIN;
     }
     seq->n_blocks = need;
     seq->computed = have * e->kv.block_tokens;
     for (; seq->n_chained < have; seq->n_chained++)
-        seq->chain = ref_pool_chain(e->pool, seq->chain,
+        seq->chain = eng_pool_chain(e->pool, seq->chain,
                                     seq->tokens + (size_t)seq->n_chained * e->kv.block_tokens);
     return PD_OK;
 }
@@ -52,7 +52,7 @@ void ref_seq_publish(struct pd_seq *seq, uint32_t upto)
     if (!e->conf->prefix_cache)
         return;
     for (; (seq->n_chained + 1) * (uint64_t)e->kv.block_tokens <= upto; seq->n_chained++)
-        seq->chain = ref_pool_publish(e->pool, seq->blocks[seq->n_chained], seq->chain,
+        seq->chain = eng_pool_publish(e->pool, seq->blocks[seq->n_chained], seq->chain,
                                       seq->tokens + (size_t)seq->n_chained * e->kv.block_tokens);
 }
 
@@ -67,25 +67,25 @@ void ref_seq_release(struct pd_seq *seq)
 
 /* Parameters that do not depend on the state of the engine. */
 static pd_status check_params(const struct pd_engine *e, const struct pd_seq_params *p,
-                              struct ref_sampling *out)
+                              struct eng_sampling *out)
 {
     const struct pd_sampling *s = &p->sampling;
 
     if (p->n_tokens == 0 || p->max_output == 0 || p->n_output_given >= p->n_tokens ||
-        p->n_output_given >= p->max_output || s->logprobs > REF_MAX_TOP)
+        p->n_output_given >= p->max_output || s->logprobs > ENG_MAX_TOP)
         return PD_EINVAL;
     if (p->n_tokens >= e->context)
         return PD_ELIMIT;
     for (uint32_t i = 0; i < p->n_tokens; i++)
         if (p->tokens[i] < 0 || (uint32_t)p->tokens[i] >= ref_vocab_size(e->vocab))
             return PD_EINVAL;
-    *out = (struct ref_sampling){
+    *out = (struct eng_sampling){
         .temperature = (float)s->temperature, .top_p = (float)s->top_p, .min_p = (float)s->min_p,
         .top_k = s->top_k, .frequency_penalty = (float)s->frequency_penalty,
         .presence_penalty = (float)s->presence_penalty, .seed = s->seed,
         .logprobs = s->logprobs > 0 || s->want_logprob != 0 ? s->logprobs + 1 : 0,
     };
-    return ref_sampling_check(out);
+    return eng_sampling_check(out);
 }
 
 static struct pd_seq *make(struct pd_engine *e, const struct pd_seq_params *p)
@@ -113,7 +113,7 @@ static struct pd_seq *make(struct pd_engine *e, const struct pd_seq_params *p)
     seq->max_output = p->max_output;
     seq->ignore_eos = p->ignore_eos != 0;
     seq->priority = p->priority;
-    seq->root = seq->chain = ref_pool_root(e->pool, p->cache_salt);
+    seq->root = seq->chain = eng_pool_root(e->pool, p->cache_salt);
     return seq;
 }
 
@@ -121,7 +121,7 @@ pd_status ref_seq_open(struct pd_engine *e, const struct pd_seq_params *params,
                        const struct pd_seq_events *events, void *arg, struct pd_seq **out,
                        uint32_t *computed)
 {
-    struct ref_sampling sampling;
+    struct eng_sampling sampling;
     struct pd_seq *seq;
     pd_status s;
 
@@ -163,7 +163,7 @@ pd_status ref_seq_blocks(struct pd_seq *seq, uint32_t first, uint32_t count, uin
         if (index != NULL)
             index[i] = b;
         if (generation != NULL)
-            generation[i] = ref_pool_generation(seq->e->pool, b);
+            generation[i] = eng_pool_generation(seq->e->pool, b);
     }
     return PD_OK;
 }
@@ -252,7 +252,7 @@ static pd_status take_first(struct pd_seq *seq, const struct pd_token *first)
     if (seq->computed < seq->n_prompt || seq->n != seq->n_prompt || seq->n == seq->room)
         return PD_EINVAL;
     if (first->size < sizeof(*first) || first->id < 0 ||
-        (uint32_t)first->id >= ref_vocab_size(seq->e->vocab) || first->n_top > REF_MAX_TOP ||
+        (uint32_t)first->id >= ref_vocab_size(seq->e->vocab) || first->n_top > ENG_MAX_TOP ||
         first->position != seq->n)
         return PD_EINVAL;
     seq->first = *first;

@@ -53,7 +53,7 @@ static bool grow(struct pd_seq *seq)
 
     while (seq->n > (uint64_t)seq->n_blocks * e->kv.block_tokens) {
         struct pd_seq *victim = e->tail;
-        if (ref_pool_alloc(e->pool, 1, &seq->blocks[seq->n_blocks]) == PD_OK) {
+        if (eng_pool_alloc(e->pool, 1, &seq->blocks[seq->n_blocks]) == PD_OK) {
             seq->n_blocks++;
             continue;
         }
@@ -112,7 +112,7 @@ static void compute(struct pd_work *work, void *arg)
         const struct pd_seq *seq = m->seq;
         if (!m->want)
             continue;
-        m->status = ref_sampler_choose(e->sampler, &seq->sampling, ref_run_logits(e->run, m->logits), seq->n,
+        m->status = eng_sampler_choose(e->sampler, &seq->sampling, ref_run_logits(e->run, m->logits), seq->n,
                                        seq->tokens + seq->n_prompt - seq->given,
                                        seq->n - seq->n_prompt + seq->given, &m->choice);
     }
@@ -143,7 +143,7 @@ static bool is_over(const struct pd_seq *seq)
 static void take_token(struct pd_engine *e, struct ref_member *m)
 {
     struct pd_seq *seq = m->seq;
-    struct pd_logprob top[REF_MAX_TOP];
+    struct pd_logprob top[ENG_MAX_TOP];
     struct pd_token t = { .size = sizeof(t), .id = (int32_t)m->choice.token, .position = seq->n,
                           .logprob = m->choice.logprob, .n_top = m->choice.tops, .top = top };
 

@@ -15,16 +15,16 @@ struct candidate {
     double p;
 };
 
-struct ref_sampler {
+struct eng_sampler {
     uint32_t vocab;
     struct candidate *heap;
     uint32_t *count;            /* of past ids; all zero between choices */
     float *work;                /* logits less penalties */
 };
 
-pd_status ref_sampler_create(uint32_t vocab, struct ref_sampler **out)
+pd_status eng_sampler_create(uint32_t vocab, struct eng_sampler **out)
 {
-    struct ref_sampler *s = calloc(1, sizeof(*s));
+    struct eng_sampler *s = calloc(1, sizeof(*s));
 
     *out = NULL;
     if (s == NULL)
@@ -34,14 +34,14 @@ pd_status ref_sampler_create(uint32_t vocab, struct ref_sampler **out)
     s->count = calloc(vocab, sizeof(*s->count));
     s->work = calloc(vocab, sizeof(*s->work));
     if (s->heap == NULL || s->count == NULL || s->work == NULL) {
-        ref_sampler_free(s);
+        eng_sampler_free(s);
         return PD_ENOMEM;
     }
     *out = s;
     return PD_OK;
 }
 
-void ref_sampler_free(struct ref_sampler *s)
+void eng_sampler_free(struct eng_sampler *s)
 {
     if (s == NULL)
         return;
@@ -51,15 +51,15 @@ void ref_sampler_free(struct ref_sampler *s)
     free(s);
 }
 
-pd_status ref_sampling_check(const struct ref_sampling *p)
+pd_status eng_sampling_check(const struct eng_sampling *p)
 {
     bool ok = p->temperature >= 0 && p->temperature <= 100 && p->top_p > 0 && p->top_p <= 1 &&
               p->min_p >= 0 && p->min_p <= 1 && p->frequency_penalty >= -2 && p->frequency_penalty <= 2 &&
-              p->presence_penalty >= -2 && p->presence_penalty <= 2 && p->logprobs <= REF_MAX_TOP + 1;
+              p->presence_penalty >= -2 && p->presence_penalty <= 2 && p->logprobs <= ENG_MAX_TOP + 1;
     return ok ? PD_OK : PD_EINVAL;
 }
 
-void ref_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
+void eng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
     uint32_t c[4], k0 = key[0], k1 = key[1];
 
@@ -81,7 +81,7 @@ static double draw(uint64_t seed, uint64_t position)
     uint32_t c[4] = { (uint32_t)position, (uint32_t)(position >> 32), 0, 0 };
     uint32_t k[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) }, r[4];
 
-    ref_philox(c, k, r);
+    eng_philox(c, k, r);
     return (double)(((uint64_t)r[0] << 32 | r[1]) >> 11) * 0x1p-53;
 }
 
@@ -104,7 +104,7 @@ static void sift(struct candidate *h, uint32_t n, uint32_t i)
     h[i] = x;
 }
 
-static void heap_make(struct ref_sampler *s, const float *logits)
+static void heap_make(struct eng_sampler *s, const float *logits)
 {
     for (uint32_t i = 0; i < s->vocab; i++)
         s->heap[i] = (struct candidate){ .logit = logits[i], .id = i };
@@ -113,7 +113,7 @@ static void heap_make(struct ref_sampler *s, const float *logits)
 }
 
 /* Moves the best of the first n to place n - 1. */
-static void heap_pop(struct ref_sampler *s, uint32_t n)
+static void heap_pop(struct eng_sampler *s, uint32_t n)
 {
     struct candidate x = s->heap[0];
 
@@ -145,12 +145,12 @@ static double log_sum(const float *logits, uint32_t n)
 {
     double m = logits[best_of(logits, n)], z = 0;
     for (uint32_t i = 0; i < n; i++)
-        z += ref_exp(logits[i] - m);
-    return m + ref_log(z);
+        z += eng_exp(logits[i] - m);
+    return m + eng_log(z);
 }
 
-static void fill_tops(struct ref_sampler *s, const float *logits, uint32_t n, double lse,
-                      struct ref_choice *out)
+static void fill_tops(struct eng_sampler *s, const float *logits, uint32_t n, double lse,
+                      struct eng_choice *out)
 {
     uint32_t left = s->vocab;
 
@@ -165,7 +165,7 @@ static void fill_tops(struct ref_sampler *s, const float *logits, uint32_t n, do
 }
 
 /* Logits less penalties; the given ones when there are none. */
-static const float *penalise(struct ref_sampler *s, const struct ref_sampling *p, const float *logits,
+static const float *penalise(struct eng_sampler *s, const struct eng_sampling *p, const float *logits,
                              const uint32_t *past, size_t n)
 {
     if ((p->frequency_penalty == 0 && p->presence_penalty == 0) || n == 0)
@@ -186,7 +186,7 @@ static const float *penalise(struct ref_sampler *s, const struct ref_sampling *p
 
 /* Best candidates first, as many as top_k, min_p and top_p leave; returns the total
  * of their weights and in *kept their number.  Candidates stand at the end of the heap. */
-static double filter(struct ref_sampler *s, const struct ref_sampling *p, const float *logits,
+static double filter(struct eng_sampler *s, const struct eng_sampling *p, const float *logits,
                      double all, uint32_t *kept)
 {
     uint32_t most = p->top_k > 0 && p->top_k < s->vocab ? p->top_k : s->vocab, left = s->vocab;
@@ -199,7 +199,7 @@ static double filter(struct ref_sampler *s, const struct ref_sampling *p, const 
         struct candidate *c = &s->heap[left];
         if (*kept == 0)
             m = (double)c->logit;
-        c->p = ref_exp(((double)c->logit - m) / (double)p->temperature);
+        c->p = eng_exp(((double)c->logit - m) / (double)p->temperature);
         if (c->p < (double)p->min_p)
             break;
         sum += c->p;
@@ -219,16 +219,16 @@ static double filter(struct ref_sampler *s, const struct ref_sampling *p, const 
     return base;
 }
 
-static uint32_t sample(struct ref_sampler *s, const struct ref_sampling *p, const float *logits, double u)
+static uint32_t sample(struct eng_sampler *s, const struct eng_sampling *p, const float *logits, double u)
 {
     double m = logits[best_of(logits, s->vocab)], sum = 0, part = 0;
     uint32_t kept, last = 0;
 
     for (uint32_t i = 0; i < s->vocab; i++)
-        sum += ref_exp(((double)logits[i] - m) / (double)p->temperature);
+        sum += eng_exp(((double)logits[i] - m) / (double)p->temperature);
     if (p->top_p >= 1 && p->min_p <= 0 && (p->top_k == 0 || p->top_k >= s->vocab)) {
         for (uint32_t i = 0; i < s->vocab; i++) {
-            part += ref_exp(((double)logits[i] - m) / (double)p->temperature);
+            part += eng_exp(((double)logits[i] - m) / (double)p->temperature);
             last = i;
             if (part > u * sum)
                 break;
@@ -246,9 +246,9 @@ static uint32_t sample(struct ref_sampler *s, const struct ref_sampling *p, cons
     return last;
 }
 
-pd_status ref_sampler_choose(struct ref_sampler *s, const struct ref_sampling *p, const float *logits,
+pd_status eng_sampler_choose(struct eng_sampler *s, const struct eng_sampling *p, const float *logits,
                              uint64_t position, const uint32_t *past, size_t n,
-                             struct ref_choice *out)
+                             struct eng_choice *out)
 {
     const float *use;
     double lse;

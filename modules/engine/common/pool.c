@@ -12,7 +12,7 @@
 #define NONE UINT32_MAX
 
 struct block {
-    struct ref_hash hash, parent;   /* while published */
+    struct eng_hash hash, parent;   /* while published */
     uint64_t generation;
     uint32_t refs;
     uint32_t prev, next;            /* free or evictable list */
@@ -24,7 +24,7 @@ struct list {
     uint32_t head, tail, n;
 };
 
-struct ref_pool {
+struct eng_pool {
     uint32_t blocks, block_tokens, mask;
     uint8_t key[16];
     struct block *block;
@@ -34,7 +34,7 @@ struct ref_pool {
     struct list free, cached;       /* cached: least recently used at the head */
 };
 
-static void append(struct ref_pool *p, struct list *l, uint32_t b)
+static void append(struct eng_pool *p, struct list *l, uint32_t b)
 {
     p->block[b].prev = l->tail;
     p->block[b].next = NONE;
@@ -46,7 +46,7 @@ static void append(struct ref_pool *p, struct list *l, uint32_t b)
     l->n++;
 }
 
-static void remove_from(struct ref_pool *p, struct list *l, uint32_t b)
+static void remove_from(struct eng_pool *p, struct list *l, uint32_t b)
 {
     struct block *x = &p->block[b];
 
@@ -61,10 +61,10 @@ static void remove_from(struct ref_pool *p, struct list *l, uint32_t b)
     l->n--;
 }
 
-pd_status ref_pool_create(uint32_t blocks, uint32_t block_tokens, const uint8_t key[16],
-                          struct ref_pool **out)
+pd_status eng_pool_create(uint32_t blocks, uint32_t block_tokens, const uint8_t key[16],
+                          struct eng_pool **out)
 {
-    struct ref_pool *p = calloc(1, sizeof(*p));
+    struct eng_pool *p = calloc(1, sizeof(*p));
     uint32_t buckets = 16;
 
     *out = NULL;
@@ -81,7 +81,7 @@ pd_status ref_pool_create(uint32_t blocks, uint32_t block_tokens, const uint8_t 
     p->bucket = malloc(buckets * sizeof(*p->bucket));
     p->scratch = malloc(16 + 4 * (size_t)block_tokens);
     if (p->block == NULL || p->ids == NULL || p->bucket == NULL || p->scratch == NULL) {
-        ref_pool_free(p);
+        eng_pool_free(p);
         return PD_ENOMEM;
     }
     memset(p->bucket, 0xff, buckets * sizeof(*p->bucket));
@@ -92,7 +92,7 @@ pd_status ref_pool_create(uint32_t blocks, uint32_t block_tokens, const uint8_t 
     return PD_OK;
 }
 
-void ref_pool_free(struct ref_pool *p)
+void eng_pool_free(struct eng_pool *p)
 {
     if (p == NULL)
         return;
@@ -103,12 +103,12 @@ void ref_pool_free(struct ref_pool *p)
     free(p);
 }
 
-struct ref_hash ref_pool_root(const struct ref_pool *p, struct pd_str salt)
+struct eng_hash eng_pool_root(const struct eng_pool *p, struct pd_str salt)
 {
-    return ref_siphash(p->key, salt.n > 0 ? salt.p : "", salt.n);
+    return eng_siphash(p->key, salt.n > 0 ? salt.p : "", salt.n);
 }
 
-struct ref_hash ref_pool_chain(const struct ref_pool *p, struct ref_hash parent, const uint32_t *ids)
+struct eng_hash eng_pool_chain(const struct eng_pool *p, struct eng_hash parent, const uint32_t *ids)
 {
     uint8_t *to = p->scratch;
 
@@ -119,16 +119,16 @@ struct ref_hash ref_pool_chain(const struct ref_pool *p, struct ref_hash parent,
     for (uint32_t i = 0; i < p->block_tokens; i++)
         for (int k = 0; k < 4; k++)
             to[16 + 4 * i + (uint32_t)k] = (uint8_t)(ids[i] >> (8 * k));
-    return ref_siphash(p->key, to, 16 + 4 * (size_t)p->block_tokens);
+    return eng_siphash(p->key, to, 16 + 4 * (size_t)p->block_tokens);
 }
 
-static bool same(struct ref_hash a, struct ref_hash b)
+static bool same(struct eng_hash a, struct eng_hash b)
 {
     return a.lo == b.lo && a.hi == b.hi;
 }
 
 /* The published block of this hash, parent and tokens, or NONE. */
-static uint32_t find(const struct ref_pool *p, struct ref_hash h, struct ref_hash parent, const uint32_t *ids)
+static uint32_t find(const struct eng_pool *p, struct eng_hash h, struct eng_hash parent, const uint32_t *ids)
 {
     uint32_t b = p->bucket[h.lo & p->mask];
 
@@ -139,19 +139,19 @@ static uint32_t find(const struct ref_pool *p, struct ref_hash h, struct ref_has
     return NONE;
 }
 
-uint32_t ref_pool_lookup(struct ref_pool *p, struct ref_hash root, const uint32_t *ids, size_t n,
+uint32_t eng_pool_lookup(struct eng_pool *p, struct eng_hash root, const uint32_t *ids, size_t n,
                          uint32_t *blocks)
 {
-    struct ref_hash parent = root;
+    struct eng_hash parent = root;
     uint32_t found = 0;
 
     for (; n >= p->block_tokens; n -= p->block_tokens, ids += p->block_tokens) {
-        struct ref_hash h = ref_pool_chain(p, parent, ids);
+        struct eng_hash h = eng_pool_chain(p, parent, ids);
         uint32_t b = find(p, h, parent, ids);
         if (b == NONE)
             break;
         if (blocks != NULL) {
-            ref_pool_ref(p, b);
+            eng_pool_ref(p, b);
             blocks[found] = b;
         }
         found++;
@@ -160,7 +160,7 @@ uint32_t ref_pool_lookup(struct ref_pool *p, struct ref_hash root, const uint32_
     return found;
 }
 
-static void unpublish(struct ref_pool *p, uint32_t b)
+static void unpublish(struct eng_pool *p, uint32_t b)
 {
     uint32_t *at = &p->bucket[p->block[b].hash.lo & p->mask];
 
@@ -170,7 +170,7 @@ static void unpublish(struct ref_pool *p, uint32_t b)
     p->block[b].published = false;
 }
 
-pd_status ref_pool_alloc(struct ref_pool *p, uint32_t n, uint32_t *blocks)
+pd_status eng_pool_alloc(struct eng_pool *p, uint32_t n, uint32_t *blocks)
 {
     if (n > p->free.n + p->cached.n)
         return PD_EAGAIN;
@@ -190,22 +190,22 @@ pd_status ref_pool_alloc(struct ref_pool *p, uint32_t n, uint32_t *blocks)
     return PD_OK;
 }
 
-void ref_pool_ref(struct ref_pool *p, uint32_t block)
+void eng_pool_ref(struct eng_pool *p, uint32_t block)
 {
     if (p->block[block].refs++ == 0)
         remove_from(p, &p->cached, block);
 }
 
-void ref_pool_unref(struct ref_pool *p, uint32_t block)
+void eng_pool_unref(struct eng_pool *p, uint32_t block)
 {
     if (--p->block[block].refs == 0)
         append(p, p->block[block].published ? &p->cached : &p->free, block);
 }
 
-struct ref_hash ref_pool_publish(struct ref_pool *p, uint32_t block, struct ref_hash parent,
+struct eng_hash eng_pool_publish(struct eng_pool *p, uint32_t block, struct eng_hash parent,
                                  const uint32_t *ids)
 {
-    struct ref_hash h = ref_pool_chain(p, parent, ids);
+    struct eng_hash h = eng_pool_chain(p, parent, ids);
     struct block *x = &p->block[block];
     uint32_t *bucket = &p->bucket[h.lo & p->mask];
 
@@ -220,32 +220,32 @@ struct ref_hash ref_pool_publish(struct ref_pool *p, uint32_t block, struct ref_
     return h;
 }
 
-uint64_t ref_pool_generation(const struct ref_pool *p, uint32_t block)
+uint64_t eng_pool_generation(const struct eng_pool *p, uint32_t block)
 {
     return p->block[block].generation;
 }
 
-uint32_t ref_pool_refs(const struct ref_pool *p, uint32_t block)
+uint32_t eng_pool_refs(const struct eng_pool *p, uint32_t block)
 {
     return p->block[block].refs;
 }
 
-uint32_t ref_pool_blocks(const struct ref_pool *p)
+uint32_t eng_pool_blocks(const struct eng_pool *p)
 {
     return p->blocks;
 }
 
-uint32_t ref_pool_available(const struct ref_pool *p)
+uint32_t eng_pool_available(const struct eng_pool *p)
 {
     return p->free.n + p->cached.n;
 }
 
-uint32_t ref_pool_cached(const struct ref_pool *p)
+uint32_t eng_pool_cached(const struct eng_pool *p)
 {
     return p->cached.n;
 }
 
-static bool verify_list(const struct ref_pool *p, const struct list *l, bool published)
+static bool verify_list(const struct eng_pool *p, const struct list *l, bool published)
 {
     uint32_t n = 0, prev = NONE;
 
@@ -258,7 +258,7 @@ static bool verify_list(const struct ref_pool *p, const struct list *l, bool pub
     return n == l->n && l->tail == prev;
 }
 
-bool ref_pool_verify(const struct ref_pool *p)
+bool eng_pool_verify(const struct eng_pool *p)
 {
     uint32_t used = 0, published = 0, found = 0;
 

@@ -2,7 +2,14 @@
 /* SipHash-2-4-128 as published by its authors; little-endian result words. */
 #include "hash.h"
 
-#include "half.h"
+static inline uint64_t le64(const uint8_t *p)
+{
+    uint64_t v = 0;
+
+    for (int i = 0; i < 8; i++)
+        v |= (uint64_t)p[i] << (8 * i);
+    return v;
+}
 
 static inline uint64_t rotl(uint64_t x, int b)
 {
@@ -38,16 +45,16 @@ static uint64_t finish(uint64_t v[4])
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-struct ref_hash ref_siphash(const uint8_t key[16], const void *data, size_t n)
+struct eng_hash eng_siphash(const uint8_t key[16], const void *data, size_t n)
 {
     const uint8_t *p = data;
-    uint64_t k0 = ref_le64(key), k1 = ref_le64(key + 8), last = (uint64_t)(n & 0xff) << 56;
+    uint64_t k0 = le64(key), k1 = le64(key + 8), last = (uint64_t)(n & 0xff) << 56;
     uint64_t v[4] = { k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du ^ 0xee,
                       k0 ^ 0x6c7967656e657261u, k1 ^ 0x7465646279746573u };
-    struct ref_hash h;
+    struct eng_hash h;
 
     for (size_t i = 0; i < n / 8; i++)
-        absorb(v, ref_le64(p + 8 * i));
+        absorb(v, le64(p + 8 * i));
     for (size_t i = 0; i < n % 8; i++)
         last |= (uint64_t)p[n / 8 * 8 + i] << (8 * i);
     absorb(v, last);

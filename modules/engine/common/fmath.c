@@ -9,13 +9,13 @@
 #include <string.h>
 
 #if defined(__FAST_MATH__)
-#error "the ref engine needs exact float semantics: build it without -ffast-math"
+#error "choices of tokens need exact float semantics: build them without -ffast-math"
 #endif
 #if FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16: as 0, for types from _Float16 on */
-#error "the ref engine needs float expressions without excess precision (-msse2 -mfpmath=sse)"
+#error "choices of tokens need float expressions without excess precision (-msse2 -mfpmath=sse)"
 #endif
 
-double ref_exp(double x)
+double eng_exp(double x)
 {
     static const double log2e = 1.44269504088896338700e+00;
     static const double ln2_hi = 6.93147180369123816490e-01, ln2_lo = 1.90821492927058770002e-10;
@@ -34,7 +34,7 @@ double ref_exp(double x)
     return p * scale;
 }
 
-double ref_log(double x)
+double eng_log(double x)
 {
     static const double ln2_hi = 6.93147180369123816490e-01, ln2_lo = 1.90821492927058770002e-10;
     uint64_t bits;
@@ -56,7 +56,7 @@ double ref_log(double x)
     return e * ln2_hi + (2 * s * p + e * ln2_lo);
 }
 
-void ref_sincos(double x, double *s, double *c)
+void eng_sincos(double x, double *s, double *c)
 {
     static const double two_over_pi = 6.36619772367581382433e-01;
     static const double pio2_hi = 1.57079632673412561417e+00, pio2_lo = 6.07710050650619224932e-11;

@@ -2,14 +2,14 @@
 /* exp, log, sine and cosine in double by a fixed order of additions,
  * multiplications and divisions, so that every machine and every libm gives the
  * same bits.  Accurate to a few units in the last place. */
-#ifndef REF_FMATH_H
-#define REF_FMATH_H
+#ifndef ENG_FMATH_H
+#define ENG_FMATH_H
 
 /* e^x; x is limited to [-700, 700]. */
-double ref_exp(double x);
+double eng_exp(double x);
 /* Natural logarithm of a normal positive x. */
-double ref_log(double x);
+double eng_log(double x);
 /* Sine and cosine of 0 <= x < 2^20. */
-void ref_sincos(double x, double *s, double *c);
+void eng_sincos(double x, double *s, double *c);
 
 #endif
