@@ -133,14 +133,16 @@ void pd_loop_uvl_set_wait(struct uvl *l, int most_ms);
 /* uv_stream.c */
 /* The last callbacks of the streams closed up to now; there is one. */
 void pd_loop_uvl_streams_closed(struct uvl *l);
-pd_status pd_loop_uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
-                              const struct pd_stream_events *ev, void *arg, struct pd_stream **out);
-pd_status pd_loop_uvl_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev,
-                            void *arg, struct pd_stream **out);
 /* A stream of an accepted, non-blocking socket, without handlers yet; takes fd.
  * pd_loop_uvl_stream_begin makes it live if handlers came, and closes it otherwise. */
 struct pd_stream *pd_loop_uvl_stream_accepted(struct uvl *l, int fd, uint16_t family);
 void pd_loop_uvl_stream_begin(struct pd_stream *s);
+
+/* uv_connect.c */
+pd_status pd_loop_uvl_connect(struct pd_loop *loop, const struct pd_addr *to,
+                              const struct pd_stream_events *ev, void *arg, struct pd_stream **out);
+pd_status pd_loop_uvl_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev,
+                            void *arg, struct pd_stream **out);
 
 /* uv_listen.c */
 pd_status pd_loop_uvl_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
