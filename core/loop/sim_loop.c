@@ -118,7 +118,8 @@ void pd_loop_sim_turn_end(struct sim_loop *l)
     for (int round = 0; round < MAX_ROUNDS && !is_empty(&l->deferred); round++)
         run_list(l, &l->deferred);
     tasks_move(&l->deferred, &l->later);
-    l->turn_number++;
+    if (++l->turn_number == 0)
+        l->turn_number = 1;
     l->in_turn = false;
     l->last_turn = l->sim->now;
     l->st.turns++;

@@ -297,7 +297,10 @@ static __attribute__((noinline)) void run_tasks(struct uvl *l)
     }
     if (l->later.next != &l->later)
         move_all(&l->deferred, &l->later);
-    l->turn_number++;
+    /* 0 is the number of tasks that have never run: deferred before the next tasks run,
+     * they would stand in `later`, where no turn looks before it waits. */
+    if (++l->turn_number == 0)
+        l->turn_number = 1;
 }
 
 static bool has_tasks(struct uvl *l)

@@ -8,6 +8,7 @@
 #include "loop/addr.h"
 #include "loop/hand.h"
 #include "loop/service.h"
+#include "loop/uv_impl.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -659,12 +660,47 @@ static void test_activation(void **state)
     }
 }
 
+/* ---- numbers of turns ------------------------------------------------------------- */
+
+static void count_task(struct pd_task *task, void *arg)
+{
+    (void)task;
+    (void)arg;
+    count++;
+}
+
+/* Numbers begin anew after some hours of a busy loop.  A task that has never run is
+ * deferred in a turn of any number, and nothing else wakes the loop. */
+static void test_numbers_end(void **state)
+{
+    struct pd_task other, fresh;
+    struct pd_loop *loop;
+    (void)state;
+    assert_int_equal(pd_loop_uv_create(NULL, &loop), PD_OK);
+    uvl_of(loop)->turn_number = UINT32_MAX - 2;
+    pd_task_init(&other, "other", count_task, NULL);
+    pd_loop_post(loop, &other);
+    pd_loop_uv_turn(loop, 0);
+    for (uint32_t i = 0; i < 6; i++) {
+        count = 0;
+        pd_task_init(&fresh, "fresh", count_task, NULL);
+        pd_loop_defer(loop, &fresh);
+        pd_loop_uv_turn(loop, 0);
+        assert_int_equal(count, 1);
+        pd_loop_post(loop, &other);
+        pd_loop_uv_turn(loop, 0);
+        assert_int_equal(count, 2);
+    }
+    assert_int_equal(pd_loop_destroy(loop, NULL, 0), PD_OK);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(refusals_uv), cmocka_unit_test(refusals_sim), cmocka_unit_test(states_uv),
     cmocka_unit_test(states_sim), cmocka_unit_test(accepting_uv), cmocka_unit_test(accepting_sim),
     cmocka_unit_test(works_uv), cmocka_unit_test(works_sim), cmocka_unit_test(names_uv), cmocka_unit_test(names_sim),
     cmocka_unit_test(test_adopt), cmocka_unit_test(test_unix_options), cmocka_unit_test(test_sources),
     cmocka_unit_test(test_watches), cmocka_unit_test(test_time_zero), cmocka_unit_test(test_addresses),
+    cmocka_unit_test(test_numbers_end),
     cmocka_unit_test(test_hand), cmocka_unit_test(test_notify), cmocka_unit_test(test_activation),
 };
 PD_UNIT_MAIN(tests)
