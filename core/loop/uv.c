@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The real loop: turns, time, timers, tasks, chance, statistics.
+/* The real loop: turns, time, timers, chance, statistics.
  *
  * A turn waits once for events and runs their handlers, then the last callbacks
- * of closed streams, then posted tasks, then deferred ones and those that they
- * defer.  `now` is read when the first handler of a turn begins.  All timers stand in one queue in front of one timerfd, which is
- * set once per turn and only when an earlier timer came; a timer that is
- * stopped leaves it set, and the early wake-up sets it anew.
- *
- * Tasks: a non-zero `state` means "in one of the four lists".  post changes it
- * under post_lock; a task leaves its list before its state becomes 0. */
+ * of closed streams, then tasks.  `now` is read when the first handler of a turn
+ * begins.  All timers stand in one queue in front of one timerfd, which is set once
+ * per turn and only when an earlier timer came; a timer that is stopped leaves it
+ * set, and the early wake-up sets it anew. */
 #include "loop/uv_impl.h"
 
 #include <errno.h>
@@ -17,11 +14,6 @@
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
-
-enum {
-    TASK_QUEUED = 1,
-    MAX_ROUNDS = 64             /* of deferred tasks that defer others, in one turn */
-};
 
 /* ---- time and chance */
 
@@ -184,130 +176,6 @@ static void on_timer_fd(struct uvl_source *source, uint32_t events)
     }
 }
 
-/* ---- tasks */
-
-static void list_init(struct pd_task *head)
-{
-    head->next = head->prev = head;
-}
-
-static void list_append(struct pd_task *head, struct pd_task *t)
-{
-    t->next = head;
-    t->prev = head->prev;
-    head->prev->next = t;
-    head->prev = t;
-}
-
-static void list_remove(struct pd_task *t)
-{
-    t->prev->next = t->next;
-    t->next->prev = t->prev;
-    t->next = t->prev = NULL;
-}
-
-static bool is_loop_thread(struct uvl *l)
-{
-    return __atomic_load_n(&l->thread, __ATOMIC_RELAXED) == (uintptr_t)pthread_self();
-}
-
-bool pd_loop_uvl_post(struct pd_loop *loop, struct pd_task *task)
-{
-    struct uvl *l = uvl_of(loop);
-    bool was_empty = false, is_new;
-
-    pthread_mutex_lock(&l->post_lock);
-    /* A read-modify-write also when it is queued: what the caller wrote before
-     * is then visible to the callback. */
-    is_new = __atomic_fetch_or(&task->state, TASK_QUEUED, __ATOMIC_ACQ_REL) == 0;
-    if (is_new) {
-        was_empty = l->posted.next == &l->posted;
-        list_append(&l->posted, task);
-        __atomic_store_n(&l->any_posted, 1, __ATOMIC_RELEASE);
-        l->st.posts++;
-    }
-    pthread_mutex_unlock(&l->post_lock);
-    if (was_empty && !is_loop_thread(l))
-        uv_async_send(&l->wake);
-    return is_new;
-}
-
-void pd_loop_uvl_defer(struct pd_loop *loop, struct pd_task *task)
-{
-    struct uvl *l = uvl_of(loop);
-
-    if (__atomic_fetch_or(&task->state, TASK_QUEUED, __ATOMIC_ACQ_REL) != 0)
-        return;
-    list_append(task->ran_in == l->turn_number ? &l->later : &l->deferred, task);
-}
-
-void pd_loop_uvl_task_cancel(struct pd_loop *loop, struct pd_task *task)
-{
-    struct uvl *l = uvl_of(loop);
-
-    pthread_mutex_lock(&l->post_lock);
-    if (__atomic_load_n(&task->state, __ATOMIC_ACQUIRE) != 0) {
-        list_remove(task);
-        __atomic_store_n(&task->state, 0, __ATOMIC_RELEASE);
-    }
-    pthread_mutex_unlock(&l->post_lock);
-}
-
-static void run_list(struct uvl *l, struct pd_task *head)
-{
-    do {
-        struct pd_task *t = head->next;
-        const char *name = t->name;
-        pd_loop_uvl_enter(l);
-        list_remove(t);
-        t->ran_in = l->turn_number;
-        (void)__atomic_exchange_n(&t->state, 0, __ATOMIC_ACQ_REL);
-        l->st.tasks_run++;
-        t->cb(t, t->arg);
-        pd_loop_uvl_leave(l, name);
-    } while (head->next != head);
-}
-
-/* `from` is not empty. */
-static void move_all(struct pd_task *to, struct pd_task *from)
-{
-    from->next->prev = to->prev;
-    to->prev->next = from->next;
-    from->prev->next = to;
-    to->prev = from->prev;
-    list_init(from);
-}
-
-/* Posted tasks first, then deferred ones and those that they defer: what a turn has
- * caused is on its way before the loop asks for more.  None runs twice. */
-static __attribute__((noinline)) void run_tasks(struct uvl *l)
-{
-    if (__atomic_load_n(&l->any_posted, __ATOMIC_ACQUIRE) != 0) {
-        pthread_mutex_lock(&l->post_lock);
-        if (l->posted.next != &l->posted)
-            move_all(&l->running, &l->posted);
-        __atomic_store_n(&l->any_posted, 0, __ATOMIC_RELAXED);
-        pthread_mutex_unlock(&l->post_lock);
-        if (l->running.next != &l->running)
-            run_list(l, &l->running);
-    }
-    for (int round = 0; round < MAX_ROUNDS && l->deferred.next != &l->deferred; round++) {
-        move_all(&l->running, &l->deferred);
-        run_list(l, &l->running);
-    }
-    if (l->later.next != &l->later)
-        move_all(&l->deferred, &l->later);
-    /* 0 is the number of tasks that have never run: deferred before the next tasks run,
-     * they would stand in `later`, where no turn looks before it waits. */
-    if (++l->turn_number == 0)
-        l->turn_number = 1;
-}
-
-static bool has_tasks(struct uvl *l)
-{
-    return l->deferred.next != &l->deferred || __atomic_load_n(&l->any_posted, __ATOMIC_ACQUIRE) != 0;
-}
-
 static void on_wake(uv_async_t *h)
 {
     (void)h;
@@ -323,11 +191,11 @@ static inline void turn(struct uvl *l, int most_ms)
     /* It would wake us too late. */
     if (first != NULL && first->due < l->timer_armed)
         arm_timer(l);
-    pd_loop_uvl_set_wait(l, has_tasks(l) || !pd_list_is_empty(&l->closed) ? 0 : most_ms);
+    pd_loop_uvl_set_wait(l, pd_loop_uvl_has_tasks(l) || !pd_list_is_empty(&l->closed) ? 0 : most_ms);
     if (!pd_list_is_empty(&l->closed))
         pd_loop_uvl_streams_closed(l);
-    if (has_tasks(l))
-        run_tasks(l);
+    if (pd_loop_uvl_has_tasks(l))
+        pd_loop_uvl_run_tasks(l);
     if (l->in_turn)
         end_turn(l);
 }
@@ -374,27 +242,13 @@ pd_status pd_loop_uv_turn(struct pd_loop *loop, pd_time max_wait_ns)
     return PD_OK;
 }
 
-static void count_tasks(struct uvl *l, char *names, size_t size, uint64_t *count)
-{
-    const struct pd_task *heads[4] = { &l->posted, &l->running, &l->deferred, &l->later };
-
-    pthread_mutex_lock(&l->post_lock);
-    for (size_t i = 0; i < PD_ARRAY_LEN(heads); i++) {
-        for (const struct pd_task *t = heads[i]->next; t != heads[i]; t = t->next) {
-            pd_loop_names_add(names, size, "task", t->name);
-            (*count)++;
-        }
-    }
-    pthread_mutex_unlock(&l->post_lock);
-}
-
 static void loop_stats(struct pd_loop *loop, struct pd_loop_stats *out, size_t size)
 {
     struct uvl *l = uvl_of(loop);
 
     l->st.timers = l->timers.count;
     l->st.tasks = 0;
-    count_tasks(l, NULL, 0, &l->st.tasks);
+    pd_loop_uvl_count_tasks(l, NULL, 0, &l->st.tasks);
     memset(out, 0, size);
     pthread_mutex_lock(&l->post_lock);      /* posts */
     memcpy(out, &l->st, size < sizeof l->st ? size : sizeof l->st);
@@ -434,7 +288,7 @@ static bool is_busy(struct uvl *l, char *names, size_t size)
         pd_loop_names_add(names, size, h->what, h->name);
     }
     pd_loop_queue_each(&l->timers, name_timer, &to);
-    count_tasks(l, names, size, &tasks);
+    pd_loop_uvl_count_tasks(l, names, size, &tasks);
     return !pd_list_is_empty(&l->handles) || l->timers.count > 0 || tasks > 0;
 }
 
@@ -526,11 +380,7 @@ static void init_state(struct uvl *l, const struct pd_loop_uv_opts *opts)
         l->sources = opts->sources;
         l->n_sources = opts->n_sources;
     }
-    list_init(&l->posted);
-    list_init(&l->running);
-    list_init(&l->deferred);
-    list_init(&l->later);
-    l->turn_number = 1;
+    pd_loop_uvl_tasks_init(l);
     pd_list_init(&l->handles);
     pthread_mutex_init(&l->post_lock, NULL);
 }

@@ -117,9 +117,21 @@ void pd_loop_uvl_handle_add(struct uvl *l, struct uvl_handle *h, const char *wha
                             const char *name);
 void pd_loop_uvl_handle_remove(struct uvl_handle *h);
 
+/* uv_task.c */
 bool pd_loop_uvl_post(struct pd_loop *loop, struct pd_task *task);
 void pd_loop_uvl_defer(struct pd_loop *loop, struct pd_task *task);
 void pd_loop_uvl_task_cancel(struct pd_loop *loop, struct pd_task *task);
+void pd_loop_uvl_tasks_init(struct uvl *l);
+/* Posted tasks first, then deferred ones and those that they defer: what a turn has
+ * caused is on its way before the loop asks for more.  None runs twice. */
+void pd_loop_uvl_run_tasks(struct uvl *l);
+/* Adds the names of those that are queued, and their number. */
+void pd_loop_uvl_count_tasks(struct uvl *l, char *names, size_t size, uint64_t *count);
+
+static inline bool pd_loop_uvl_has_tasks(struct uvl *l)
+{
+    return l->deferred.next != &l->deferred || __atomic_load_n(&l->any_posted, __ATOMIC_ACQUIRE) != 0;
+}
 
 /* uv_epoll.c */
 pd_status pd_loop_uvl_set_open(struct uvl *l);
