@@ -112,9 +112,11 @@ static void on_poll(uv_poll_t *h, int status, int events)
 
 /* ---- opening */
 
-static bool nobody_listens(const struct sockaddr_storage *ss, size_t len)
+/* A datagram socket cannot connect to one of streams, and is told so when a process has
+ * the path, be it that the process does not listen yet; and nobody is woken. */
+static bool nobody_has(const struct sockaddr_storage *ss, size_t len)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     bool dead;
 
     if (fd < 0)
@@ -133,9 +135,10 @@ static pd_status bind_unix(int fd, const struct pd_addr *addr, const struct sock
     /* Nobody may connect between bind and chmod who may not later. */
     fchmod(fd, mode & 0700);
     if (bind(fd, (const struct sockaddr *)ss, (socklen_t)len) != 0) {
-        if (errno != EADDRINUSE || lstat(addr->path, &st) != 0 || !S_ISSOCK(st.st_mode) ||
-            !nobody_listens(ss, len))
-            return pd_status_from_errno(errno == 0 ? EADDRINUSE : errno);
+        if (errno != EADDRINUSE)
+            return pd_status_from_errno(errno);
+        if (lstat(addr->path, &st) != 0 || !S_ISSOCK(st.st_mode) || !nobody_has(ss, len))
+            return PD_EBUSY;
         unlink(addr->path);
         if (bind(fd, (const struct sockaddr *)ss, (socklen_t)len) != 0)
             return pd_status_from_errno(errno);

@@ -101,24 +101,46 @@ static pd_status codecs_build(struct pd_node *node, struct pd_err *err)
     return PD_OK;
 }
 
+/* A transport that declines is done without as long as another one is there: KV then moves
+ * slower, and nothing else changes. */
 static pd_status transports_build(struct pd_node *node, struct pd_err *err)
 {
     const struct pd_conf_list *list = &node->root->transports;
+    struct pd_err declined[PD_NODE_TRANSPORTS_MAX];
+    const struct pd_conf_unit *who[PD_NODE_TRANSPORTS_MAX];
+    uint32_t n_declined = 0;
     for (uint64_t i = 0; i < list->count; i++) {
         const struct pd_conf_unit *u = PD_CONF_ITEM(list, struct pd_conf_unit, i);
         struct pd_node_transport *t = &node->transports[node->n_transports];
-        if (node->n_transports == PD_NODE_TRANSPORTS_MAX)
+        if (i == PD_NODE_TRANSPORTS_MAX)
             return pd_node_at_place(err, &u->place, pd_err_set(err, PD_ELIMIT, "a node can have %u transports",
                                                        PD_NODE_TRANSPORTS_MAX));
         t->name = u->name;
         t->ops = (const struct pd_transport_ops *)(const void *)unit_of(u)->ops;
         t->log = pd_log_child(node->log, u->name);
         struct pd_instance_ctx ctx = pd_node_ctx(node, t->name, t->log);
-        pd_status status = t->ops->create(&ctx, u->conf, &t->transport, err);
-        if (status != PD_OK)
-            return pd_node_at_place(err, &u->place, status);
-        node->n_transports++;
+        struct pd_err why = { 0 };
+        pd_status status = t->ops->create(&ctx, u->conf, &t->transport, &why);
+        if (status == PD_OK) {
+            node->n_transports++;
+            continue;
+        }
+        pd_node_at_place(&why, &u->place, status);
+        if (status != PD_EDECLINED) {
+            *err = why;
+            return status;
+        }
+        who[n_declined] = u;
+        declined[n_declined++] = why;
     }
+    if (n_declined > 0 && node->n_transports == 0) {
+        *err = declined[0];
+        return PD_EDECLINED;
+    }
+    for (uint32_t i = 0; i < n_declined; i++)
+        pd_log_warn(node->log, "%s:%u: goes on without transport \"%s\": %s%s%s", declined[i].file,
+                    declined[i].line, who[i]->name, declined[i].text,
+                    declined[i].hint[0] != '\0' ? "; " : "", declined[i].hint);
     return PD_OK;
 }
 

@@ -108,13 +108,32 @@ static bool site_has_unit(const struct pd_unit_site *pub, uint32_t kind, const c
     return u != NULL && pd_mods_is_wanted(mods, u);
 }
 
-static void check_unit(const struct pd_conf_unit *u, const struct site *site, struct pd_conf_report *report)
+static pd_status ask(const struct pd_conf_unit *u, const struct site *site, struct pd_err *err)
 {
     const struct pd_unit *unit = ((const struct pd_mod_unit *)u->unit)->unit;
-    struct pd_err err = { 0 };
     bool has = unit->size >= offsetof(struct pd_unit, check_site) + sizeof unit->check_site;
-    if (has && unit->check_site != NULL && unit->check_site(u->conf, &site->pub, &err) != PD_OK)
-        pd_conf_report_add(report, &err, u->place.file, u->place.line);
+    return has && unit->check_site != NULL ? unit->check_site(u->conf, &site->pub, err) : PD_OK;
+}
+
+/* One that this machine does not let work is no mistake while another one is there. */
+static void check_transports(const struct pd_node_conf *c, const struct site *site,
+                             struct pd_conf_report *report)
+{
+    uint64_t n_ok = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (uint64_t i = 0; i < c->transports.count; i++) {
+            const struct pd_conf_unit *u = PD_CONF_ITEM(&c->transports, struct pd_conf_unit, i);
+            struct pd_err err = { 0 };
+            pd_status status = ask(u, site, &err);
+            if (pass == 0)
+                n_ok += status == PD_OK;
+            else if (status == PD_EDECLINED && n_ok > 0)
+                pd_conf_warn(report, u->place.file, u->place.line,
+                             "transport \"%s\" cannot be used: %s\n%s", u->name, err.text, err.hint);
+            else if (status != PD_OK)
+                pd_conf_report_add(report, &err, u->place.file, u->place.line);
+        }
+    }
 }
 
 static void check_units(const struct pd_node *node, struct pd_conf_report *report)
@@ -125,7 +144,7 @@ static void check_units(const struct pd_node *node, struct pd_conf_report *repor
         const struct pd_conf_list *list;
         size_t at;
     } lists[] = {
-        { &c->roles, 0 }, { &c->transports, 0 }, { &c->exporters, 0 }, { &c->codecs, 0 },
+        { &c->roles, 0 }, { &c->exporters, 0 }, { &c->codecs, 0 },
         { &c->engines, offsetof(struct pd_node_engine_conf, unit) },
         { &c->endpoints, offsetof(struct pd_node_endpoint_conf, unit) },
         { &c->discovery, offsetof(struct pd_node_discovery_conf, unit) },
@@ -135,10 +154,14 @@ static void check_units(const struct pd_node *node, struct pd_conf_report *repor
                  .has_unit = site_has_unit },
         .mods = node->mods,
     };
+    check_transports(c, &site, report);
     for (size_t k = 0; k < sizeof lists / sizeof lists[0]; k++) {
         for (uint64_t i = 0; i < lists[k].list->count; i++) {
             const char *item = PD_CONF_ITEM(lists[k].list, char, i);
-            check_unit((const struct pd_conf_unit *)(const void *)(item + lists[k].at), &site, report);
+            const struct pd_conf_unit *u = (const struct pd_conf_unit *)(const void *)(item + lists[k].at);
+            struct pd_err err = { 0 };
+            if (ask(u, &site, &err) != PD_OK)
+                pd_conf_report_add(report, &err, u->place.file, u->place.line);
         }
     }
 }

@@ -146,6 +146,9 @@ static void test_unix_stale_path(void **state)
         strcpy(un.path, unix_path());
         assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof un), 0);
     }
+    /* Not dead as long as a process has it, even when that does not listen yet. */
+    assert_int_equal(pd_listener_open(e.client, &e.addr, &opts, take_none, NULL, &l), PD_EBUSY);
+    assert_int_equal(stat(unix_path(), &st), 0);
     close(fd);
     assert_int_equal(pd_listener_open(e.client, &e.addr, &opts, take_none, NULL, &l), PD_OK);
     assert_int_equal(stat(unix_path(), &st), 0);

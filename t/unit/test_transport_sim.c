@@ -407,7 +407,7 @@ static void shm_declines(void **state)
     ctx.loop = s.e.la;
     ctx.node.uuid.b[0] = 1;
     assert_true(unit->conf_size <= sizeof(conf));
-    assert_int_equal(ops->create(&ctx, conf, &tp, &err), PD_ENOSYS);
+    assert_int_equal(ops->create(&ctx, conf, &tp, &err), PD_EDECLINED);
     assert_non_null(strstr(err.text, "simulated"));
     env_close(&s);
 }

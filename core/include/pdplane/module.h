@@ -90,7 +90,8 @@ struct pd_unit {
      * `pdplane -t`.  Returns PD_OK, or fills err.  Must not open, connect or
      * allocate anything that stays.  May be NULL. */
     pd_status (*check)(const void *conf, struct pd_err *err);
-    /* As check, for what depends on the rest of the configuration; after it. */
+    /* As check, for what depends on the rest of the configuration; after it.
+     * PD_EDECLINED from a transport: as from its create. */
     pd_status (*check_site)(const void *conf, const struct pd_unit_site *site, struct pd_err *err);
 };
 #define PD_UNIT(...) { .size = (uint32_t)sizeof(struct pd_unit), __VA_ARGS__ }

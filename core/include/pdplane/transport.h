@@ -174,6 +174,8 @@ struct pd_transport_stats {
 struct pd_transport_ops {
     struct pd_ops_head head;   /* PD_OPS(pd_transport_ops, PD_TRANSPORT_V1) */
 
+    /* PD_EDECLINED: this machine does not let it work, and its configuration has no
+     * mistake.  A node with another transport goes on without it and warns. */
     pd_status (*create)(const struct pd_instance_ctx *ctx, const void *conf, struct pd_transport **out,
                         struct pd_err *err);
     /* All peers, windows and memory are gone; on_closed is the last callback. */

@@ -11,8 +11,6 @@
 
 /* One frame is copied in one go, so this bounds a turn of the loop. */
 #define FRAME_BYTES (1u << 20)
-/* Generations of one instance that may be there at a time. */
-#define SLOTS 8u
 
 static void nothing(struct pd_watch *w, uint32_t events, void *arg)
 {
@@ -35,33 +33,37 @@ static pd_status has_descriptors(struct pd_loop *loop)
         pd_watch_close(loop, w);
     close(fds[0]);
     close(fds[1]);
-    return st == PD_ENOSYS ? PD_ENOSYS : PD_OK;
+    return st == PD_ENOSYS ? PD_EDECLINED : PD_OK;
 }
 
-/* The same few names for every life of this instance: a new life replaces the
- * socket of one that was killed, and two generations can be there at a time. */
-static pd_status socket_path(const struct pd_instance_ctx *ctx, const struct pd_shm_conf *conf,
-                             uint32_t slot, struct pd_addr *out)
+/* Folder i in the order of trying, NULL behind the last. */
+static const char *folder(const struct pd_shm_conf *conf, uint32_t i)
 {
-    const uint8_t *u = ctx->node.uuid.b;
-    const char *dir = conf->directory;
-    uint32_t hash = 2166136261u;
-    int n;
+    const char *own = getenv("XDG_RUNTIME_DIR");
+    bool has_own = own != NULL && own[0] == '/' && strlen(own) <= PD_SHM_FOLDER_MAX;
 
-    if (dir == NULL)
-        dir = getenv("XDG_RUNTIME_DIR");
-    if (dir == NULL || dir[0] != '/')
-        dir = "/tmp";
-    for (const char *p = ctx->name == NULL ? "" : ctx->name; *p != '\0'; p++)
-        hash = (hash ^ (uint8_t)*p) * 16777619u;
-    memset(out, 0, sizeof(*out));
-    out->family = PD_AF_UNIX;
-    n = snprintf(out->path, sizeof(out->path),
-                 "%s/pdplane-%02x%02x%02x%02x%02x%02x%02x%02x"
-                 "%02x%02x%02x%02x%02x%02x%02x%02x-%08x-%u",
-                 dir, u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11],
-                 u[12], u[13], u[14], u[15], hash, slot);
-    return n > 0 && (size_t)n < sizeof(out->path) ? PD_OK : PD_EINVAL;
+    if (conf->directory != NULL)
+        return i == 0 ? conf->directory : NULL;
+    if (has_own && i == 0)
+        return own;
+    return i == (uint32_t)has_own ? "/tmp" : NULL;
+}
+
+static pd_status listen_in(const struct pd_instance_ctx *ctx, const char *dir, struct pd_xp_conf *c,
+                           struct pd_transport **out, struct pd_err *err)
+{
+    pd_status st;
+
+    pd_shm_sweep(ctx->loop, ctx->log, dir);
+    pd_shm_name(ctx->loop, dir, &c->listen);
+    st = pd_xp_create(ctx, c, out, err);
+    if (st != PD_EPERM && st != PD_ENOENT && st != PD_ELIMIT && st != PD_EIO)
+        return st;
+    if (err != NULL)
+        snprintf(err->hint, sizeof(err->hint),
+                 "make \"%s\" a folder with room that the user of the node may write to, name another "
+                 "with transport.shm.directory, or load tcp and not shm", dir);
+    return PD_EDECLINED;
 }
 
 static pd_status shm_create(const struct pd_instance_ctx *ctx, const void *conf_arg,
@@ -69,11 +71,12 @@ static pd_status shm_create(const struct pd_instance_ctx *ctx, const void *conf_
 {
     const struct pd_shm_conf *conf = conf_arg;
     struct pd_xp_conf c;
+    const char *dir;
     pd_status st = has_descriptors(ctx->loop);
 
     if (st != PD_OK) {
-        pd_xp_fail(err, st, st == PD_ENOSYS ? "shared memory cannot be simulated; use tcp"
-                                            : "no descriptors left");
+        pd_xp_fail(err, st, st == PD_EDECLINED ? "shared memory cannot be simulated; use tcp"
+                                               : "no descriptors left");
         return st;
     }
     memset(&c, 0, sizeof(c));
@@ -85,42 +88,49 @@ static pd_status shm_create(const struct pd_instance_ctx *ctx, const void *conf_
     c.max_links = conf->connections;
     c.timeout = conf->timeout;
     c.connect_timeout = conf->timeout;
-    for (uint32_t slot = 0; slot < SLOTS; slot++) {
-        st = socket_path(ctx, conf, slot, &c.listen);
-        if (st != PD_OK) {
-            pd_xp_fail(err, st, "the name of the directory is too long for a socket");
-            return st;
-        }
-        st = pd_xp_create(ctx, &c, out, err);
-        if (st != PD_EBUSY)
-            break;
-    }
-    if (st != PD_OK && err != NULL && c.listen.path[0] != '\0')
-        snprintf(err->hint, sizeof(err->hint),
-                 "make room there, name another folder with transport.shm.directory, or load tcp "
-                 "and not shm");
+    st = PD_EDECLINED;
+    for (uint32_t i = 0; st == PD_EDECLINED && (dir = folder(conf, i)) != NULL; i++)
+        st = listen_in(ctx, dir, &c, out, err);
     return st;
 }
 
 static pd_status shm_check(const void *conf_arg, struct pd_err *err)
 {
     const struct pd_shm_conf *conf = conf_arg;
+    const char *dir = conf->directory;
+
+    if (dir == NULL || strlen(dir) <= PD_SHM_FOLDER_MAX)
+        return PD_OK;
+    pd_xp_fail(err, PD_EINVAL, "directory has more than %u bytes, too many for a socket's path: \"%s\"",
+               PD_SHM_FOLDER_MAX, dir);
+    if (err != NULL)
+        snprintf(err->hint, sizeof(err->hint), "name a folder such as \"/run/pdplane\"");
+    return PD_EINVAL;
+}
+
+/* Who checks may be another user than who starts, so only what both see. */
+static pd_status shm_check_site(const void *conf_arg, const struct pd_unit_site *site,
+                                struct pd_err *err)
+{
+    const struct pd_shm_conf *conf = conf_arg;
     struct stat sb;
 
-    if (conf->directory == NULL)
+    (void)site;
+    if (conf->directory == NULL || (stat(conf->directory, &sb) == 0 && S_ISDIR(sb.st_mode)))
         return PD_OK;
-    if (conf->directory[0] != '/' || stat(conf->directory, &sb) != 0 || !S_ISDIR(sb.st_mode)) {
-        pd_xp_fail(err, PD_ENOENT, "there is no directory \"%s\"", conf->directory);
-        return PD_ENOENT;
-    }
-    return PD_OK;
+    pd_xp_fail(err, PD_EDECLINED, "there is no directory \"%s\"", conf->directory);
+    if (err != NULL)
+        snprintf(err->hint, sizeof(err->hint), "make it, or name another with transport.shm.directory");
+    return PD_EDECLINED;
 }
 
 static const struct pd_option shm_options[] = {
     PD_OPT_STRING("directory", struct pd_shm_conf, directory, NULL, .flags = PD_OPT_PATH,
-                  .help = "Where the socket for the nodes of this host is made; at most 48 bytes. "
-                          "Without it $XDG_RUNTIME_DIR or /tmp. Only processes of the same user "
-                          "are accepted."),
+                  .help = "Where the socket for the nodes of this host is made; at most 60 bytes. "
+                          "Without it $XDG_RUNTIME_DIR, or /tmp when that cannot be used. Only "
+                          "processes of the same user are accepted. Sockets that killed processes "
+                          "left there are removed. A folder that cannot be used is an error, or, "
+                          "where another transport is loaded, a warning."),
     PD_OPT_INT("queue", struct pd_shm_conf, queue, "1024", .min = 1, .max = 65536,
                .unit = "transfers",
                .help = "Transfers to one node that may be under way at a time. More have to wait "
@@ -146,7 +156,7 @@ static const struct pd_unit shm_units[] = {
     PD_UNIT(.kind = PD_KIND_TRANSPORT, .name = "shm", .ops = &shm_ops.head,
             .options = shm_options, .conf_size = sizeof(struct pd_shm_conf),
             .summary = "Moves KV between nodes of one host by one copy out of shared memory.",
-            .check = shm_check),
+            .check = shm_check, .check_site = shm_check_site),
     PD_UNIT_END
 };
 
