@@ -31,8 +31,10 @@ static inline uint64_t pd_hash_link(uint64_t hash, uint64_t chain)
     return v ^ v >> 32;
 }
 
+/* XXH3, 64 bits, with a secret of our own: what a block of a chain counts as. */
+uint64_t pd_hash_block(const void *p, size_t n);
 /* A chain over n blocks of `block` bytes each, the last one maybe shorter:
- *     out[i] = pd_hash_link(pd_hash64(block i, seed 0), out[i - 1]),   out[-1] = chain
+ *     out[i] = pd_hash_link(pd_hash_block(block i), out[i - 1]),   out[-1] = chain
  * A shorter one with others before it stands for the last `block` bytes instead, and its
  * length is added to their hash: so all that is hashed has one length.
  * p has `bytes` bytes; n is at most the number of blocks in them. */

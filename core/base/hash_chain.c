@@ -4,6 +4,7 @@
 #include "base/hash.h"
 
 #include "base/compiler.h"
+#include "base/hash_secret.h"
 
 /* Bytes of the shorter block behind n - 1 whole ones, when that is the last one of n; else
  * 0. */
@@ -18,9 +19,9 @@ static void chain_usual(const uint8_t *p, size_t bytes, size_t block, uint64_t c
     size_t tail = shorter(bytes, block, n), whole = n - (tail > 0);
 
     for (size_t i = 0; i < whole; i++)
-        out[i] = chain = pd_hash_link(pd_hash64(p + i * block, PD_MIN(block, bytes), 0), chain);
+        out[i] = chain = pd_hash_link(pd_hash_block(p + i * block, PD_MIN(block, bytes)), chain);
     if (tail > 0)
-        out[whole] = pd_hash_link(pd_hash64(p + bytes - block, block, 0) + tail, chain);
+        out[whole] = pd_hash_link(pd_hash_block(p + bytes - block, block) + tail, chain);
 }
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -33,27 +34,31 @@ static void chain_usual(const uint8_t *p, size_t bytes, size_t block, uint64_t c
 #define XXH_NO_PREFETCH         /* the processor sees that bytes are read one after the other */
 #include <xxhash.h>
 
+static inline uint64_t block_avx2(const uint8_t *p, size_t n)
+{
+    return XXH3_64bits_withSecret(p, n, pd_hash_secret, sizeof pd_hash_secret);
+}
+
 static void chain_avx2(const uint8_t *p, size_t bytes, size_t block, uint64_t chain, uint64_t *out,
                        size_t n)
 {
     size_t tail = shorter(bytes, block, n), whole = n - (tail > 0);
 
     for (size_t i = 0; i < whole; i++)
-        out[i] = chain = pd_hash_link(XXH3_64bits(p + i * block, PD_MIN(block, bytes)), chain);
+        out[i] = chain = pd_hash_link(block_avx2(p + i * block, PD_MIN(block, bytes)), chain);
     if (tail > 0)
-        out[whole] = pd_hash_link(XXH3_64bits(p + bytes - block, block) + tail, chain);
+        out[whole] = pd_hash_link(block_avx2(p + bytes - block, block) + tail, chain);
 }
 
-/* Of a length that the compiler knows; with its own secret XXH3 is what it is without
- * one, and this form of it is inline.  There is at least one such block. */
+/* Of a length that the compiler knows.  There is at least one such block. */
 static void chain_avx2_usual(const uint8_t *p, size_t bytes, uint64_t chain, uint64_t *out, size_t n)
 {
     size_t tail = shorter(bytes, USUAL, n), whole = n - (tail > 0);
 
     for (size_t i = 0; i < whole; i++, p += USUAL)
-        out[i] = chain = pd_hash_link(XXH3_64bits_withSecret(p, USUAL, XXH3_kSecret, sizeof XXH3_kSecret), chain);
+        out[i] = chain = pd_hash_link(block_avx2(p, USUAL), chain);
     if (tail > 0)
-        out[whole] = pd_hash_link(XXH3_64bits(p + tail - USUAL, USUAL) + tail, chain);
+        out[whole] = pd_hash_link(block_avx2(p + tail - USUAL, USUAL) + tail, chain);
 }
 #pragma GCC pop_options
 

@@ -76,8 +76,8 @@ static void test_hash_chain(void **state)
             pd_hash_chain(bytes, size, blocks[b], chain, out, n);
             for (size_t i = 0; i < n; i++) {
                 size_t at = i * blocks[b], take = size - at < blocks[b] ? size - at : blocks[b];
-                uint64_t hash = take < blocks[b] && i > 0 ? pd_hash64(bytes + size - blocks[b], blocks[b], 0) + take
-                                                          : pd_hash64(bytes + at, take, 0);
+                uint64_t hash = take < blocks[b] && i > 0 ? pd_hash_block(bytes + size - blocks[b], blocks[b]) + take
+                                                          : pd_hash_block(bytes + at, take);
                 chain = pd_hash_link(hash, chain);
                 assert_true(out[i] == chain);
             }
