@@ -93,17 +93,19 @@ sub ends_with {
     until_true(60, sub { 1 == children($n->pid) });
     $n->{served} = serving($n);
     my $good = slurp($n->{conf});
-    change($n, sub { $_ .= "engin = ();\n" });
+    # A late signal of the loop may still make it too early.
+    my $upgrade = sub {
+        my ($pattern) = @_;
+        until_true(60, sub { $n->signal('USR2'); until_true(3, sub { $n->log_text =~ $pattern }) });
+        logs($n, $pattern);
+    };
     spew($n->{conf}, 'load = [');
-    $n->signal('USR2');
-    logs($n, qr/the configuration is not taken into use: it cannot be read/);
+    $upgrade->(qr/the configuration is not taken into use: it cannot be read/);
     my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die;
     spew($n->{conf}, $good =~ s/listen = \(/listen = ( { address = "127.0.0.1:@{[ $taken->sockport ]}"; api = "admin"; },/r);
-    $n->signal('USR2');
-    logs($n, qr/not taken into use: cannot listen on 127\.0\.0\.1:\d+: the address is in use/);
+    $upgrade->(qr/not taken into use: cannot listen on 127\.0\.0\.1:\d+: the address is in use/);
     spew($n->{conf}, $good =~ s/load = \[/load = [ "no_such_module",/r);
-    $n->signal('USR2');
-    logs($n, qr/worker \d+ ended with exit status 1.*the new worker did not come up; nothing has changed/s);
+    $upgrade->(qr/worker \d+ ended with exit status 1.*the new worker did not come up; nothing has changed/s);
     my ($rc, undef, $err) = run_program($pdctl, '-s', "$dir/refuses.sock", 'status');
     is $rc, 0, 'the old one serves' or diag $err;
     spew($n->{conf}, $good);
