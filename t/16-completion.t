@@ -24,7 +24,7 @@ sub offered {
 }
 sub known { my ($tool, @a) = @_; my ($rc, $out) = run_program("$build/$tool", @a, '--help'); return $out }
 
-for my $tool (qw(pdplane pdctl pdconform pdbench)) {
+for my $tool (qw(pdplane pdctl pdconform pdbench pdsim)) {
     my $help = known($tool);
     my %long = map { $_ => 1 } $help =~ /^  (?:-\S, )?(--[a-z-]+)/mg;
     cmp_ok scalar(keys %long), '>=', 2, "$tool: long options";
@@ -50,6 +50,8 @@ is_deeply [offered('pdbench', 'co')], ['codec'], 'a command of pdbench';
 is_deeply [sort(offered('pdbench', 'codec', '-d', ''))], [qw(bf16 f16 f32 f8)], 'types of pdbench codec';
 is_deeply [offered('pdbench', 'codec', '-d', 'b')], ['bf16'], 'one of them';
 ok grep({ $_ eq '--dtypes' } offered('pdbench', 'codec', '--d')), 'and its options';
+is_deeply [offered('pdsim', '--arrival', 'b')], ['bursty'], 'a kind of arrival of pdsim';
+is_deeply [sort(offered('pdsim', '-L', ''))], [qw(exponential fixed)], 'its kinds of lengths';
 spew('some.conf', '');
 my $dir = folder();
 is_deeply [offered('pdplane', '-c', "$dir/so")], ["$dir/some.conf"], 'files';

@@ -22,6 +22,10 @@ _pdplane_tools()
             COMPREPLY=($(compgen -W "$("$tool" -l 2>/dev/null | sed 's/ .*//' | sort -u)" -- "$cur")); return ;;
         pdbench:-d | pdbench:--dtypes)
             if [[ $command == codec ]]; then COMPREPLY=($(compgen -W 'f32 f16 bf16 f8' -- "$cur")); return; fi ;;
+        pdsim:-a | pdsim:--arrival)
+            COMPREPLY=($(compgen -W 'poisson constant bursty' -- "$cur")); return ;;
+        pdsim:-L | pdsim:--lengths)
+            COMPREPLY=($(compgen -W 'fixed exponential' -- "$cur")); return ;;
         *:-c | *:--config | pdctl:-s | pdctl:--socket | pdplane:-p | *:-d | *:--dir)
             COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
@@ -44,4 +48,4 @@ _pdplane_tools()
     fi
 }
 
-complete -o filenames -F _pdplane_tools pdplane pdctl pdconform pdbench
+complete -o filenames -F _pdplane_tools pdplane pdctl pdconform pdbench pdsim

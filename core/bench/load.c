@@ -14,6 +14,7 @@
 #include "net/sse.h"
 
 #define EVENT_MAX (4u << 20)
+#define BODY_MAX (256u << 20)
 #define MAX_SLOTS 65536u
 
 struct slot {
@@ -21,7 +22,9 @@ struct slot {
     struct pd_http_call *call;
     struct slot *next_free;
     struct pd_iov body;
+    struct pd_buf made;         /* the body, when it is made for this request */
     struct pd_sse sse;
+    uint64_t index;
     pd_time meant;
     pd_time first;              /* 0: nothing yet */
     pd_time last;               /* token */
@@ -132,6 +135,13 @@ static void slot_done(struct slot *s, enum pd_bench_error error)
             r->errors[error]++;
         }
         r->seconds = now - l->start - l->opts.warmup;
+    }
+    if (l->opts.on_request != NULL) {
+        const struct pd_bench_load_record record = {
+            .index = s->index, .meant = s->meant, .first = s->first, .last = s->last, .end = now,
+            .events = s->tokens, .error = error, .is_counted = is_counted(s),
+        };
+        l->opts.on_request(l->opts.arg, &record);
     }
     s->call = NULL;
     s->next_free = l->free_slots;
@@ -247,10 +257,25 @@ static const struct pd_http_call_events call_events = {
 
 /* ---- starts --------------------------------------------------------------------------------- */
 
+/* False: the body cannot be made. */
+static bool body_get(struct pd_bench_load *l, struct slot *s)
+{
+    struct pd_str body;
+    if (l->opts.make_body == NULL) {
+        body = l->opts.bodies[s->index % l->opts.n_bodies];
+    } else {
+        pd_buf_clear(&s->made);
+        if (l->opts.make_body(l->opts.arg, s->index, &s->made) != PD_OK)
+            return false;
+        body = pd_buf_str(&s->made);
+    }
+    s->body = (struct pd_iov){ (void *)(uintptr_t)body.p, body.n };
+    return true;
+}
+
 static void start_one(struct pd_bench_load *l, pd_time meant, pd_time now)
 {
     struct slot *s = l->free_slots;
-    struct pd_str body = l->opts.bodies[l->result.started % l->opts.n_bodies];
     struct pd_http_call_opts opts = {
         .size = sizeof opts, .addr = l->opts.addr, .host = l->opts.host, .method = PD_HTTP_POST,
         .target = l->opts.target, .headers = l->headers, .n_headers = l->auth.n > 0 ? 2 : 1, .body = &s->body,
@@ -258,16 +283,15 @@ static void start_one(struct pd_bench_load *l, pd_time meant, pd_time now)
     };
     l->free_slots = s->next_free;
     l->n_open++;
-    l->result.started++;
+    s->index = l->result.started++;
     pd_sse_reset(&s->sse);
-    s->body = (struct pd_iov){ (void *)(uintptr_t)body.p, body.n };
     s->meant = meant;
     s->first = s->last = 0;
     s->tokens = s->status = 0;
     s->is_stream = s->is_done = s->has_error = false;
     if (now > meant + PD_MS && is_counted(s))
         l->result.late++;
-    if (pd_http_call_start(l->client, &opts, &call_events, s, &s->call) != PD_OK)
+    if (!body_get(l, s) || pd_http_call_start(l->client, &opts, &call_events, s, &s->call) != PD_OK)
         slot_done(s, PD_BENCH_ERROR_LOCAL);
 }
 
@@ -406,6 +430,7 @@ pd_status pd_bench_load_start(struct pd_loop *loop, const struct pd_bench_load_o
         l->slots[i].next_free = l->free_slots;
         l->free_slots = &l->slots[i];
         pd_sse_init(&l->slots[i].sse, EVENT_MAX);
+        pd_buf_init(&l->slots[i].made, BODY_MAX);
     }
     pd_bench_hist_init(&l->result.ttft);
     pd_bench_hist_init(&l->result.itl);
@@ -435,8 +460,10 @@ uint32_t pd_bench_load_open(const struct pd_bench_load *l)
 
 void pd_bench_load_destroy(struct pd_bench_load *l)
 {
-    for (uint32_t i = 0; i < l->opts.concurrency; i++)
+    for (uint32_t i = 0; i < l->opts.concurrency; i++) {
         pd_sse_fini(&l->slots[i].sse);
+        pd_buf_fini(&l->slots[i].made);
+    }
     pd_free(l->slots);
     pd_buf_fini(&l->auth);
     pd_free(l);

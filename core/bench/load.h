@@ -35,6 +35,18 @@ enum pd_bench_error {
 /* "connect", "timeout" and so on. */
 const char *pd_bench_error_name(enum pd_bench_error error);
 
+/* One request that is over. */
+struct pd_bench_load_record {
+    uint64_t index;             /* in the order of starts, from 0 */
+    pd_time meant;              /* when it was to start */
+    pd_time first;              /* first token or byte; 0: none came */
+    pd_time last;               /* token of a stream; 0: none */
+    pd_time end;
+    uint32_t events;            /* of a stream, with text */
+    enum pd_bench_error error;  /* PD_BENCH_ERRORS: it went well */
+    bool is_counted;            /* meant to start after the warm-up */
+};
+
 struct pd_bench_load_opts {
     size_t size;                /* sizeof(struct pd_bench_load_opts) */
     struct pd_addr addr;
@@ -52,6 +64,12 @@ struct pd_bench_load_opts {
     pd_time duration;           /* no new requests after it; 0: no limit */
     pd_time warmup;             /* requests meant to start before it are not counted */
     pd_time timeout;            /* to the first byte, and between pieces; 0: 60 s */
+    /* Makes the body of each request when it starts, instead of bodies; a failed one is
+     * a local error.  May be NULL. */
+    pd_status (*make_body)(void *arg, uint64_t index, struct pd_buf *out);
+    /* Called at the end of each request, also of those of the warm-up; may be NULL. */
+    void (*on_request)(void *arg, const struct pd_bench_load_record *record);
+    void *arg;                  /* of both */
 };
 
 /* What happened when: slices of equal length, as long as needed. */

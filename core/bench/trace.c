@@ -196,7 +196,8 @@ pd_status pd_bench_trace_text(const struct pd_bench_trace *t, size_t row, struct
         pd_buf_appendf(out, "%llx", (unsigned long long)x);
         while (out->n < end && out->status == PD_OK) {
             x = x * 6364136223846793005u + 1442695040888963407u;
-            pd_buf_appendf(out, " %s", words[x >> 61]);
+            pd_buf_append_char(out, ' ');
+            pd_buf_append_cstr(out, words[x >> 61]);
         }
         pd_buf_truncate(out, end);
     }

@@ -85,23 +85,6 @@ static pd_status read_pattern(struct pd_conf *conf, struct pd_conf_node *root, s
     return st;
 }
 
-static void drop_child(struct pd_conf_node *root, const struct pd_conf_node *child)
-{
-    struct pd_conf_node *before = NULL;
-    for (struct pd_conf_node *c = root->first; c != NULL; before = c, c = c->next) {
-        if (c != child)
-            continue;
-        if (before == NULL)
-            root->first = c->next;
-        else
-            before->next = c->next;
-        if (root->last == c)
-            root->last = before;
-        root->count--;
-        return;
-    }
-}
-
 /* include = [ "conf.d/PATTERN" ]: each file is read on its own. */
 static pd_status read_includes(struct pd_conf *conf, struct pd_conf_node *root, struct pd_conf_report *report,
                                uint32_t depth)
@@ -116,7 +99,7 @@ static pd_status read_includes(struct pd_conf *conf, struct pd_conf_node *root, 
     if (depth == CONF_INCLUDE_DEPTH)
         return pd_conf_error(report, node->place.file, node->place.line,
                              "files include each other more than %u levels deep", CONF_INCLUDE_DEPTH);
-    drop_child(root, node);
+    conf_node_remove(root, node);
     pd_status st = conf_value_set(&ctx, &row, node, &patterns);
     conf->n_origins = 0;
     for (uint64_t i = 0; st == PD_OK && i < patterns.count; i++) {

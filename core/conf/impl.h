@@ -4,6 +4,7 @@
  *   text.c    files -> one flat text, checked token by token
  *   tree.c    flat text -> tree, through libconfig (the only file that sees it)
  *   fill.c    tree + rows -> structs, with value.c for single values
+ *   edit.c    changes to the tree before it is filled
  *   dump.c, reference.c, rows.c   the other uses of rows */
 #ifndef PD_CONF_IMPL_H
 #define PD_CONF_IMPL_H
@@ -99,6 +100,8 @@ pd_status conf_tree_parse(struct pd_conf *conf, struct conf_text *t, struct pd_c
                           struct pd_conf_node **out);
 struct pd_conf_node *conf_node_child(const struct pd_conf_node *group, const char *name);
 void conf_node_append(struct pd_conf_node *parent, struct pd_conf_node *child);
+/* child is one of parent's. */
+void conf_node_remove(struct pd_conf_node *parent, const struct pd_conf_node *child);
 /* "a string", "an integer" ... */
 const char *conf_node_type_text(const struct pd_conf_node *node);
 

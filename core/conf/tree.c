@@ -24,6 +24,20 @@ void conf_node_append(struct pd_conf_node *parent, struct pd_conf_node *child)
     parent->count++;
 }
 
+void conf_node_remove(struct pd_conf_node *parent, const struct pd_conf_node *child)
+{
+    struct pd_conf_node *before = NULL;
+    for (struct pd_conf_node *n = parent->first; n != child; n = n->next)
+        before = n;
+    if (before == NULL)
+        parent->first = child->next;
+    else
+        before->next = child->next;
+    if (parent->last == child)
+        parent->last = before;
+    parent->count--;
+}
+
 struct pd_conf_node *conf_node_child(const struct pd_conf_node *group, const char *name)
 {
     for (struct pd_conf_node *n = group->first; n != NULL; n = n->next) {

@@ -16,10 +16,16 @@ static uint64_t reserve_of(uint64_t limit)
     return RESERVE < limit / 4 ? RESERVE : limit / 4;
 }
 
+/* Those of the process, unless the node's owner has said otherwise. */
+static uint64_t limit_of(const struct pd_node *node)
+{
+    return node->descriptors_given != 0 ? node->descriptors_given : pd_fd_limit();
+}
+
 pd_status pd_node_room_find(struct pd_node *node, struct pd_err *err)
 {
-    uint64_t limit = pd_fd_limit(), reserve = reserve_of(limit);
-    int open = pd_fd_count();
+    uint64_t limit = limit_of(node), reserve = reserve_of(limit);
+    int open = node->descriptors_given != 0 ? 0 : pd_fd_count();
     uint64_t used = (open > 0 ? (uint64_t)open : 32) + node->root->listen.count;
 
     if (limit < used + reserve + 8 || reserve < 4) {
@@ -34,7 +40,7 @@ pd_status pd_node_room_find(struct pd_node *node, struct pd_err *err)
 void pd_node_room_share(struct pd_node *node, const struct pd_node_conf *c, struct pd_node_room *out)
 {
     bool has_servers = pd_mods_unit_at(node->mods, PD_KIND_BIT(PD_KIND_ADAPTER), 0) != NULL;
-    uint64_t reserve = reserve_of(pd_fd_limit());
+    uint64_t reserve = reserve_of(limit_of(node));
     uint64_t room = node->descriptors / (has_servers ? 2 : 1);
 
     *out = (struct pd_node_room){
@@ -46,7 +52,7 @@ void pd_node_room_share(struct pd_node *node, const struct pd_node_conf *c, stru
         out->clients = (uint32_t)room;
         if (node->told_room != out->clients)
             pd_log_notice(node->log, "%llu file descriptors leave room for %u connections of clients",
-                          (unsigned long long)pd_fd_limit(), out->clients);
+                          (unsigned long long)limit_of(node), out->clients);
         node->told_room = out->clients;
     }
     out->servers = has_servers ? out->clients : 0;

@@ -164,6 +164,7 @@ pd_status pd_node_create(const struct pd_node_params *params, struct pd_node **o
     pd_node_generation_switch(node, g);
     node->first = pd_conf_get(params->conf);
     node->is_second = params->is_second;
+    node->descriptors_given = params->descriptors;
     node->on_listening = params->on_listening;
     node->on_listening_arg = params->arg;
     pd_timer_init(&node->listen_timer, node->loop, "listen", listen_now, node);

@@ -53,6 +53,8 @@ struct pd_node_params {
     bool is_second;            /* another process with this configuration still ends its requests:
                                   the node takes an identity of its own, and listens once it is
                                   ready or has waited for PD_NODE_READY_WAIT */
+    uint64_t descriptors;      /* how many the node may have; 0: as many as the process.  For
+                                  simulated nodes, which have none of the system's */
     /* Once, when the node listens: PD_OK, or err says why it cannot (then it is only
      * good for pd_node_destroy).  Never from inside pd_node_start; NULL is allowed. */
     void (*on_listening)(void *arg, pd_status status, const struct pd_err *err);
@@ -135,6 +137,7 @@ struct pd_node {
     struct pd_conf *plugins_from;
     struct pd_sched *sched;
     struct pd_net net;
+    uint64_t descriptors_given; /* see struct pd_node_params */
     uint64_t descriptors;      /* for connections of clients, and those to servers for them */
     uint32_t told_room;        /* connections of clients, as last logged */
     struct pd_peers *peers;
