@@ -143,8 +143,10 @@ struct pd_node_conf {
     bool core_files;
 };
 
-/* The rows of struct pd_node_conf. */
+/* ---- sections.c */
+/* The rows of struct pd_node_conf, and the one of that name. */
 const struct pd_option *pd_node_sections(void);
+const struct pd_option *pd_node_section(const char *name);
 /* The rows of one endpoint, one listener, one source. */
 const struct pd_option *pd_node_endpoint_rows(void);
 const struct pd_option *pd_node_listen_rows(void);
@@ -160,6 +162,7 @@ struct pd_peers_times pd_node_link_times(const struct pd_node_link_conf *link);
 /* Where it stands in a configuration; line 0: nowhere. */
 void pd_node_section_place(const char *name, const struct pd_conf *conf, struct pd_conf_place *out);
 
+/* ---- conf_read.c */
 /* Reads a configuration the whole way: opens path (or, when text is not NULL,
  * reads *text and calls it path), sets module_path, loads the modules that
  * `load` names and fills everything; the filled struct is pd_conf_root(*out).
