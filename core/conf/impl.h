@@ -3,7 +3,8 @@
  *
  *   text.c    files -> one flat text, checked token by token
  *   tree.c    flat text -> tree, through libconfig (the only file that sees it)
- *   fill.c    tree + rows -> structs, with value.c for single values
+ *   fill.c    tree + rows -> structs, with value.c for single values, limit.c,
+ *             expand.c and secret.c for what they need
  *   edit.c    changes to the tree before it is filled
  *   dump.c, reference.c, rows.c   the other uses of rows */
 #ifndef PD_CONF_IMPL_H
@@ -105,6 +106,10 @@ void conf_node_remove(struct pd_conf_node *parent, const struct pd_conf_node *ch
 /* "a string", "an integer" ... */
 const char *conf_node_type_text(const struct pd_conf_node *node);
 
+/* Tells of something wrong at a node; PD_EINVAL. */
+#define CONF_BAD(ctx, node, ...) \
+    pd_conf_error((ctx)->report, (node)->place.file, (node)->place.line, __VA_ARGS__)
+
 /* value.c: what a message needs to know about where a value stands. */
 struct conf_ctx {
     struct pd_conf *conf;
@@ -117,19 +122,26 @@ struct conf_ctx {
  * base.  Group and unit types are not handled here. */
 pd_status conf_value_set(struct conf_ctx *ctx, const struct pd_option *row, const struct pd_conf_node *node,
                          void *base);
-/* Expands ${NAME}; *used says whether there was one. */
+/* expand.c
+ * Expands ${NAME}; *used says whether there was one. */
 pd_status conf_expand(struct conf_ctx *ctx, const struct pd_conf_node *node, const char *in, const char **out,
                       bool *used);
-/* The SECRET row's value from the file that node names. */
+/* The path from the folder of the configuration on; NULL: no memory. */
+const char *conf_path_complete(struct conf_ctx *ctx, const char *path);
+/* secret.c
+ * The SECRET row's value from the file that node names. */
 pd_status conf_secret_file(struct conf_ctx *ctx, const struct pd_option *row, const struct pd_conf_node *node,
                            void *base);
+/* The SECRET row's value from an expanded string; `expanded`: there was something to expand. */
+pd_status conf_secret_set(struct conf_ctx *ctx, const struct pd_option *row, const struct pd_conf_node *node,
+                          const char *text, bool expanded, void *member);
 /* Remembers where a member got its value; PD_ENOMEM goes to the report. */
 void conf_origin_add(struct conf_ctx *ctx, const struct pd_option *row, const void *member,
                      const struct pd_conf_node *node, const char *raw, bool raw_is_file);
 const struct conf_origin *conf_origin_find(const struct pd_conf *conf, const struct pd_option *row,
                                            const void *member);
 pd_status conf_no_memory(struct pd_conf_report *report);
-/* "an integer", "a size such as \"512m\"" ... for messages and references. */
+/* limit.c: "an integer", "a size such as \"512m\"" ... for messages and references. */
 const char *conf_type_expect(const struct pd_option *row);
 /* Reads an integer member of 1, 2, 4 or 8 bytes. */
 int64_t conf_int_get(const struct pd_option *row, const void *member);

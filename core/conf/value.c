@@ -1,20 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One value: from a node of the tree, or from a row's default, into a member of
  * the filled struct.  All messages about types and ranges are made here, so
- * they sound alike for every section and every module. */
+ * they sound alike for every section and every module; limit.c has the words for
+ * what is allowed, expand.c and secret.c what becomes of strings. */
 #include "conf/impl.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/mem.h"
 #include "base/near.h"
 #include "base/str.h"
 #include "base/units.h"
-#include "os/file.h"
-
-#define BAD(ctx, node, ...) \
-    pd_conf_error((ctx)->report, (node)->place.file, (node)->place.line, __VA_ARGS__)
 
 pd_status conf_no_memory(struct pd_conf_report *report)
 {
@@ -22,79 +17,9 @@ pd_status conf_no_memory(struct pd_conf_report *report)
     return PD_ENOMEM;
 }
 
-/* --- limits --- */
-
-bool conf_in_range(const struct pd_option *row, int64_t value)
-{
-    return value >= row->min && (row->max == 0 || value <= row->max);
-}
-
-static const char *limit_text(const struct pd_option *row, int64_t value, char out[PD_UNITS_TEXT])
-{
-    if (row->type == PD_OPT_T_SIZE)
-        return pd_units_print_bytes((uint64_t)value, out);
-    if (row->type == PD_OPT_T_DURATION)
-        return pd_units_print_duration((uint64_t)value, out);
-    snprintf(out, PD_UNITS_TEXT, "%lld", (long long)value);
-    return out;
-}
-
-const char *conf_range_text(const struct pd_option *row, char *out, size_t size)
-{
-    char a[PD_UNITS_TEXT], b[PD_UNITS_TEXT];
-    const char *unit = row->unit != NULL ? row->unit : "";
-    const char *gap = row->unit != NULL ? " " : "";
-    out[0] = '\0';
-    if (row->type == PD_OPT_T_NUMBER) {
-        if (row->hi != 0)
-            snprintf(out, size, "%g to %g%s%s", row->lo, row->hi, gap, unit);
-        else
-            snprintf(out, size, "at least %g%s%s", row->lo, gap, unit);
-    } else if (row->type == PD_OPT_T_INT || row->type == PD_OPT_T_SIZE || row->type == PD_OPT_T_DURATION) {
-        if (row->max != 0)
-            snprintf(out, size, "%s to %s%s%s", limit_text(row, row->min, a), limit_text(row, row->max, b),
-                     gap, unit);
-        else if (row->min > INT64_MIN)
-            snprintf(out, size, "at least %s%s%s", limit_text(row, row->min, a), gap, unit);
-    }
-    return out;
-}
-
-const char *conf_type_expect(const struct pd_option *row)
-{
-    switch (row->type) {
-    case PD_OPT_T_BOOL:
-        return "true or false";
-    case PD_OPT_T_INT:
-        return "an integer";
-    case PD_OPT_T_NUMBER:
-        return "a number";
-    case PD_OPT_T_STRING:
-        return "a string";
-    case PD_OPT_T_SIZE:
-        return "a size in quotes such as \"512m\"";
-    case PD_OPT_T_DURATION:
-        return "a duration in quotes such as \"250ms\"";
-    case PD_OPT_T_ENUM:
-        return "one of the known words in quotes";
-    case PD_OPT_T_FLAGS:
-    case PD_OPT_T_STRING_LIST:
-        return "strings such as [ \"a\", \"b\" ]";
-    case PD_OPT_T_GROUP:
-    case PD_OPT_T_UNIT_MAP:
-        return "a group { }";
-    case PD_OPT_T_GROUP_LIST:
-        return "a list of groups such as ( { }, { } )";
-    case PD_OPT_T_UNIT:
-        return "the name of a module's unit in quotes";
-    default:
-        return "nothing";
-    }
-}
-
 static pd_status wrong_type(struct conf_ctx *ctx, const struct pd_option *row, const struct pd_conf_node *node)
 {
-    return BAD(ctx, node, "option \"%s\"%s must be %s, not %s", row->name, ctx->where, conf_type_expect(row),
+    return CONF_BAD(ctx, node, "option \"%s\"%s must be %s, not %s", row->name, ctx->where, conf_type_expect(row),
                conf_node_type_text(node));
 }
 
@@ -102,7 +27,7 @@ static pd_status out_of_range(struct conf_ctx *ctx, const struct pd_option *row,
                               const struct pd_conf_node *node, const char *value)
 {
     char range[96];
-    return BAD(ctx, node, "option \"%s\"%s is %s, allowed: %s", row->name, ctx->where, value,
+    return CONF_BAD(ctx, node, "option \"%s\"%s is %s, allowed: %s", row->name, ctx->where, value,
                conf_range_text(row, range, sizeof range));
 }
 
@@ -189,7 +114,7 @@ static pd_status set_unit_text(struct conf_ctx *ctx, const struct pd_option *row
     pd_status st = row->type == PD_OPT_T_SIZE ? pd_units_parse_bytes(s, &v, &err)
                                               : pd_units_parse_duration(s, &v, &err);
     if (st != PD_OK)
-        return BAD(ctx, node, "option \"%s\"%s is \"%s\", which is no %s\n%s", row->name, ctx->where, text,
+        return CONF_BAD(ctx, node, "option \"%s\"%s is \"%s\", which is no %s\n%s", row->name, ctx->where, text,
                    row->type == PD_OPT_T_SIZE ? "size" : "duration", err.text);
     if (v > (uint64_t)INT64_MAX || !conf_in_range(row, (int64_t)v)) {
         snprintf(shown, sizeof shown, "\"%.60s\"", text);
@@ -201,154 +126,18 @@ static pd_status set_unit_text(struct conf_ctx *ctx, const struct pd_option *row
 
 /* --- strings --- */
 
-static bool is_name_char(char c, bool first)
-{
-    return c == '_' || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (!first && c >= '0' && c <= '9');
-}
-
-static const char *env_get(const struct pd_conf *conf, const char *name)
-{
-    return conf->src.env != NULL ? conf->src.env(conf->src.arg, name) : getenv(name);
-}
-
-pd_status conf_expand(struct conf_ctx *ctx, const struct pd_conf_node *node, const char *in, const char **out,
-                      bool *used)
-{
-    struct pd_buf b;
-    pd_status st = PD_OK;
-    *used = false;
-    if (strstr(in, "${") == NULL) {
-        *out = in;
-        return PD_OK;
-    }
-    pd_buf_init(&b, CONF_TEXT_MAX);
-    while (*in != '\0' && st == PD_OK) {
-        if (strncmp(in, "$${", 3) == 0) {
-            pd_buf_append_cstr(&b, "${");
-            in += 3;
-            continue;
-        }
-        if (strncmp(in, "${", 2) != 0) {
-            pd_buf_append_char(&b, *in++);
-            continue;
-        }
-        const char *end = in + 2;
-        while (is_name_char(*end, end == in + 2))
-            end++;
-        char name[128];
-        const char *value = NULL;
-        if (*end != '}' || end == in + 2 ||
-            pd_str_copy(pd_str_of(in + 2, (size_t)(end - in - 2)), name, sizeof name) != PD_OK)
-            st = BAD(ctx, node, "\"${\" in a string%s is not followed by a variable's name and \"}\""
-                     "\nwrite $${ for the characters themselves", ctx->where);
-        else if ((value = env_get(ctx->conf, name)) == NULL)
-            st = BAD(ctx, node, "environment variable \"%s\"%s is not set", name, ctx->where);
-        else
-            pd_buf_append_cstr(&b, value);
-        *used = true;
-        in = end + 1;
-    }
-    if (st == PD_OK) {
-        struct pd_str copy;
-        if (b.status != PD_OK || pd_arena_str(&ctx->conf->arena, pd_buf_str(&b), &copy) != PD_OK)
-            st = conf_no_memory(ctx->report);
-        else
-            *out = copy.p;
-    }
-    if (b.base != NULL)
-        explicit_bzero(b.base, b.cap);
-    pd_buf_fini(&b);
-    return st;
-}
-
-static pd_status keep_secret(struct conf_ctx *ctx, const char *p)
-{
-    struct conf_secret *s = pd_arena_calloc(&ctx->conf->arena, 1, sizeof *s);
-    if (s == NULL)
-        return conf_no_memory(ctx->report);
-    s->p = (char *)(uintptr_t)p;
-    s->n = strlen(p);
-    s->next = ctx->conf->secrets;
-    ctx->conf->secrets = s;
-    return PD_OK;
-}
-
-static const char *complete_path(struct conf_ctx *ctx, const char *path)
-{
-    const char *dir = ctx->conf->base_dir;
-    if (path[0] == '/' || path[0] == '\0' || dir == NULL)
-        return path;
-    return pd_arena_printf(&ctx->conf->arena, "%s/%s", dir, path);
-}
-
 static pd_status set_string(struct conf_ctx *ctx, const struct pd_option *row, const struct pd_conf_node *node,
                             const char *text, void *member)
 {
     if (text[0] == '\0' && (row->flags & PD_OPT_NONEMPTY) != 0)
-        return BAD(ctx, node, "option \"%s\"%s must not be empty", row->name, ctx->where);
+        return CONF_BAD(ctx, node, "option \"%s\"%s must not be empty", row->name, ctx->where);
     if ((row->flags & PD_OPT_PATH) != 0) {
-        text = complete_path(ctx, text);
+        text = conf_path_complete(ctx, text);
         if (text == NULL)
             return conf_no_memory(ctx->report);
     }
     memcpy(member, &text, sizeof text);
     return PD_OK;
-}
-
-pd_status conf_secret_file(struct conf_ctx *ctx, const struct pd_option *row, const struct pd_conf_node *node,
-                           void *base)
-{
-    const char *path;
-    bool used;
-    struct pd_buf b;
-    struct pd_err err = { 0 };
-    struct pd_str copy;
-    if (node->type != NODE_STRING)
-        return BAD(ctx, node, "option \"%s_file\"%s must be a string, not %s", row->name, ctx->where,
-                   conf_node_type_text(node));
-    pd_status st = conf_expand(ctx, node, node->u.s, &path, &used);
-    if (st != PD_OK)
-        return st;
-    path = complete_path(ctx, path);
-    if (path == NULL)
-        return conf_no_memory(ctx->report);
-    pd_buf_init(&b, CONF_SECRET_MAX);
-    st = pd_file_read_secret(path, CONF_SECRET_MAX, &b, &err);
-    if (st != PD_OK)
-        pd_conf_report_add(ctx->report, &err, node->place.file, node->place.line);
-    else if (b.n == 0)
-        st = BAD(ctx, node, "file \"%s\" of option \"%s_file\"%s is empty", path, row->name, ctx->where);
-    else if (memchr(b.p, '\0', b.n) != NULL)
-        st = BAD(ctx, node, "file \"%s\" of option \"%s_file\"%s contains a zero byte", path, row->name,
-                 ctx->where);
-    else if (pd_arena_str(&ctx->conf->arena, pd_buf_str(&b), &copy) != PD_OK)
-        st = conf_no_memory(ctx->report);
-    if (b.base != NULL)
-        explicit_bzero(b.base, b.cap);
-    pd_buf_fini(&b);
-    if (st != PD_OK)
-        return st;
-    st = keep_secret(ctx, copy.p);
-    if (st == PD_OK) {
-        memcpy((char *)base + row->offset, &copy.p, sizeof copy.p);
-        conf_origin_add(ctx, row, (char *)base + row->offset, node, path, true);
-    }
-    return st;
-}
-
-static pd_status set_secret(struct conf_ctx *ctx, const struct pd_option *row, const struct pd_conf_node *node,
-                            const char *text, bool expanded, void *member)
-{
-    if (!expanded)
-        return BAD(ctx, node, "option \"%s\"%s is a secret and must not stand in the configuration"
-                   "\nwrite %s_file = \"PATH\"; or %s = \"${VARIABLE}\";", row->name, ctx->where, row->name,
-                   row->name);
-    if (text[0] == '\0')
-        return BAD(ctx, node, "secret \"%s\"%s is empty", row->name, ctx->where);
-    pd_status st = keep_secret(ctx, text);
-    if (st == PD_OK)
-        memcpy(member, &text, sizeof text);
-    return st;
 }
 
 /* --- words of a list --- */
@@ -370,9 +159,9 @@ static pd_status find_name(struct conf_ctx *ctx, const struct pd_option *row, co
     }
     const char *best = pd_near_best(&near);
     if (best != NULL)
-        return BAD(ctx, node, "option \"%s\"%s does not know \"%s\" (did you mean \"%s\"?)\nknown: %s",
+        return CONF_BAD(ctx, node, "option \"%s\"%s does not know \"%s\" (did you mean \"%s\"?)\nknown: %s",
                    row->name, ctx->where, word, best, known);
-    return BAD(ctx, node, "option \"%s\"%s does not know \"%s\"\nknown: %s", row->name, ctx->where, word,
+    return CONF_BAD(ctx, node, "option \"%s\"%s does not know \"%s\"\nknown: %s", row->name, ctx->where, word,
                known);
 }
 
@@ -415,9 +204,9 @@ static pd_status node_strings(struct conf_ctx *ctx, const struct pd_option *row,
         if (st != PD_OK)
             return st;
         if (items[i][0] == '\0' && (row->flags & PD_OPT_NONEMPTY) != 0)
-            return BAD(ctx, item, "option \"%s\"%s has an empty string in it", row->name, ctx->where);
+            return CONF_BAD(ctx, item, "option \"%s\"%s has an empty string in it", row->name, ctx->where);
         if ((row->flags & PD_OPT_PATH) != 0)
-            items[i] = complete_path(ctx, items[i]);
+            items[i] = conf_path_complete(ctx, items[i]);
         if (items[i] == NULL)
             return conf_no_memory(ctx->report);
     }
@@ -442,7 +231,7 @@ static pd_status default_strings(struct conf_ctx *ctx, const struct pd_option *r
         if (pd_arena_str(&ctx->conf->arena, pd_str_trim(part), &copy) != PD_OK)
             return conf_no_memory(ctx->report);
         items[n] = copy.p;
-        if ((row->flags & PD_OPT_PATH) != 0 && (items[n] = complete_path(ctx, copy.p)) == NULL)
+        if ((row->flags & PD_OPT_PATH) != 0 && (items[n] = conf_path_complete(ctx, copy.p)) == NULL)
             return conf_no_memory(ctx->report);
         n++;
     }
@@ -456,9 +245,9 @@ static pd_status set_strings(struct conf_ctx *ctx, const struct pd_option *row, 
 {
     uint64_t max = row->max != 0 ? (uint64_t)row->max : CONF_STRINGS_MAX;
     if ((row->flags & PD_OPT_NONEMPTY) != 0 && list->count == 0)
-        return BAD(ctx, node, "option \"%s\"%s must not be empty", row->name, ctx->where);
+        return CONF_BAD(ctx, node, "option \"%s\"%s must not be empty", row->name, ctx->where);
     if (list->count < (uint64_t)row->min || list->count > max)
-        return BAD(ctx, node, "option \"%s\"%s has %llu members, allowed: %lld to %llu", row->name, ctx->where,
+        return CONF_BAD(ctx, node, "option \"%s\"%s has %llu members, allowed: %lld to %llu", row->name, ctx->where,
                    (unsigned long long)list->count, (long long)row->min, (unsigned long long)max);
     if (row->type == PD_OPT_T_STRING_LIST) {
         memcpy(member, list, sizeof *list);
@@ -510,7 +299,7 @@ static pd_status set_from_node(struct conf_ctx *ctx, const struct pd_option *row
                                         : set_number(ctx, row, node, node->u.d, member);
     case PD_OPT_T_STRING:
         if ((row->flags & PD_OPT_SECRET) != 0)
-            return set_secret(ctx, row, node, text, expanded, member);
+            return conf_secret_set(ctx, row, node, text, expanded, member);
         return set_string(ctx, row, node, text, member);
     case PD_OPT_T_SIZE:
     case PD_OPT_T_DURATION:
@@ -563,7 +352,7 @@ static pd_status set_from_default(struct conf_ctx *ctx, const struct pd_option *
     default:
         break;
     }
-    return BAD(ctx, &at, "default \"%s\" of option \"%s\"%s is not %s", def, row->name, ctx->where,
+    return CONF_BAD(ctx, &at, "default \"%s\" of option \"%s\"%s is not %s", def, row->name, ctx->where,
                conf_type_expect(row));
 }
 
