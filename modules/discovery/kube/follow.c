@@ -91,13 +91,27 @@ void kube_hang_up(struct pd_discovery *d)
     d->call = NULL;
 }
 
-void kube_list_again(struct pd_discovery *d)
+/* Nothing is known of where the objects stand. */
+static void forget_version(struct pd_discovery *d)
 {
     kube_hang_up(d);
     kube_body_clear(d);
     d->version[0] = d->next[0] = '\0';
+}
+
+void kube_list_again(struct pd_discovery *d)
+{
+    forget_version(d);
     d->state = KUBE_IDLE;
     pd_timer_start(&d->timer, 0);
+}
+
+/* The same because of what came: an API server that says it again and again is asked
+ * less and less often. */
+static void list_later(struct pd_discovery *d)
+{
+    forget_version(d);
+    retry(d);
 }
 
 /* ---- lists ------------------------------------------------------------------------------------------ */
@@ -149,7 +163,7 @@ static bool page_take(struct pd_discovery *d)
 static void list_end(struct pd_discovery *d)
 {
     if (d->status == 410) {             /* the pages were too long on their way */
-        kube_list_again(d);
+        list_later(d);
         return;
     }
     if (d->status != 200) {
@@ -213,7 +227,7 @@ static void changes_take(struct pd_discovery *d)
     while ((feed = memchr(d->body + from, '\n', d->body_n - from)) != NULL) {
         size_t n = (size_t)(feed - d->body) - from;
         if (n > 0 && !change_take(d, (struct pd_str){ d->body + from, n })) {
-            kube_list_again(d);
+            list_later(d);
             return;
         }
         from += n + 1;
@@ -244,7 +258,7 @@ static void watch_end(struct pd_discovery *d)
 {
     kube_body_clear(d);
     if (d->status == 410) {
-        kube_list_again(d);
+        list_later(d);
     } else if (d->status != 200) {
         status_trouble(d);
     } else {
