@@ -195,6 +195,8 @@ my @broken = (
     [ broken_adapter => broken_adapter => leak => 'cycles', qr/bytes are lost/ ],
     [ broken_adapter => broken_adapter => global => 'side_by_side', qr/answers otherwise when another one has ended/ ],
     [ broken_adapter => broken_adapter => twice => 'split', qr/member "room" of the prefill leg is changed twice/ ],
+    [ broken_adapter => broken_adapter => inner => 'split', qr/member "room\.door" stands in no object/ ],
+    [ broken_adapter => broken_adapter => never => 'split', qr/a prefill server that never gives the whole answer is asked for it/ ],
     [ broken_adapter => broken_adapter => growth => 'growth', qr/each answer keeps memory/ ],
     [ broken_adapter => broken_adapter => target => 'http', qr/does not begin with/ ],
     [ broken_adapter => broken_adapter => header => 'http', qr/not in lower case/ ],

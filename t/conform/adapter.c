@@ -89,32 +89,86 @@ void cf_adapter_beside(const struct cf_unit *u)
     cf_beside(u, answer);
 }
 
-static void check_edits(const struct pd_adapter_edit *edits, uint32_t n, const char *leg, bool has_answer,
-                        bool *takes)
+/* A member inside of what the edit `outer` of the same leg gives. */
+static void check_inner(const struct pd_adapter_edit *e, const struct pd_adapter_edit *outer)
 {
+    size_t n = outer != NULL ? outer->member.n : 0;
+    CF_NEED(outer != NULL && e->member.n > n + 1 && memcmp(e->member.p, outer->member.p, n) == 0 &&
+                e->member.p[n] == '.' && memchr(e->member.p + n + 1, '.', e->member.n - n - 1) == NULL,
+            "member \"%.*s\" does not follow the one that it stands in", PD_STR_ARG(e->member));
+    CF_NEED(outer->op == PD_ADAPTER_SET_TAKEN ||
+                (outer->op == PD_ADAPTER_SET && outer->text.n > 2 && outer->text.p[0] == '{' &&
+                 outer->text.p[outer->text.n - 1] == '}' && e->op != PD_ADAPTER_SET_FROM),
+            "member \"%.*s\" stands in no object", PD_STR_ARG(e->member));
+    CF_NEED(e->op == PD_ADAPTER_SET || e->op == PD_ADAPTER_SET_ROOM || e->op == PD_ADAPTER_SET_FROM,
+            "member \"%.*s\" inside of another one cannot be changed like this", PD_STR_ARG(e->member));
+    CF_NEED(e->flags == outer->flags && (e->flags & PD_ADAPTER_EACH) == 0,
+            "member \"%.*s\" has other flags than the one that it stands in", PD_STR_ARG(e->member));
+}
+
+/* Both of them may stand in one body. */
+static bool meet(const struct pd_adapter_edit *a, const struct pd_adapter_edit *b)
+{
+    uint32_t kinds = PD_ADAPTER_IN_CHAT | PD_ADAPTER_IN_TEXT;
+    uint32_t ka = a->flags & kinds, kb = b->flags & kinds;
+    return a->member.n == b->member.n && memcmp(a->member.p, b->member.p, a->member.n) == 0 &&
+           !(ka != 0 && kb != 0 && (ka & kb) == 0);
+}
+
+static void check_edits(const struct pd_adapter_edit *edits, uint32_t n, const char *leg, bool is_prefill,
+                        bool has_answer, bool *takes)
+{
+    const struct pd_adapter_edit *outer = NULL;
+    uint32_t n_inner = 0;
     CF_NEED(n <= PD_ADAPTER_MAX_EDITS, "%u changes of the %s leg are more than %u", n, leg, PD_ADAPTER_MAX_EDITS);
     for (uint32_t k = 0; k < n; k++) {
         const struct pd_adapter_edit *e = &edits[k];
         bool has_text = e->op == PD_ADAPTER_SET || e->op == PD_ADAPTER_SET_GIVEN;
-        CF_NEED(e->op >= PD_ADAPTER_SET && e->op <= PD_ADAPTER_SET_ROOM, "change %u of the %s leg has no known op",
+        bool may_each = has_text || e->op == PD_ADAPTER_SET_HOST || e->op == PD_ADAPTER_SET_ROOM;
+        uint32_t known = PD_ADAPTER_IN_CHAT | PD_ADAPTER_IN_TEXT | (is_prefill ? PD_ADAPTER_IF_MORE : 0u) |
+                         (may_each ? PD_ADAPTER_EACH : 0u);
+        CF_NEED(e->op >= PD_ADAPTER_SET && e->op <= PD_ADAPTER_SET_FROM, "change %u of the %s leg has no known op",
                 k, leg);
-        CF_NEED((e->flags & ~(has_text || e->op >= PD_ADAPTER_SET_HOST ? PD_ADAPTER_EACH : 0u)) == 0,
-                "change %u of the %s leg has flags that its op does not know", k, leg);
+        CF_NEED((e->flags & ~known) == 0, "change %u of the %s leg has flags that its op does not know", k, leg);
         CF_NEED(e->member.n > 0 && e->member.n <= PD_ADAPTER_MAX_MEMBER, "change %u of the %s leg has no member",
                 k, leg);
         for (size_t i = 0; i < e->member.n; i++)
             CF_NEED((unsigned char)e->member.p[i] >= ' ' && e->member.p[i] != '"' && e->member.p[i] != '\\',
                     "member \"%.*s\" needs escapes", PD_STR_ARG(e->member));
+        if (memchr(e->member.p, '.', e->member.n) == NULL) {
+            outer = e;
+        } else {
+            check_inner(e, outer);
+            CF_NEED(++n_inner <= PD_ADAPTER_MAX_INNER, "%u members inside of others are more than %u", n_inner,
+                    PD_ADAPTER_MAX_INNER);
+        }
+        has_text |= e->op == PD_ADAPTER_SET_FROM;
         CF_NEED(has_text == (e->text.n > 0) && e->text.n <= PD_ADAPTER_MAX_VALUE,
                 "member \"%.*s\": a value belongs to those that are set, and only to them", PD_STR_ARG(e->member));
-        CF_NEED(e->op != PD_ADAPTER_SET_TAKEN || has_answer,
+        CF_NEED((e->op != PD_ADAPTER_SET_TAKEN && e->op != PD_ADAPTER_SET_FROM) || has_answer,
                 "member \"%.*s\" of the %s leg is taken out of an answer that is not there yet",
                 PD_STR_ARG(e->member), leg);
         *takes |= e->op == PD_ADAPTER_SET_TAKEN;
         for (uint32_t j = 0; j < k; j++)
-            CF_NEED(edits[j].member.n != e->member.n || memcmp(edits[j].member.p, e->member.p, e->member.n) != 0,
-                    "member \"%.*s\" of the %s leg is changed twice", PD_STR_ARG(e->member), leg);
+            CF_NEED(!meet(&edits[j], e), "member \"%.*s\" of the %s leg is changed twice", PD_STR_ARG(e->member),
+                    leg);
     }
+}
+
+/* What says that the prefill server's answer is all there is. */
+static void check_finish(const struct pd_adapter_split *s)
+{
+    CF_NEED(s->needs.n <= PD_ADAPTER_MAX_MEMBER && (s->needs.n == 0 || s->take.n > 0),
+            "what is needed is no part of what is taken");
+    CF_NEED(s->finish.n <= PD_ADAPTER_MAX_MEMBER, "the path of the end has too long a name");
+    CF_NEED(s->finish.n == 0 || (s->flags & PD_ADAPTER_PAIR) == 0, "an answer that is not read tells of no end");
+    CF_NEED(s->n_follows <= PD_ADAPTER_MAX_FOLLOWS && s->n_hidden <= PD_ADAPTER_MAX_HIDDEN,
+            "%u ends and %u hidden members are more than %u and %u", s->n_follows, s->n_hidden,
+            PD_ADAPTER_MAX_FOLLOWS, PD_ADAPTER_MAX_HIDDEN);
+    CF_NEED(s->finish.n > 0 || (s->n_follows == 0 && s->n_hidden == 0), "ends are told of without a path to them");
+    for (uint32_t k = 0; k < s->n_prefill && k < PD_ADAPTER_MAX_EDITS; k++)
+        CF_NEED((s->prefill[k].flags & PD_ADAPTER_IF_MORE) == 0 || s->finish.n > 0,
+                "a prefill server that never gives the whole answer is asked for it");
 }
 
 static void run_split(const struct cf_unit *u)
@@ -139,9 +193,10 @@ static void run_split(const struct cf_unit *u)
         CF_NEED(s[0].take.n <= PD_ADAPTER_MAX_MEMBER, "the member that is taken has too long a name");
         CF_NEED(s[0].n_whole <= PD_ADAPTER_MAX_WHOLE, "%u members are more than %u", s[0].n_whole,
                 PD_ADAPTER_MAX_WHOLE);
-        check_edits(s[0].prefill, s[0].n_prefill, "prefill", false, &takes);
-        check_edits(s[0].decode, s[0].n_decode, "decode", (s[0].flags & PD_ADAPTER_PAIR) == 0, &takes);
-        CF_NEED((s[0].flags & ~PD_ADAPTER_PAIR) == 0, "split has flags that nobody knows");
+        check_edits(s[0].prefill, s[0].n_prefill, "prefill", true, false, &takes);
+        check_edits(s[0].decode, s[0].n_decode, "decode", false, (s[0].flags & PD_ADAPTER_PAIR) == 0, &takes);
+        check_finish(&s[0]);
+        CF_NEED((s[0].flags & ~(PD_ADAPTER_PAIR | PD_ADAPTER_APART)) == 0, "split has flags that nobody knows");
         CF_NEED(takes == (s[0].take.n > 0), "what is taken out of the answer must go into the decode leg");
         CF_NEED(memcmp(&s[0], &s[1], sizeof(s[0])) == 0, "the second answer differs from the first");
     }

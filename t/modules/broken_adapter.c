@@ -7,6 +7,8 @@
 
 enum {
     FAULT_NONE, FAULT_TARGET, FAULT_HEADER, FAULT_VALUE, FAULT_UNKNOWN, FAULT_PAIR, FAULT_EACH, FAULT_DOTS,
+    FAULT_INNER,                /* a member inside of one that is none */
+    FAULT_NEVER,                /* a whole answer is asked for, and nothing tells that it is one */
     FAULT_TWICE,                /* a member of a leg is changed twice */
     FAULT_GROWTH, FAULT_LEAK,
     FAULT_GLOBAL                /* one state for all instances, which goes with the first of them */
@@ -25,6 +27,7 @@ static const struct pd_option_name faults[] = {
     { "value", FAULT_VALUE }, { "unknown", FAULT_UNKNOWN }, { "twice", FAULT_TWICE },
     { "pair", FAULT_PAIR },   { "each", FAULT_EACH },       { "growth", FAULT_GROWTH },
     { "leak", FAULT_LEAK },   { "global", FAULT_GLOBAL },   { "dots", FAULT_DOTS },
+    { "inner", FAULT_INNER }, { "never", FAULT_NEVER },
     { NULL, 0 },
 };
 
@@ -92,6 +95,11 @@ static pd_status split(struct pd_adapter *a, struct pd_adapter_split *out)
     }
     if (a->fault == FAULT_EACH)
         out->prefill[0].op = PD_ADAPTER_REMOVE;
+    if (a->fault == FAULT_INNER)
+        out->prefill[out->n_prefill++] = (struct pd_adapter_edit){
+            .op = PD_ADAPTER_SET, .member = PD_STR("room.door"), .text = PD_STR("1") };
+    if (a->fault == FAULT_NEVER)
+        out->prefill[0].flags |= PD_ADAPTER_IF_MORE;
     if (a->fault == FAULT_TWICE)
         out->prefill[out->n_prefill++] = out->prefill[0];
     return PD_OK;

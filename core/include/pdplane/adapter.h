@@ -56,20 +56,28 @@ enum {
     PD_ADAPTER_REMOVE = 3,
     PD_ADAPTER_SET_TAKEN = 4,  /* the value that `take` had in the answer of the prefill server */
     PD_ADAPTER_SET_HOST = 5,   /* a string: the host of the prefill server's url, IPv6 in brackets */
-    PD_ADAPTER_SET_ROOM = 6    /* a number of 63 bits that the router draws: the same in both legs, a new
-                                  one for each attempt */
+    PD_ADAPTER_SET_ROOM = 6,   /* a number from 2^42 up to 2^63 that the router draws: the same in both
+                                  legs, a new one for each attempt */
+    PD_ADAPTER_SET_FROM = 7    /* of the decode leg: the value that the path `text` has in the answer of the
+                                  prefill server; null or absent: nothing is changed */
 };
 
 enum {
-    PD_ADAPTER_EACH = 1u << 0  /* of an edit that sets: in a request with several sequences, or with a list
+    PD_ADAPTER_EACH = 1u << 0, /* of an edit that sets: in a request with several sequences, or with a list
                                   of prompts, the value is a list with one for each sequence, rooms that
                                   differ */
+    PD_ADAPTER_IN_CHAT = 1u << 1,  /* only in chats */
+    PD_ADAPTER_IN_TEXT = 1u << 2,  /* only in completions */
+    PD_ADAPTER_IF_MORE = 1u << 3   /* of the prefill leg, with `finish`: only when more than one token may
+                                      be asked for; else the prefill server gives the whole answer */
 };
 
 struct pd_adapter_edit {
     uint32_t op;               /* PD_ADAPTER_SET ... */
-    uint32_t flags;            /* PD_ADAPTER_EACH */
-    struct pd_str member;      /* at the top of the body; needs no escapes */
+    uint32_t flags;            /* PD_ADAPTER_EACH ... */
+    /* At the top of the body; needs no escapes.  "a.b" with SET, SET_ROOM or SET_FROM: "b" of the
+     * object that SET or SET_TAKEN gives "a", behind whose edit such edits follow. */
+    struct pd_str member;
     struct pd_str text;        /* JSON of the value; empty where there is none */
 };
 
@@ -83,8 +91,14 @@ enum {
      * server answers is only watched for errors, `take` is empty.  None can do without the
      * other one: a server with one role alone gets no request but as one of a pair, one with both
      * roles is no part of any.  Requests with several sequences are shared too. */
-    PD_ADAPTER_PAIR = 1u << 0
+    PD_ADAPTER_PAIR = 1u << 0,
+    /* A server with both roles is no part of any sharing either: it gets its requests whole. */
+    PD_ADAPTER_APART = 1u << 1
 };
+
+#define PD_ADAPTER_MAX_INNER 4u    /* edits inside of one member */
+#define PD_ADAPTER_MAX_FOLLOWS 4u
+#define PD_ADAPTER_MAX_HIDDEN 4u
 
 /* Without PD_ADAPTER_PAIR the decode leg leaves with what the prefill server answered, and
  * requests with several sequences are not shared.  Strings are the adapter's, valid until
@@ -93,9 +107,10 @@ struct pd_adapter_split {
     uint32_t size;
     uint32_t flags;            /* PD_ADAPTER_PAIR */
     struct pd_str protocol;    /* servers with the same one understand each other: "vllm nixl" */
-    struct pd_str take;        /* member at the top of the prefill answer that the decode leg needs;
-                                  null or absent: that server kept nothing, and the decode server
-                                  computes the prompt.  Empty: the answer is not read */
+    struct pd_str take;        /* path in the prefill answer of what the decode leg needs, such as
+                                  "a" or "choices[].a"; null or absent: that server kept nothing, and
+                                  the decode server computes the prompt.  Empty: the answer is not
+                                  read */
     uint32_t n_prefill;
     uint32_t n_decode;
     uint32_t n_whole;
@@ -104,6 +119,19 @@ struct pd_adapter_split {
     struct pd_adapter_edit decode[PD_ADAPTER_MAX_EDITS];
     /* Members with which a request is not shared; with PD_ADAPTER_PAIR it is refused. */
     struct pd_str whole[PD_ADAPTER_MAX_WHOLE];
+    /* What the prefill server answers may be all that there is to say: then the client gets it, as
+     * a stream when it wants one, and no decode leg follows.  Such an answer is one of the request's
+     * own kind with one choice. */
+    struct pd_str finish;      /* path of the string that tells why the prefill server stopped.  Empty:
+                                  the decode leg follows in any case */
+    struct pd_str needs;       /* member of what is taken; null or absent is as if nothing was kept.
+                                  Empty: none */
+    uint32_t n_follows;
+    uint32_t n_hidden;
+    /* With these, and without any, the decode leg follows. */
+    struct pd_str follows[PD_ADAPTER_MAX_FOLLOWS];
+    /* Members of such an answer, at its top and of its choice, that are none of the client's. */
+    struct pd_str hidden[PD_ADAPTER_MAX_HIDDEN];
 };
 
 #define PD_ADAPTER_MAX_EXPECTS 4u

@@ -211,6 +211,12 @@ static void split_counters(struct router *r, struct pd_metrics *metrics)
     struct pd_metric_family *family = NULL;
     r->split_failures = pd_metrics_simple_counter(metrics, "pdplane_router_prefill_failures_total",
                                                   "Prompts that a prefill server failed to compute.");
+    r->split_too_long = pd_metrics_simple_counter(metrics, "pdplane_router_prefill_answers_too_long_total",
+                                                  "Answers of prefill servers that were longer than prefill_answer: "
+                                                  "failures too.");
+    r->split_finals = pd_metrics_simple_counter(metrics, "pdplane_router_prefill_finals_total",
+                                                "Requests to which a prefill server gave the whole answer, so that "
+                                                "no decode server had to follow.");
     if (pd_metrics_family(metrics, PD_METRIC_COUNTER, &desc, NULL, &family) != PD_OK)
         return;
     for (uint32_t i = 0; i < ROUTER_FALLBACKS; i++)

@@ -137,6 +137,8 @@ struct router {
     struct pd_counter *client_gone;
     struct pd_counter *hints_refused;
     struct pd_counter *split_failures;
+    struct pd_counter *split_too_long;
+    struct pd_counter *split_finals;
     struct pd_counter *split_fallbacks[ROUTER_FALLBACKS];
 };
 

@@ -6,7 +6,8 @@
  *     chosen -> prefill sent -> answered -> decode sent -> relayed
  *                    |              |            |
  *                    |              |            refused: again, with a pair of its own
- *                    |              kept nothing: the decode server computes the prompt
+ *                    |              |  kept nothing: the decode server computes the prompt
+ *                    |              nothing is left to say: the client gets that answer
  *                    failed: the next prefill server; none is left: the same
  *
  * Both legs belong to the request: whatever ends it cancels both, and nothing is sent
@@ -174,6 +175,12 @@ static void on_end(struct pd_http_call *call, void *arg)
     r->req->note(q->record, "prefill by %s took %.2f ms for %u tokens, %u of them cached",
                  q->record->prefill, (double)(now_of(q) - s->sent) / 1e6, q->record->prompt_tokens,
                  q->record->cached_tokens);
+    if (s->is_final) {
+        r->req->note(q->record, "%s gives the whole answer", q->record->prefill);
+        if (!split_final(q))
+            decode_alone(q, ROUTER_FALLBACK_FAILED);
+        return;
+    }
     if (status == PD_ENOENT) {
         r->req->note(q->record, "%s answers without %s: the decode server computes the prompt",
                      q->record->prefill, s->take);
@@ -188,9 +195,11 @@ static void on_error(struct pd_http_call *call, enum pd_http_fail fail, pd_statu
     struct request *q = arg;
     (void)call;
     (void)fail;
+    bool is_long = why == PD_ELIMIT && fail == PD_HTTP_FAIL_BODY;
     q->split->prefill = NULL;
-    prefill_failed(q, why == PD_ELIMIT && fail == PD_HTTP_FAIL_BODY ? "its answer is too long"
-                                                                    : pd_host()->status_text(why));
+    if (is_long)
+        pd_counter_inc(q->router->split_too_long);
+    prefill_failed(q, is_long ? "its answer is too long" : pd_host()->status_text(why));
 }
 
 static const struct pd_http_call_events prefill_events = {

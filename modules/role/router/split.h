@@ -11,11 +11,27 @@
 #define SPLIT_RUNS 60u             /* of a body; a call takes no more */
 #define SPLIT_TYPE 64u
 
+/* A member of the object that is taken, which has this value instead of its own. */
+struct split_inner {
+    const char *key;
+    struct pd_str text;            /* empty: the member stays */
+    const char *from;              /* path in the prefill answer that has the text; NULL: none */
+};
+
 /* The changes of one leg's body. */
 struct split_body {
     struct pd_api_edit edits[PD_API_EDITS_MAX];
+    const char *from[PD_API_EDITS_MAX]; /* as of split_inner; an edit without a text is none then */
     uint32_t n;
     uint32_t taken;                /* index of the one whose text the prefill answer has; n: none */
+    struct split_inner inner[PD_ADAPTER_MAX_INNER];
+    uint32_t n_inner;
+};
+
+/* The object that is taken, with what it has otherwise. */
+struct split_taken {
+    struct pd_iov runs[4 + 4 * PD_ADAPTER_MAX_INNER + 2 * PD_ADAPTER_MAX_INNER];
+    uint32_t n;                    /* 0: it goes on as it is */
 };
 
 struct split {
@@ -31,6 +47,14 @@ struct split {
     char *answer;                  /* its body; the decode leg borrows from it */
     size_t answer_n, answer_cap;
     char take[PD_ADAPTER_MAX_MEMBER + 1];
+    char needs[2 * PD_ADAPTER_MAX_MEMBER + 2];     /* path; empty: none */
+    char finish[PD_ADAPTER_MAX_MEMBER + 1];
+    char follows[PD_ADAPTER_MAX_FOLLOWS][PD_ADAPTER_MAX_MEMBER + 1];
+    char hidden[PD_ADAPTER_MAX_HIDDEN][PD_ADAPTER_MAX_MEMBER + 1];
+    uint32_t n_follows, n_hidden;
+    bool is_one;                   /* the prefill server was asked for the whole answer */
+    bool is_final;                 /* it gave all of it */
+    struct split_taken taken;
     char salt[PD_API_SCOPE_BYTES + 3]; /* JSON of the request's salt */
     struct split_body bodies[2];   /* prefill, decode */
     char *texts;                   /* keys and values of both */
@@ -69,8 +93,18 @@ pd_status split_bodies(struct split *s, const struct target *t, const struct pd_
 /* The body of a leg (0: prefill, 1: decode) in runs.  knows_salt: the server knows
  * cache_salt.  PD_OK, or as request_edit. */
 pd_status split_runs(struct split *s, uint32_t leg, bool knows_salt, struct pd_iov *iov, size_t *n);
-/* Finds what the decode leg needs in the prefill answer.  PD_OK; PD_ENOENT: it is not
- * there; PD_EPROTO: the answer cannot be read. */
+
+/* split_answer.c */
+/* Finds what the decode leg needs in the prefill answer, and whether one has to follow
+ * (is_final: none).  PD_OK; PD_ENOENT: it is not there; PD_EPROTO: the answer cannot be
+ * read. */
 pd_status split_take(struct split *s);
+/* Puts the runs of the object that is taken into those of a body.  PD_OK, PD_ELIMIT. */
+pd_status split_taken_put(const struct split *s, struct pd_iov *iov, size_t *n, size_t room);
+
+/* split_final.c */
+/* Gives the client the prefill server's answer; the request is gone.  False: memory is
+ * short, and nothing was done. */
+bool split_final(struct request *q);
 
 #endif

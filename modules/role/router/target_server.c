@@ -37,7 +37,7 @@ static void server_kind(struct target *t, struct pd_endpoint_info *put)
     struct pd_adapter_split split = { .size = sizeof split };
     bool has_both = (e->roles & PD_ROLE_PREFILL) != 0 && (e->roles & PD_ROLE_DECODE) != 0;
     t->shares = e->ops->split != NULL && e->ops->split(e->adapter, &split) == PD_OK &&
-                ((split.flags & PD_ADAPTER_PAIR) == 0 || !has_both);
+                ((split.flags & (PD_ADAPTER_PAIR | PD_ADAPTER_APART)) == 0 || !has_both);
     put->flags = !t->shares ? PD_ENDPOINT_WHOLE
                  : (split.flags & PD_ADAPTER_PAIR) != 0 ? PD_ENDPOINT_PAIRED : PD_ENDPOINT_ESTIMATE;
     if (!t->shares)
