@@ -1,6 +1,7 @@
 dnl SPDX-License-Identifier: Apache-2.0
 dnl One line per module, in the order of the summary.
 m4_include([modules/engine/ref/module.m4])
+m4_include([modules/engine/llama/module.m4])
 m4_include([modules/scheduler/filter/role/module.m4])
 m4_include([modules/scheduler/filter/health/module.m4])
 m4_include([modules/scheduler/score/least_loaded/module.m4])

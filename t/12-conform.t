@@ -58,7 +58,7 @@ sub conform_all {
                 delete $ENV{PD_TEST};
                 $ENV{PD_TEST} = $case if defined $case;
                 # What a thread of a library's keeps to allocate from is not lost.
-                $ENV{GLIBC_TUNABLES} = 'glibc.malloc.tcache_count=0' if $name =~ /^(?:ucx|ofi)$/;
+                $ENV{GLIBC_TUNABLES} = 'glibc.malloc.tcache_count=0' if $name =~ /^(?:ucx|ofi|llama)$/;
                 open STDOUT, '>', "$to.out" or POSIX::_exit(127);
                 open STDERR, '>&', \*STDOUT or POSIX::_exit(127);
                 exec $kit, @conf, @more, $so{$name} or POSIX::_exit(127);
@@ -99,6 +99,7 @@ my $kube = PDPlane::FakeKube->new(folder() . '/kube');
 my %conf = (
     pd_threshold => q(pd_threshold = { unit = "tokens"; threshold = 100; };),
     ref => qq(ref = { model = "$model"; kv_memory = "4m"; };),
+    llama => qq(llama = { model = "$model"; context = 512; };),
     tcp => "tcp = { $tcp }; tcp_small = { $tcp queue = 4; frame = \"4k\"; };",
     static => 'static = { servers = [ "http://127.0.0.1:8000", "http://127.0.0.2:8000" ]; peers = "127.0.0.3:7000"; };',
     file => sprintf('file = { path = "%s"; interval = "50ms"; };', folder() . '/file.json'),
@@ -115,7 +116,7 @@ my %more = (file => ['-x', "$change json " . folder() . '/file.json'], kube => [
 my $short = $ENV{PD_TEST_SHORT};
 my @ours = sort grep { !$short || /^(?:ref|tcp|shm)$/ } map { m{([^/]+)\.so$} } map { glob "$_/*.so" } module_dirs();
 my %ran = conform_all(map { [ $_, $_, $conf{$_}, undef, @{ $more{$_} // [] } ] }
-        sort { ($b =~ /^(?:ref|tcp|shm|ucx|ofi)$/) <=> ($a =~ /^(?:ref|tcp|shm|ucx|ofi)$/) } @ours);
+        sort { ($b =~ /^(?:ref|llama|tcp|shm|ucx|ofi)$/) <=> ($a =~ /^(?:ref|llama|tcp|shm|ucx|ofi)$/) } @ours);
 for my $name (@ours) {
     ($rc, $out) = @{ $ran{$name} };
     is $rc, 0, "$name passes" or diag join "\n", $out =~ /^(not ok.*\n(?:#.*\n)*)/mg, $out =~ /^([^#\s].*error.*)/mg;

@@ -89,14 +89,17 @@ AC_DEFUN([PD_DEPENDENCIES],[
 ])
 
 AC_DEFUN([PD_SUMMARY],[
+  pd_libuv=`$PKG_CONFIG --modversion libuv`
+  pd_libconfig=`$PKG_CONFIG --modversion libconfig`
+  pd_openssl=`$PKG_CONFIG --modversion openssl`
   AC_MSG_NOTICE([
   pdplane $PACKAGE_VERSION
     prefix        $prefix
     compiler      $CC $CFLAGS $PD_SAN_FLAGS
-    libuv         `$PKG_CONFIG --modversion libuv`
-    libconfig     `$PKG_CONFIG --modversion libconfig`
-    OpenSSL       `$PKG_CONFIG --modversion openssl`
-    llhttp        $have_llhttp
+    libuv         $pd_libuv
+    libconfig     $pd_libconfig
+    OpenSSL       $pd_openssl
+    llhttp        $have_llhttp$pd_versions
     unit tests    $have_cmocka (cmocka)
     modules      $pd_modules
     not built:$pd_modules_off

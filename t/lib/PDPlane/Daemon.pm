@@ -253,6 +253,7 @@ my $systems = 0;
 #   handover => 'full' | 'n-1'
 #   decode_transport, router, prefill, decode: text added to those nodes
 #   all: text added to each node      engine: text added to each engine
+#   type => the engine module ('ref')      decode_engine: instead of engine on decode nodes
 #   dial => 'router': nodes dial the router      (the router dials them)
 #   start => [names]: only these are started ("prefill1", "decode1", "router")
 # Its nodes are in ->{router}, ->{prefill}[], ->{decode}[]; ->{nodes} has all.
@@ -261,13 +262,15 @@ sub topology {
     my $s = bless { kind => $kind, prefill => [], decode => [], nodes => [] }, 'PDPlane::System';
     my $id = ++$systems;
     my $transport = $o{transport} // 'shm';
+    my $type = $o{type} // 'ref';
     # A slow machine is no fault of the nodes.
     my $role = sprintf 'handover = "%s"; prefill_timeout = "%s";', $o{handover} // 'full', $o{prefill_timeout} // '120s';
     my $sched = sprintf 'scheduler = { decider = { module = "pd_threshold"; unit = "tokens"; threshold = %d; }; };',
         $o{threshold} // 1;
     my ($p, $d) = $kind =~ /^(\d)p(\d)d$/ ? ($1, $2) : (0, 0);
     my $engine = sub {
-        return sprintf q({ name = "%s"; type = "ref"; model = "%%%%MODEL%%%%"; roles = [ "%s" ]; %s }), @_, $o{engine} // '';
+        return sprintf q({ name = "%s"; type = "%s"; model = "%%%%MODEL%%%%"; roles = [ "%s" ]; %s }), $_[0], $type, $_[1],
+            ($_[1] eq 'decode' ? $o{decode_engine} : undef) // $o{engine} // '';
     };
     my $listen = sub {
         my ($name, @apis) = @_;
@@ -291,8 +294,8 @@ sub topology {
         my $all = $kind eq "all";
         my @engines = $all ? ($engine->("p", "prefill"), $engine->("d", "decode")) : $engine->("tiny", "decode");
         $s->{router} = $node->("all",
-            $all ? qq(load = [ "router", "prefill", "decode", "ref", "$transport" ];)
-                 : q(load = [ "router", "decode", "ref" ];),
+            $all ? qq(load = [ "router", "prefill", "decode", "$type", "$transport" ];)
+                 : qq(load = [ "router", "decode", "$type" ];),
             $listen->("router", "openai", "admin"), "engine = ( " . join(", ", @engines) . " );", $sched,
             "role = { decode = { $role }; };", $o{router} // (), $o{decode} // ());
         $s->{decode} = [ $s->{router} ];
@@ -302,14 +305,14 @@ sub topology {
         my @peers;
         for my $i (1 .. $p) {
             push @peers, "prefill$i";
-            push @{ $s->{prefill} }, $node->("prefill$i", qq(load = [ "prefill", "ref", "$transport" ];),
+            push @{ $s->{prefill} }, $node->("prefill$i", qq(load = [ "prefill", "$type", "$transport" ];),
                 $listen->("prefill$i", 'peer', 'admin'), "engine = ( " . $engine->("tiny", "prefill") . " );",
                 @to_router, $o{prefill} // ());
         }
         for my $i (1 .. $d) {
             push @peers, "decode$i";
             push @{ $s->{decode} }, $node->("decode$i",
-                sprintf('load = [ "decode", "ref", "%s" ];', $o{decode_transport} // $transport),
+                sprintf('load = [ "decode", "%s", "%s" ];', $type, $o{decode_transport} // $transport),
                 $listen->("decode$i", 'peer', 'admin'), "engine = ( " . $engine->("tiny", "decode") . " );",
                 "role = { decode = { $role }; };", @to_router, $o{decode} // ());
         }
