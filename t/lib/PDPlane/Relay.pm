@@ -48,9 +48,12 @@ sub reset { my ($self, @names) = @_; return $self->tell('reset', @names) }
 sub drop  { my ($self, @names) = @_; return $self->tell('drop',  @names) }
 sub heal  { my ($self, @names) = @_; return $self->tell('heal',  @names) }
 
+# The end of its control would come late: processes that were made since the relay may
+# hold the same end.
 sub stop {
     my ($self) = @_;
     close $self->{control};
+    kill KILL => $self->{pid};
     waitpid $self->{pid}, 0;
     return;
 }
