@@ -243,6 +243,7 @@ struct sim_host *pd_loop_sim_host_by_ip(struct pd_sim *sim, struct sim_host *fro
 void pd_loop_sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n);
 void pd_loop_sim_packet_free(struct pd_sim *sim, struct pd_loop_node *n);
 void pd_loop_sim_retry(struct pd_sim *sim, struct pd_loop_node *n);
+/* sim_conn.c, and sim_net.c for pump and has_read */
 struct sim_conn *pd_loop_sim_conn_open(struct sim_stream *s, const struct pd_addr *to);
 void pd_loop_sim_conn_unref(struct sim_conn *c);
 void pd_loop_sim_conn_free(struct sim_conn *c);
@@ -263,6 +264,18 @@ pd_status pd_loop_sim_connect(struct pd_loop *loop, const struct pd_addr *to,
                               const struct pd_stream_events *ev, void *arg, struct pd_stream **out);
 pd_status pd_loop_sim_adopt(struct pd_loop *loop, int fd, const struct pd_stream_events *ev,
                             void *arg, struct pd_stream **out);
+/* Something about the stream changed that its owner may want to hear. */
+void pd_loop_sim_stream_ready(struct sim_stream *s);
+/* A stream of this end without a connection yet; NULL: no memory. */
+struct sim_stream *pd_loop_sim_stream_make(struct sim_loop *l, uint8_t side, uint8_t state);
+/* An accepted one, behind on_accept: closed when nobody took it. */
+void pd_loop_sim_stream_begin(struct sim_stream *s);
+/* Accepts and delivers what is ready; part of a turn. */
+void pd_loop_sim_streams_turn(struct sim_loop *l);
+/* Frees streams and listeners without a word. */
+void pd_loop_sim_streams_drop(struct sim_loop *l);
+
+/* sim_listen.c */
 pd_status pd_loop_sim_listener_open(struct pd_loop *loop, const struct pd_addr *addr,
                                     const struct pd_listener_opts *opts, pd_accept_cb on_accept,
                                     void *arg, struct pd_listener **out);
@@ -271,12 +284,11 @@ pd_status pd_loop_sim_listener_addr(struct pd_loop *loop, struct pd_listener *s,
 void pd_loop_sim_listener_pause(struct pd_loop *loop, struct pd_listener *s, bool paused);
 void pd_loop_sim_listener_close(struct pd_loop *loop, struct pd_listener *s);
 struct pd_listener *pd_loop_sim_listener_find(struct sim_loop *l, const struct pd_addr *addr);
-/* Something about the stream changed that its owner may want to hear. */
-void pd_loop_sim_stream_ready(struct sim_stream *s);
-/* Accepts and delivers what is ready; part of a turn. */
-void pd_loop_sim_streams_turn(struct sim_loop *l);
-/* Frees streams and listeners without a word. */
-void pd_loop_sim_streams_drop(struct sim_loop *l);
+/* Accepts all that waits where accepting is not paused. */
+void pd_loop_sim_listeners_accept(struct sim_loop *l);
+/* Frees those that were closed. */
+void pd_loop_sim_listeners_closed(struct sim_loop *l);
+void pd_loop_sim_listeners_drop(struct sim_loop *l);
 
 /* sim_work.c */
 pd_status pd_loop_sim_workq_create(struct pd_loop *loop, const struct pd_workq_opts *opts,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The simulated network: links, packets, connections.
+/* The simulated network: links, packets, and what connections do with them; sim_conn.c
+ * makes and ends connections.
  *
  * A connection is a small TCP: bytes have offsets, the sender keeps them until
  * they are acknowledged, the receiver takes them in order and says how much
@@ -11,17 +12,16 @@
  * A packet carries no bytes: it names offsets, and the bytes are fetched from
  * the sender's ring when it arrives.  They are there, because the ring is cut
  * only by acknowledgements, and belongs to the connection, not to the host. */
-#include "loop/sim_impl.h"
+#include "loop/sim_net_int.h"
 
 #include <string.h>
 
 #define RTO_MIN (200 * PD_MS)
 #define RTO_MAX (5 * PD_SEC)
-#define SYN_RTO PD_SEC
 
 /* ---- who is where */
 
-static bool is_loopback(const struct pd_addr *a)
+bool pd_loop_sim_is_loopback(const struct pd_addr *a)
 {
     static const uint8_t v6[16] = { [15] = 1 };
 
@@ -32,7 +32,7 @@ static bool is_loopback(const struct pd_addr *a)
 struct sim_host *pd_loop_sim_host_by_ip(struct pd_sim *sim, struct sim_host *from,
                                         const struct pd_addr *ip)
 {
-    if (is_loopback(ip))
+    if (pd_loop_sim_is_loopback(ip))
         return from;
     for (uint32_t i = 0; i < sim->host_count; i++) {
         struct sim_host *h = sim->hosts[i];
@@ -57,7 +57,7 @@ const struct pd_sim_link *pd_loop_sim_link_conf(struct sim_host *from, struct si
     return from == to ? &self : &from->sim->opts.link;
 }
 
-static bool is_blocked(struct sim_conn *c, struct sim_host *from, struct sim_host *to)
+bool pd_loop_sim_conn_is_blocked(struct sim_conn *c, struct sim_host *from, struct sim_host *to)
 {
     return c->is_half_open || link_of(from, to)->is_cut ||
            pd_loop_sim_link_conf(from, to)->blocked != 0;
@@ -117,14 +117,12 @@ static pd_time arrival(struct sim_conn *c, uint8_t from, uint8_t type, uint32_t 
     return t;
 }
 
-/* Sends a packet; without memory it is lost, like others. */
-static struct sim_packet *send_packet(struct sim_conn *c, uint8_t from, uint8_t type,
-                                      uint32_t len)
+struct sim_packet *pd_loop_sim_packet_send(struct sim_conn *c, uint8_t from, uint8_t type, uint32_t len)
 {
     struct sim_host *a = c->end[from].host, *b = c->end[1 - from].host;
     struct sim_packet *p;
 
-    if (b == NULL || is_blocked(c, a, b))
+    if (b == NULL || pd_loop_sim_conn_is_blocked(c, a, b))
         return NULL;
     p = packet_alloc(c->sim);
     if (p == NULL)
@@ -136,177 +134,6 @@ static struct sim_packet *send_packet(struct sim_conn *c, uint8_t from, uint8_t 
     c->refs++;
     pd_loop_sim_schedule(c->sim, &p->node, SIM_PACKET, NULL, arrival(c, from, type, len));
     return p;
-}
-
-static uint32_t buffer_bytes(const struct sim_conn *c)
-{
-    return c->sim->opts.buffer_bytes;
-}
-
-/* ---- connections: making and ending */
-
-struct sim_conn *pd_loop_sim_conn_open(struct sim_stream *s, const struct pd_addr *to)
-{
-    struct sim_loop *l = sim_of(s->base.loop);
-    struct pd_sim *sim = l->sim;
-    struct sim_conn *c = pd_calloc(1, sizeof *c);
-
-    if (c == NULL)
-        return NULL;
-    c->sim = sim;
-    c->id = ++sim->next_conn;
-    c->began = sim->now;
-    c->refs = 2;                /* end 0, the stream */
-    c->end[0].host = l->host;
-    c->end[0].is_open = true;
-    c->end[0].s = s;
-    c->end[0].addr = is_loopback(to) ? *to : l->host->ip;
-    c->end[0].addr.port = to->family == PD_AF_UNIX ? 0 : l->host->next_port++;
-    if (l->host->next_port < 32768)
-        l->host->next_port = 32768;
-    c->end[1].host = pd_loop_sim_host_by_ip(sim, l->host, to);
-    c->end[1].addr = *to;
-    for (int i = 0; i < 2; i++) {
-        c->dir[i].edge = c->dir[i].advertised = buffer_bytes(c);
-        pd_list_init(&c->end[i].waiting);
-    }
-    pd_list_init(&c->link);
-    pd_list_append(&sim->conns, &c->link);
-    c->dir[1].retry.reserved = 1;
-    c->dir[0].rto = SYN_RTO;
-    send_packet(c, 0, SIM_SYN, 0);
-    c->dir[0].armed_at = sim->now;
-    c->refs++;
-    pd_loop_sim_schedule(sim, &c->dir[0].retry, SIM_RETRY, NULL,
-                         sim->now + PD_MIN(SYN_RTO, sim->opts.connect_timeout_ns));
-    return c;
-}
-
-void pd_loop_sim_conn_free(struct sim_conn *c)
-{
-    pd_list_remove(&c->link);
-    for (int i = 0; i < 2; i++) {
-        pd_loop_sim_ring_free(&c->dir[i].snd);
-        pd_loop_sim_ring_free(&c->dir[i].rcv);
-    }
-    pd_free(c);
-}
-
-void pd_loop_sim_conn_unref(struct sim_conn *c)
-{
-    if (--c->refs == 0)
-        pd_loop_sim_conn_free(c);
-}
-
-static void cancel_retry(struct sim_conn *c, uint8_t i)
-{
-    if (c->dir[i].retry.kind == 0)
-        return;
-    pd_loop_sim_unschedule(c->sim, &c->dir[i].retry);
-    pd_loop_sim_conn_unref(c);
-}
-
-/* The kernel of end i forgets it. */
-static void end_gone(struct sim_conn *c, uint8_t i)
-{
-    struct sim_end *e = &c->end[i];
-
-    if (!e->is_open)
-        return;
-    e->is_open = false;
-    if (e->listener != NULL) {
-        pd_list_remove(&e->waiting);
-        e->listener->waiting_count--;
-        e->listener = NULL;
-    }
-    c->refs++;
-    cancel_retry(c, i);
-    pd_loop_sim_conn_unref(c);
-    pd_loop_sim_conn_unref(c);
-}
-
-void pd_loop_sim_conn_fail(struct sim_conn *c, uint8_t i, pd_status st)
-{
-    struct sim_end *e = &c->end[i];
-    struct sim_stream *s = e->s;
-
-    if (!e->is_open)
-        return;
-    pd_loop_sim_log(c->sim, e->host, st == PD_ETIMEDOUT ? "timeout" : "reset",
-                    s != NULL && s->ev != NULL ? s->ev->name : NULL, c->id, i);
-    e->failure = st;
-    if (s != NULL && s->state == SIM_CONNECTING) {
-        s->tell_connected = true;
-        s->connect_status = st;
-    }
-    if (s != NULL)
-        pd_loop_sim_stream_ready(s);
-    end_gone(c, i);
-}
-
-void pd_loop_sim_conn_send_reset(struct sim_conn *c, uint8_t i)
-{
-    send_packet(c, i, SIM_RST, 0);
-}
-
-/* The system tells the peers of a process that is gone, also when this program is
- * short of memory: then at once. */
-static void reset_surely(struct sim_conn *c, uint8_t i)
-{
-    struct sim_host *a = c->end[i].host, *b = c->end[1 - i].host;
-
-    if (send_packet(c, i, SIM_RST, 0) == NULL && b != NULL && !is_blocked(c, a, b))
-        pd_loop_sim_conn_fail(c, 1 - i, PD_EPEER);
-}
-
-static void maybe_finished(struct sim_conn *c, uint8_t i)
-{
-    struct sim_dir *d = &c->dir[i];
-
-    if (c->end[i].is_open && c->end[i].is_orphan && d->fin && d->acked == d->written + 1 &&
-        c->dir[1 - i].got_fin)
-        end_gone(c, i);
-}
-
-void pd_loop_sim_conn_close(struct sim_conn *c, uint8_t i, bool is_reset)
-{
-    struct sim_end *e = &c->end[i];
-    struct sim_dir *in = &c->dir[1 - i];
-
-    e->s = NULL;
-    if (!e->is_open)
-        return;
-    e->is_orphan = true;
-    if (!c->is_established && i == 0) {
-        end_gone(c, i);
-    } else if (is_reset || in->rcv.fill > 0) {
-        pd_loop_sim_ring_free(&in->rcv);
-        pd_loop_sim_conn_send_reset(c, i);
-        end_gone(c, i);
-    } else {
-        c->dir[i].fin = true;
-        c->refs++;
-        pd_loop_sim_conn_pump(c, i);
-        maybe_finished(c, i);
-        pd_loop_sim_conn_unref(c);
-    }
-}
-
-void pd_loop_sim_net_forget_host(struct sim_host *h, bool tell_peers)
-{
-    PD_LIST_EACH_SAFE(&h->sim->conns, link) {
-        struct sim_conn *c = PD_LIST_ENTRY(link, struct sim_conn, link);
-        c->refs++;
-        for (uint8_t i = 0; i < 2; i++) {
-            if (c->end[i].host != h || !c->end[i].is_open)
-                continue;
-            if (tell_peers && c->is_established)
-                reset_surely(c, i);
-            end_gone(c, i);
-        }
-        link_next = link->next;
-        pd_loop_sim_conn_unref(c);
-    }
 }
 
 /* ---- sending */
@@ -338,13 +165,13 @@ static void send_data(struct sim_conn *c, uint8_t i, uint32_t n, bool fin)
     const struct pd_sim_link *conf = pd_loop_sim_link_conf(c->end[i].host, c->end[1 - i].host);
     struct sim_packet *p;
 
-    p = send_packet(c, i, SIM_DATA, n);
+    p = pd_loop_sim_packet_send(c, i, SIM_DATA, n);
     if (p != NULL) {
         p->off = d->next;
         p->fin = fin;
         if (sim_rng_ppm(&sim->net, conf->reset_ppm)) {
             p->type = SIM_RST;
-            send_packet(c, 1 - i, SIM_RST, 0);
+            pd_loop_sim_packet_send(c, 1 - i, SIM_RST, 0);
         }
     }
     d->next += n + (fin ? 1 : 0);
@@ -398,7 +225,7 @@ static void retry_syn(struct sim_conn *c)
         pd_loop_sim_conn_fail(c, 0, PD_ETIMEDOUT);
         return;
     }
-    send_packet(c, 0, SIM_SYN, 0);
+    pd_loop_sim_packet_send(c, 0, SIM_SYN, 0);
     d->rto = PD_MIN(d->rto * 2, RTO_MAX);
     c->refs++;
     pd_loop_sim_schedule(c->sim, &d->retry, SIM_RETRY, NULL, PD_MIN(c->sim->now + d->rto, limit));
@@ -446,8 +273,8 @@ static void send_ack(struct sim_conn *c, uint8_t receiver)
     struct sim_dir *d = &c->dir[1 - receiver];
     struct sim_packet *p;
 
-    d->advertised = d->got + buffer_bytes(c) - d->rcv.fill;
-    p = send_packet(c, receiver, SIM_ACK, 0);
+    d->advertised = d->got + pd_loop_sim_conn_buffer(c) - d->rcv.fill;
+    p = pd_loop_sim_packet_send(c, receiver, SIM_ACK, 0);
     if (p != NULL) {
         p->off = d->got;
         p->edge = d->advertised;
@@ -457,9 +284,9 @@ static void send_ack(struct sim_conn *c, uint8_t receiver)
 void pd_loop_sim_conn_has_read(struct sim_conn *c, uint8_t i)
 {
     struct sim_dir *d = &c->dir[1 - i];
-    uint64_t edge = d->got + buffer_bytes(c) - d->rcv.fill;
+    uint64_t edge = d->got + pd_loop_sim_conn_buffer(c) - d->rcv.fill;
 
-    if (c->end[i].is_open && !d->got_fin && edge - d->advertised >= buffer_bytes(c) / 4)
+    if (c->end[i].is_open && !d->got_fin && edge - d->advertised >= pd_loop_sim_conn_buffer(c) / 4)
         send_ack(c, i);
 }
 
@@ -472,7 +299,7 @@ static void arrive_syn(struct sim_conn *c)
     struct pd_listener *s;
 
     if (e->is_open) {
-        send_packet(c, 1, SIM_SYNACK, 0);
+        pd_loop_sim_packet_send(c, 1, SIM_SYNACK, 0);
         return;
     }
     s = h->loop != NULL ? pd_loop_sim_listener_find(h->loop, &e->addr) : NULL;
@@ -490,7 +317,7 @@ static void arrive_syn(struct sim_conn *c)
     c->refs++;
     s->waiting_count++;
     pd_list_append(&s->waiting, &e->waiting);
-    send_packet(c, 1, SIM_SYNACK, 0);
+    pd_loop_sim_packet_send(c, 1, SIM_SYNACK, 0);
     if (!s->is_paused)
         pd_loop_sim_wake(s->l);
 }
@@ -502,7 +329,7 @@ static void arrive_synack(struct sim_conn *c)
     if (c->is_established)
         return;
     c->is_established = true;
-    cancel_retry(c, 0);
+    pd_loop_sim_conn_cancel_retry(c, 0);
     if (s != NULL && s->state == SIM_CONNECTING) {
         s->tell_connected = true;
         s->connect_status = PD_OK;
@@ -523,7 +350,7 @@ static void take_bytes(struct sim_conn *c, struct sim_packet *p)
 
     if (d->got_fin || skip > p->len)
         return;
-    n = PD_MIN(p->len - skip, buffer_bytes(c) - d->rcv.fill);
+    n = PD_MIN(p->len - skip, pd_loop_sim_conn_buffer(c) - d->rcv.fill);
     if (n > 0) {
         flip = sim_rng_ppm(&c->sim->net, pd_loop_sim_link_conf(a, b)->flip_ppm);
         if (k->flips > 0) {
@@ -562,7 +389,7 @@ static void arrive_data(struct sim_conn *c, struct sim_packet *p)
     send_ack(c, to);
     if (d->got != before && e->s != NULL)
         pd_loop_sim_stream_ready(e->s);
-    maybe_finished(c, to);
+    pd_loop_sim_conn_maybe_finished(c, to);
 }
 
 static void arrive_ack(struct sim_conn *c, struct sim_packet *p)
@@ -583,7 +410,7 @@ static void arrive_ack(struct sim_conn *c, struct sim_packet *p)
     pump(c, i, false);
     if (c->end[i].s != NULL && c->end[i].s->wants_write)
         pd_loop_sim_stream_ready(c->end[i].s);
-    maybe_finished(c, i);
+    pd_loop_sim_conn_maybe_finished(c, i);
 }
 
 void pd_loop_sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n)
@@ -594,7 +421,7 @@ void pd_loop_sim_packet_arrive(struct pd_sim *sim, struct pd_loop_node *n)
     struct sim_end *e = &c->end[to];
     struct sim_host *h = e->host;
 
-    if (is_blocked(c, c->end[p->from].host, h) || (h->loop == NULL && h->is_silent)) {
+    if (pd_loop_sim_conn_is_blocked(c, c->end[p->from].host, h) || (h->loop == NULL && h->is_silent)) {
         pd_loop_sim_packet_free(sim, n);
         return;
     }
