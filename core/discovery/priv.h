@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Private to core/discovery: source.c keeps what one source says, sources.c
- * settles which of it is used. */
+/* Private to core/discovery: source.c keeps what one source says, settle.c decides which
+ * of it is used, sources.c has all of them. */
 #ifndef PD_DISCOVERY_PRIV_H
 #define PD_DISCOVERY_PRIV_H
 
@@ -34,7 +34,7 @@ struct pd_source {
     bool is_started;
     bool is_closing;
     uint32_t state;
-    uint32_t used, leaving;             /* kept by sources.c */
+    uint32_t used, leaving;             /* kept by settle.c */
     uint64_t updates, refused, losses, round;
     pd_time synced_at;                  /* PD_TIME_NEVER: never */
     struct pd_timer stale_timer;
@@ -87,7 +87,14 @@ void pd_source_age_show(struct pd_source *source);
 /* Counts a refusal; the log gets it once as long as it stays the same. */
 void pd_source_refuse(struct pd_source *source, uint32_t kind, struct pd_str name, const char *why);
 
-/* sources.c: what sources say has changed. */
+/* settle.c */
+/* What sources say has changed. */
 void pd_sources_changed(struct pd_sources *sources);
+void pd_sources_on_settle(struct pd_timer *timer, void *arg);
+struct pd_used *pd_used_by_name(const struct pd_sources *sources, const struct pd_entry *entry);
+/* Takes it out of the tables and frees it; tell: the node too. */
+void pd_used_drop(struct pd_sources *sources, struct pd_used *used, bool tell);
+/* What is in use of a source that ends is that of another one, or is not in use any more (NULL). */
+void pd_used_pass_on(struct pd_sources *sources, struct pd_source *from, struct pd_source *to);
 
 #endif
