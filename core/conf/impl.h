@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Private to core/conf: the parsed tree, the scanned text and the generation.
  *
- *   text.c    files -> one flat text, checked token by token
+ *   text.c    files -> one flat text, checked token by token in token.c
  *   tree.c    flat text -> tree, through libconfig (the only file that sees it)
  *   fill.c    tree + rows -> structs, with value.c for single values, limit.c,
  *             expand.c and secret.c for what they need
