@@ -62,6 +62,7 @@ void pd_link_got_heartbeat(struct pd_link *link, const uint8_t *p, size_t n)
     link->echo_at = now;
     if (h.echo != 0 && h.echo <= now && h.held <= now - h.echo)
         peer->rtt = now - h.echo - h.held;
+    bool is_new = link->is_draining != (h.draining != 0);
     link->is_draining = h.draining != 0;
     /* An update may be on its way that changes the number of engines. */
     if (h.n_loads == peer->desc->n_engines) {
@@ -69,18 +70,18 @@ void pd_link_got_heartbeat(struct pd_link *link, const uint8_t *p, size_t n)
         peer->load_at = pd_loop_now(link->peers->loop);
     }
     answer_heartbeat(link);
-    pd_peers_emit(link->peers, peer, PD_PEER_ON_CHANGED);
+    pd_peers_emit(link->peers, peer, is_new ? PD_PEER_ON_CHANGED : PD_PEER_ON_LOAD);
 }
 
 void pd_link_tick_self(struct pd_link *link)
 {
     struct pd_peers *peers = link->peers;
     pd_time now = pd_loop_now(peers->loop);
-    pd_link_set_timer(link, now + peers->conf.heartbeat);
     pd_peers_load(peers, peers->me->loads);
+    pd_link_set_timer(link, next_idle_heartbeat(peers, now));
     peers->me->load_at = now;
     peers->me->seen_at = now;
-    pd_peers_emit(peers, peers->me, PD_PEER_ON_CHANGED);
+    pd_peers_emit(peers, peers->me, PD_PEER_ON_LOAD);
 }
 
 /* How often to speak, and when to lose faith.  While calls are open somebody waits

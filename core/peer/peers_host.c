@@ -396,4 +396,5 @@ void pd_peers_drain(struct pd_peers *peers, bool draining)
         if (link->state == PD_LINK_UP && link->stream != NULL)
             pd_link_send_heartbeat(link);
     }
+    pd_peers_emit(peers, peers->me, PD_PEER_ON_CHANGED);
 }

@@ -19,7 +19,7 @@ struct node {
     struct pd_peers *peers;
     struct pd_peer_desc desc;
     struct pd_peer_watch *watch;
-    uint32_t events[6];
+    uint32_t events[7];
     bool closed;
 };
 

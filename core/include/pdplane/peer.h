@@ -131,10 +131,11 @@ struct pd_peer_info {
 
 enum {
     PD_PEER_ON_UP = 1,         /* link made, description known */
-    PD_PEER_ON_CHANGED = 2,    /* description, load, drain flag or rtt are new */
+    PD_PEER_ON_CHANGED = 2,    /* description or drain flag are new */
     PD_PEER_ON_SUSPECT = 3,    /* followed by UP or DOWN */
     PD_PEER_ON_DOWN = 4,       /* link lost; its calls ended before this */
-    PD_PEER_ON_GONE = 5        /* forgotten or replaced by a new epoch; ref is stale after this */
+    PD_PEER_ON_GONE = 5,       /* forgotten or replaced by a new epoch; ref is stale after this */
+    PD_PEER_ON_LOAD = 6        /* load and rtt are new, nothing else; with each heartbeat */
 };
 
 struct pd_peer_watch_events {

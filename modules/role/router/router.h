@@ -41,6 +41,7 @@ struct router_conf {
 enum { ROUTER_FALLBACK_FAILED = 0, ROUTER_FALLBACK_NO_PARAMS = 1, ROUTER_FALLBACK_DECODE = 2,
        ROUTER_FALLBACKS = 3 };
 enum { ROUTER_HINTS_DELETE = 0, ROUTER_HINTS_REFUSE = 1 };
+enum { ROUTER_PEER_BUCKETS = 256 };
 enum { ROUTER_CACHE_KEY = 0, ROUTER_CACHE_SHARED = 1 };
 
 struct router;
@@ -53,6 +54,7 @@ struct target {
     struct pd_endpoint_ref ref;
     /* An engine of a peer. */
     pd_peer_ref peer;          /* 0: a server behind an adapter */
+    struct target *peer_next, **peer_link; /* in the router's by_peer */
     struct pd_node_id node;
     char engine[64];
     char name[64];             /* of the node */
@@ -110,6 +112,7 @@ struct router {
     struct pd_node_endpoint_watch *endpoint_watch;
     struct pd_task ready_task; /* tells readiness once for many changes */
     struct target *targets;
+    struct target *by_peer[ROUTER_PEER_BUCKETS];
     struct request *requests;
     uint32_t n_requests;
     struct request *spare;     /* requests with one leg, for the next ones */

@@ -8,9 +8,25 @@
 
 #include "targets_int.h"
 
+static struct target **bucket_of(struct router *r, pd_peer_ref peer)
+{
+    return &r->by_peer[peer % ROUTER_PEER_BUCKETS];
+}
+
+static void belongs_to(struct target *t, pd_peer_ref peer)
+{
+    struct target **bucket = bucket_of(t->router, peer);
+    t->peer = peer;
+    t->peer_next = *bucket;
+    if (t->peer_next != NULL)
+        t->peer_next->peer_link = &t->peer_next;
+    *bucket = t;
+    t->peer_link = bucket;
+}
+
 static struct target *target_of(struct router *r, pd_peer_ref peer, const char *engine)
 {
-    for (struct target *t = r->targets; t != NULL; t = t->next) {
+    for (struct target *t = *bucket_of(r, peer); t != NULL; t = t->peer_next) {
         if (t->peer == peer && strcmp(t->engine, engine) == 0)
             return t;
     }
@@ -54,7 +70,8 @@ static void engine_put(struct router *r, const struct pd_peer_info *info, uint32
         snprintf(name, sizeof name, "%s", info->desc->name);
     else
         snprintf(name, sizeof name, "%.31s/%.30s", info->desc->name, e->name);
-    t->peer = info->ref;
+    if (is_new)
+        belongs_to(t, info->ref);
     t->node = info->desc->id;
     t->context_tokens = e->context_tokens;
     t->flags = e->flags;
@@ -83,13 +100,14 @@ static void engine_put(struct router *r, const struct pd_peer_info *info, uint32
     router_model_add(r, model);
 }
 
-static void engines_report(struct router *r, const struct pd_peer_info *info)
+static void engines_report(struct router *r, const struct pd_peer_info *info, uint32_t what)
 {
     for (uint32_t i = 0; i < info->desc->n_engines; i++) {
         struct target *t = target_of(r, info->ref, info->desc->engines[i].name);
         if (t == NULL)
             continue;
-        r->sched->endpoint_state(r->scheds, t->ref, state_of(info));
+        if (what != PD_PEER_ON_LOAD)
+            r->sched->endpoint_state(r->scheds, t->ref, state_of(info));
         if (info->load == NULL || info->load_at == PD_TIME_NEVER)
             continue;
         struct pd_endpoint_load load = {
@@ -103,8 +121,8 @@ static void engines_report(struct router *r, const struct pd_peer_info *info)
 void target_engines_lost(struct router *r, pd_peer_ref peer)
 {
     struct target *next;
-    for (struct target *t = r->targets; t != NULL; t = next) {
-        next = t->next;
+    for (struct target *t = *bucket_of(r, peer); t != NULL; t = next) {
+        next = t->peer_next;
         if (t->peer != peer)
             continue;
         r->sched->endpoint_remove(r->scheds, t->ref);
@@ -116,9 +134,9 @@ void target_engines_lost(struct router *r, pd_peer_ref peer)
 static void engines_gone(struct router *r, const struct pd_peer_info *info)
 {
     struct target *next;
-    for (struct target *t = r->targets; t != NULL; t = next) {
+    for (struct target *t = *bucket_of(r, info->ref); t != NULL; t = next) {
         bool is_there = false;
-        next = t->next;
+        next = t->peer_next;
         for (uint32_t i = 0; i < info->desc->n_engines && t->peer == info->ref; i++)
             is_there |= strcmp(t->engine, info->desc->engines[i].name) == 0 &&
                         (info->desc->engines[i].roles & (PD_ROLE_PREFILL | PD_ROLE_DECODE)) != 0;
@@ -139,5 +157,5 @@ void target_engines_follow(struct router *r, const struct pd_peer_info *info, ui
         }
         engines_gone(r, info);
     }
-    engines_report(r, info);
+    engines_report(r, info, what);
 }

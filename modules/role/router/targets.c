@@ -45,6 +45,10 @@ void target_free(struct target *t)
     *t->link = t->next;
     if (t->next != NULL)
         t->next->link = t->link;
+    if (t->peer_link != NULL)
+        *t->peer_link = t->peer_next;
+    if (t->peer_next != NULL)
+        t->peer_next->peer_link = t->peer_link;
     free(t->probe_body);
     free(t);
 }
@@ -58,6 +62,9 @@ void router_targets_peer(struct router *r, pd_peer_ref peer, uint32_t what)
         target_engines_lost(r, peer);
     else if (r->peer->info(r->peers, peer, &info) == PD_OK)
         target_engines_follow(r, &info, what);
+    /* From each peer each second: it must not cost more the more of them there are. */
+    if (what == PD_PEER_ON_LOAD)
+        return;
     targets_ready_tell(r);
     if (what == PD_PEER_ON_UP)
         router_wait_node(r);
