@@ -113,6 +113,9 @@ subtest 'twice the endpoints' => sub {
     cmp_ok $two->{ttft}{p50} * 2, '<', $one->{ttft}{p50}, 'the first token comes much earlier';
     cmp_ok $two->{good}, '>', $one->{good}, 'more are good';
     is scalar(grep { $_->{requests} > 40 } @{ $two->{servers} }), 4, 'all of them work';
+    my ($eight) = runs('-c', $router, '--rate', 1, '-n', 4, '-o', 2, '-S', 'endpoints x2; endpoints x2', '-S', 'endpoints.d0.weight = 7');
+    my %names = map { $_->{endpoint} => 1 } @{ $eight->{servers} };
+    is scalar keys %names, 8, 'also twice';
     my (undef, $out) = pdsim('-c', $router, '--rate', 40, '-n', 100, '-o', 5, '-s', 'endpoints x2', '-q');
     like $out, qr/^\[2\] \Q$router\E with endpoints x2\n.*^endpoints +2 +4 +\+2$/ms, 'a table with the difference';
 };
@@ -159,6 +162,22 @@ subtest 'prefill and decode apart' => sub {
     my ($dead) = runs('-c', $vllm, '--rate', 5, '-n', 60, '-o', 20, '--kill', 's0@5s');
     is $dead->{ok}, 60, 'without the prefill server all are answered, too';
     cmp_ok $dead->{servers}[1]{prompt_tokens}, '>', 0, 'by the other';
+};
+
+subtest 'the model' => sub {
+    my $one = conf('alone.conf', '"router", "openai"', 'name = "a"; type = "openai"; url = "http://a:80";');
+    my @a = ('-c', $one, '--rate', 0.1, '-n', 4, '-i', 1000, '-o', 11, '--latency', '1ms', '-e');
+    my ($r) = runs(@a, 'step = "20ms"; per_sequence = "5ms"; prefill_tokens_per_s = 2000.0');
+    # A step with the prompt, and four ways through the network: 20 + 1000 / 2 + 4 ms.
+    cmp_ok abs($r->{ttft}{min} - 0.524), '<', 0.003, 'the first token';
+    cmp_ok abs($r->{itl}{min} - 0.025), '<', 0.0001, 'the others';
+    is $r->{servers}[0]{steps}, 44, 'one step for each token';
+    ($r) = runs(@a, 'step = "20ms"; step_tokens = 100; prefill_tokens_per_s = 2000.0');
+    is $r->{servers}[0]{steps}, 80, 'a long prompt takes several';
+    ($r) = runs(@a, 'kv_tokens = 1000');
+    is $r->{errors}{'4xx'}, 4, 'what has no room is refused';
+    my ($shed) = runs('-c', $one, '--rate', 1000, '-n', 200, '-S', 'limits = { connections = 20; }');
+    cmp_ok $shed->{failed}, '>=', 100, 'limits of the configuration hold';
 };
 
 # One server, one slot, no cost but that of the prompt: the router and the network are

@@ -9,6 +9,7 @@
 #include "conf/impl.h"
 
 #define SEGMENT_MAX 128u
+#define REPEAT_MAX 8192u        /* members of a list that was repeated */
 
 /* ---- finding ------------------------------------------------------------------------ */
 
@@ -227,13 +228,19 @@ static struct pd_conf_node *copy(struct pd_conf *conf, const struct pd_conf_node
     return out;
 }
 
-/* A member with a name is the only one that has it. */
-static bool rename_copy(struct pd_conf *conf, struct pd_conf_node *node, uint32_t number)
+/* A member with a name is the only one of the list that has it. */
+static bool rename_copy(struct pd_conf *conf, const struct pd_conf_node *list, struct pd_conf_node *node,
+                        uint32_t number)
 {
     struct pd_conf_node *name = node->type == NODE_GROUP ? conf_node_child(node, "name") : NULL;
-    if (name != NULL && name->type == NODE_STRING)
-        name->u.s = pd_arena_printf(&conf->arena, "%s-%u", name->u.s, number);
-    return name == NULL || name->u.s != NULL;
+    const char *more;
+    if (name == NULL || name->type != NODE_STRING)
+        return true;
+    do
+        more = pd_arena_printf(&conf->arena, "%s-%u", name->u.s, number++);
+    while (more != NULL && list_member(list, more) != NULL);
+    name->u.s = more;
+    return more != NULL;
 }
 
 static pd_status repeat(struct pd_conf *conf, struct pd_conf_node *list, uint32_t times,
@@ -244,7 +251,7 @@ static pd_status repeat(struct pd_conf *conf, struct pd_conf_node *list, uint32_
         const struct pd_conf_node *from = list->first;
         for (uint32_t i = 0; i < n; i++, from = from->next) {
             struct pd_conf_node *more = copy(conf, from);
-            if (more == NULL || !rename_copy(conf, more, k + 1))
+            if (more == NULL || !rename_copy(conf, list, more, k + 1))
                 return conf_no_memory(report);
             conf_node_append(list, more);
         }
@@ -270,8 +277,8 @@ static pd_status repeat_text(struct pd_conf *conf, const char *name, struct pd_s
     struct pd_conf_node *list = find(conf, path);
     if (list == NULL || list->type != NODE_LIST || list->count == 0)
         return pd_conf_error(report, name, 1, "%s has no list \"%s\"", conf->file, path);
-    if (list->count > CONF_LIST_MAX / n)
-        return pd_conf_error(report, name, 1, "\"%s\" would have more than %u members", path, CONF_LIST_MAX);
+    if (list->count > REPEAT_MAX / n)
+        return pd_conf_error(report, name, 1, "\"%s\" would have more than %u members", path, REPEAT_MAX);
     return repeat(conf, list, (uint32_t)n, report);
 }
 

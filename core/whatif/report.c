@@ -139,8 +139,7 @@ pd_status pd_whatif_report_run(const struct pd_whatif_variant *v, struct pd_buf 
                    (unsigned long long)pd_whatif_result_failed(r));
     for (int i = 0; i < PD_BENCH_ERRORS; i++)
         if (r->load.errors[i] > 0)
-            pd_buf_appendf(out, ", %s %llu", i == PD_BENCH_ERROR_429 ? "shed (429)"
-                                                                      : pd_bench_error_name((enum pd_bench_error)i),
+            pd_buf_appendf(out, ", %s %llu", pd_bench_error_name((enum pd_bench_error)i),
                            (unsigned long long)r->load.errors[i]);
     pd_buf_append_char(out, '\n');
     put_times(out, r);
@@ -155,9 +154,10 @@ pd_status pd_whatif_report_run(const struct pd_whatif_variant *v, struct pd_buf 
     if (r->load.late > 0)
         pd_buf_appendf(out, "%llu requests waited for a free client (--concurrency); it is counted in their times\n",
                        (unsigned long long)r->load.late);
-    if (r->retries + r->prefill_failures > 0)
-        pd_buf_appendf(out, "the router      %llu retries, %llu failures of prefill servers\n",
-                       (unsigned long long)r->retries, (unsigned long long)r->prefill_failures);
+    if (r->shed + r->retries + r->prefill_failures > 0)
+        pd_buf_appendf(out, "the router      shed %llu, retried %llu, saw %llu failures of prefill servers\n",
+                       (unsigned long long)r->shed, (unsigned long long)r->retries,
+                       (unsigned long long)r->prefill_failures);
     put_servers(out, r);
     return out->status;
 }
@@ -196,7 +196,7 @@ static double get_count(const struct pd_whatif_result *r, int which, double q)
     (void)q;
     if (which == 0)
         return (double)r->n_servers;
-    return which == 1 ? (double)pd_whatif_result_failed(r) : (double)r->load.errors[PD_BENCH_ERROR_429];
+    return which == 1 ? (double)pd_whatif_result_failed(r) : (double)r->shed;
 }
 
 static const struct figure figures[] = {
@@ -214,7 +214,7 @@ static const struct figure figures[] = {
     { "prompt from cache", false, true, get_share, 0, 0 },
     { "servers busy", false, true, get_share, 1, 0 },
     { "failed", false, false, get_count, 1, 0 },
-    { "of these shed", false, false, get_count, 2, 0 },
+    { "shed by the router", false, false, get_count, 2, 0 },
 };
 
 static void figure_text(const struct figure *f, double v, char *out, size_t size)
@@ -310,7 +310,7 @@ static void json_run(struct pd_json_writer *w, const struct pd_whatif_variant *v
     pd_json_add_u64(w, "requests", all_of(r));
     pd_json_add_u64(w, "ok", r->load.ok);
     pd_json_add_u64(w, "failed", pd_whatif_result_failed(r));
-    pd_json_add_u64(w, "shed", r->load.errors[PD_BENCH_ERROR_429]);
+    pd_json_add_u64(w, "shed", r->shed);
     pd_json_begin_object(w, "errors");
     for (int i = 0; i < PD_BENCH_ERRORS; i++)
         pd_json_add_u64(w, pd_bench_error_name((enum pd_bench_error)i), r->load.errors[i]);

@@ -236,8 +236,11 @@ static uint64_t counter(const struct world *w, const char *name)
 static pd_status collect(struct world *w, struct pd_err *err)
 {
     struct pd_whatif_result *r = w->out;
+    struct pd_req_counts counts;
     r->load = *pd_bench_load_result(w->load);
     r->elapsed = pd_sim_now(w->sim) - w->start;
+    pd_reqs_counts(w->router.node->reqs, &counts);
+    r->shed = counts.outcome[PD_REQ_SHED];
     r->retries = counter(w, "pdplane_router_retries_total");
     r->prefill_failures = counter(w, "pdplane_router_prefill_failures_total");
     r->servers = pd_calloc(w->n_engines, sizeof *r->servers);

@@ -61,7 +61,8 @@ struct pd_whatif_result {
     struct pd_bench_load_result load;
     uint64_t output_tokens;     /* of answers that went well */
     uint64_t good;              /* requests that kept the SLO */
-    uint64_t retries;           /* by the router */
+    uint64_t shed;              /* by the router, in the whole run: 429 and 503 at its door */
+    uint64_t retries;           /* likewise */
     uint64_t prefill_failures;  /* prompts that a prefill server was to compute and did not */
     pd_time elapsed;            /* simulated */
     uint64_t n_servers;

@@ -17,6 +17,7 @@
 
 #include "loop/sim.h"
 #include "node/node.h"
+#include "whatif/host.h"
 
 #define FUZZ_NODES 8u
 #define FUZZ_REQS 40u

@@ -32,13 +32,8 @@ struct node {
     const struct fuzz_node *plan;
     enum node_state state;
     char ip[24];
-    struct pd_loop *loop;
-    struct pd_log *log;
-    struct pd_mods *mods;
-    struct pd_conf *conf;
-    struct pd_node *node;
+    struct pd_whatif_host h;
     bool is_stopped;
-    bool is_closed;
 };
 
 struct request {
@@ -170,48 +165,39 @@ static void on_line(void *arg, int32_t level, struct pd_str line)
     struct node *n = arg;
     if (level <= PD_LOG_ERROR && !n->w->is_short)
         fail(n->w, "log", "%s: %.*s", n->plan->host, PD_STR_ARG(line));
-    if (n->loop != NULL)
-        pd_sim_note(n->loop, "%.*s", PD_STR_ARG(line));
+    if (n->h.loop != NULL)
+        pd_sim_note(n->h.loop, "%.*s", PD_STR_ARG(line));
 }
 
 static void node_start(struct world *w, struct node *n)
 {
     struct pd_conf_report report;
+    struct pd_conf *conf = NULL;
     struct pd_buf text;
     struct pd_err err;
     memset(&err, 0, sizeof err);
     pd_mem_fault_set(0);
     n->state = RUNNING;
-    n->is_closed = false;
-    if (pd_sim_loop_create(w->sim, n->plan->host, n->ip, &n->loop) != PD_OK) {
+    struct pd_whatif_host_opts opts = { .name = n->plan->host, .ip = n->ip, .on_line = on_line, .arg = n,
+                                        .level = w->env->is_debug ? PD_LOG_DEBUG : PD_LOG_WARN };
+    pd_status status = pd_whatif_host_open(w->sim, &opts, &n->h, &err);
+    if (n->h.loop == NULL) {
         fail(w, "start", "%s: no loop", n->plan->host);
         n->state = ABSENT;
         return;
     }
-    struct pd_log_config log = { .sink = PD_LOG_CALLBACK, .on_line = on_line, .on_line_arg = n,
-                                 .level = w->env->is_debug ? PD_LOG_DEBUG : PD_LOG_WARN,
-                                 .hide_time = true };
-    struct pd_mods_params mods = { .host = pd_host_api_table() };
-    pd_status status = pd_log_create(&log, &err, &n->log);
-    if (status == PD_OK)
-        status = pd_mods_create(&mods, &n->mods);
     pd_buf_init(&text, 1 << 16);
     conf_text(w, n, &text);
     pd_conf_report_init(&report);
     if (status == PD_OK) {
         struct pd_str bytes = pd_buf_str(&text);
-        status = pd_node_conf_read("sim.conf", &bytes, NULL, n->mods, &report, &n->conf);
+        status = pd_node_conf_read("sim.conf", &bytes, NULL, n->h.mods, &report, &conf);
         if (status != PD_OK)
             pd_conf_report_print(&report, stderr);
     }
     pd_conf_report_fini(&report);
-    if (status == PD_OK) {
-        struct pd_node_params params = { .loop = n->loop, .log = n->log, .mods = n->mods,
-                                         .conf = n->conf, .name = n->plan->host, .host_id = n->plan->host };
-        status = pd_node_create(&params, &n->node, &err);
-        if (status == PD_OK)
-            status = pd_node_start(n->node, &err);
-    }
+    if (status == PD_OK)
+        status = pd_whatif_host_start(&n->h, conf, 0, &err);
     pd_buf_fini(&text);
     if (status != PD_OK)
         fail(w, "start", "%s does not start: %s", n->plan->host, err.text);
@@ -242,12 +228,12 @@ static void node_count(struct node *n)
     uint64_t *to = n->w->out->seen;
     for (uint32_t i = 0; i < FUZZ_SEEN_N; i++) {
         double v = 0;
-        if (seen[i].metric != NULL && pd_metrics_read(n->node->metrics, seen[i].metric, NULL, &v) == PD_OK)
+        if (seen[i].metric != NULL && pd_metrics_read(n->h.node->metrics, seen[i].metric, NULL, &v) == PD_OK)
             to[i] += (uint64_t)v;
     }
-    for (uint32_t i = 0; i < n->node->n_engines; i++) {
+    for (uint32_t i = 0; i < n->h.node->n_engines; i++) {
         struct pd_engine_load load = { .size = sizeof load };
-        n->node->engines[i]->e.ops->load(n->node->engines[i]->e.engine, &load);
+        n->h.node->engines[i]->e.ops->load(n->h.node->engines[i]->e.engine, &load);
         to[FUZZ_SEEN_PREEMPTED] += load.preemptions;
         to[FUZZ_SEEN_CACHED] += load.cached_tokens;
     }
@@ -258,27 +244,17 @@ static void node_crash(struct node *n, bool tell)
     if (n->state != CLOSING)
         node_count(n);
     /* A process that dies frees nothing; this one ends soon, too. */
-    struct pd_loop *loop = n->loop;
     n->w->out->is_whole = false;
-    n->loop = NULL;
-    pd_sim_crash(loop, tell);
-    n->node = NULL;
+    pd_whatif_host_crash(&n->h, tell);
     n->state = ABSENT;
     n->is_stopped = false;
-}
-
-static void on_closed(void *arg)
-{
-    struct node *n = arg;
-    n->node = NULL;
-    n->is_closed = true;
 }
 
 static void node_end(struct node *n)
 {
     n->state = CLOSING;
     node_count(n);
-    pd_node_destroy(n->node, on_closed, n);
+    pd_whatif_host_end(&n->h);
 }
 
 static void on_drained(void *arg)
@@ -292,12 +268,7 @@ static void on_drained(void *arg)
 static void node_reap(struct world *w, struct node *n)
 {
     char names[256] = "";
-    pd_conf_put(n->conf);
-    pd_mods_destroy(n->mods);
-    struct pd_loop *loop = n->loop;
-    n->loop = NULL;
-    pd_log_destroy(n->log);
-    if (pd_loop_destroy(loop, names, sizeof names) != PD_OK)
+    if (pd_whatif_host_free(&n->h, names, sizeof names) != PD_OK)
         fail(w, "leak", "%s ended and left open: %s", n->plan->host, names);
     n->state = ABSENT;
 }
@@ -305,7 +276,7 @@ static void node_reap(struct world *w, struct node *n)
 static void reap_all(struct world *w)
 {
     for (uint32_t i = 0; i < w->plan->n_nodes; i++) {
-        if (w->nodes[i].state == CLOSING && w->nodes[i].is_closed)
+        if (w->nodes[i].state == CLOSING && w->nodes[i].h.is_closed)
             node_reap(w, &w->nodes[i]);
     }
 }
@@ -525,13 +496,13 @@ static void fault_begin(struct world *w, const struct fuzz_fault *f)
     switch (f->kind) {
     case FUZZ_CRASH:
     case FUZZ_VANISH:
-        if (n->state != ABSENT && !(n->state == CLOSING && n->is_closed))
+        if (n->state != ABSENT && !(n->state == CLOSING && n->h.is_closed))
             node_crash(n, f->kind == FUZZ_CRASH);
         break;
     case FUZZ_STOP:
         if (n->state == RUNNING) {
             n->is_stopped = true;
-            pd_sim_stop(n->loop, true);
+            pd_sim_stop(n->h.loop, true);
         }
         break;
     case FUZZ_END:
@@ -541,7 +512,7 @@ static void fault_begin(struct world *w, const struct fuzz_fault *f)
     case FUZZ_DRAIN:
         if (n->state == RUNNING && !n->is_stopped) {
             n->state = DRAINING;
-            pd_node_drain(n->node, on_drained, n);
+            pd_node_drain(n->h.node, on_drained, n);
         }
         break;
     case FUZZ_CUT:
@@ -581,11 +552,11 @@ static void node_restore(struct world *w, struct node *n)
 {
     if (n->is_stopped) {
         n->is_stopped = false;
-        pd_sim_stop(n->loop, false);
+        pd_sim_stop(n->h.loop, false);
     }
     if (n->state == DRAINING)
         node_end(n);
-    if (n->state == CLOSING && !n->is_closed)
+    if (n->state == CLOSING && !n->h.is_closed)
         return; /* later */
     reap_all(w);
     if (n->state == ABSENT)
@@ -650,7 +621,7 @@ static void heal(struct world *w)
 static void books(struct world *w)
 {
     for (uint32_t i = 0; i < w->plan->n_nodes; i++) {
-        if (w->nodes[i].state == RUNNING && !pd_reqs_balanced(w->nodes[i].node->reqs))
+        if (w->nodes[i].state == RUNNING && !pd_reqs_balanced(w->nodes[i].h.node->reqs))
             fail(w, "L11", "the books of %s do not balance", w->plan->nodes[i].host);
     }
 }
@@ -756,7 +727,7 @@ static void phase_live(struct world *w)
 static double metric(const struct node *n, const char *name)
 {
     double v = 0;
-    pd_metrics_read(n->node->metrics, name, NULL, &v);
+    pd_metrics_read(n->h.node->metrics, name, NULL, &v);
     return v;
 }
 
@@ -766,24 +737,24 @@ static void node_leaks(struct world *w, const struct node *n)
     struct pd_req_counts counts;
     struct pd_peer_info info = { .size = sizeof info };
     const struct pd_peer_api *peer = pd_peer_table();
-    pd_reqs_counts(n->node->reqs, &counts);
+    pd_reqs_counts(n->h.node->reqs, &counts);
     if (counts.outcome[PD_REQ_LIVE] != 0)
         fail(w, "leak", "%s has %llu live requests", host, (unsigned long long)counts.outcome[PD_REQ_LIVE]);
-    if (!pd_reqs_balanced(n->node->reqs))
+    if (!pd_reqs_balanced(n->h.node->reqs))
         fail(w, "L11", "the books of %s do not balance", host);
     if (metric(n, "pdplane_kv_leases") > 0)
         fail(w, "leak", "%s has %.0f leases", host, metric(n, "pdplane_kv_leases"));
     if (metric(n, "pdplane_kv_transfer_inflight") > 0)
         fail(w, "leak", "%s has %.0f transfers", host, metric(n, "pdplane_kv_transfer_inflight"));
-    for (uint32_t i = 0; i < n->node->n_engines; i++) {
+    for (uint32_t i = 0; i < n->h.node->n_engines; i++) {
         struct pd_engine_load load = { .size = sizeof load };
-        n->node->engines[i]->e.ops->load(n->node->engines[i]->e.engine, &load);
+        n->h.node->engines[i]->e.ops->load(n->h.node->engines[i]->e.engine, &load);
         if (load.blocks_free != load.blocks_total || load.running + load.waiting != 0)
             fail(w, "leak", "%s has %u of %u blocks free, %u sequences run, %u wait", host, load.blocks_free,
                  load.blocks_total, load.running, load.waiting);
     }
-    for (pd_peer_ref ref = peer->next(n->node->peers, 0); ref != 0; ref = peer->next(n->node->peers, ref)) {
-        if (peer->info(n->node->peers, ref, &info) == PD_OK && info.calls != 0)
+    for (pd_peer_ref ref = peer->next(n->h.node->peers, 0); ref != 0; ref = peer->next(n->h.node->peers, ref)) {
+        if (peer->info(n->h.node->peers, ref, &info) == PD_OK && info.calls != 0)
             fail(w, "leak", "%s has %u open calls with %s", host, info.calls, info.desc->name);
     }
 }
@@ -810,7 +781,7 @@ static bool all_closed(void *arg)
 {
     struct world *w = arg;
     for (uint32_t i = 0; i < w->plan->n_nodes; i++) {
-        if (w->nodes[i].state == CLOSING && !w->nodes[i].is_closed)
+        if (w->nodes[i].state == CLOSING && !w->nodes[i].h.is_closed)
             return false;
     }
     return w->client_closed;
