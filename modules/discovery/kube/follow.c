@@ -15,6 +15,7 @@
 
 #define BODY_MAX (16u << 20)        /* of a page of a list, and of one change */
 #define BACKOFF_MAX (30 * PD_SEC)
+#define LIST_PAUSE PD_SEC           /* at most, before a list that a watch has asked for */
 #define SETTLE (20 * PD_MS)         /* changes that come together are told together */
 
 static void step(struct pd_discovery *d);
@@ -106,12 +107,13 @@ void kube_list_again(struct pd_discovery *d)
     pd_timer_start(&d->timer, 0);
 }
 
-/* The same because of what came: an API server that says it again and again is asked
- * less and less often. */
+/* The same because of what came.  It is no trouble and has a pause of its own, so that an
+ * API server that says it each time is not asked without end. */
 static void list_later(struct pd_discovery *d)
 {
     forget_version(d);
-    retry(d);
+    d->state = KUBE_IDLE;
+    pd_timer_start(&d->timer, LIST_PAUSE / 2 + pd_loop_random_below(d->loop, LIST_PAUSE / 2));
 }
 
 /* ---- lists ------------------------------------------------------------------------------------------ */
