@@ -198,6 +198,25 @@ seed 'gguf', 'keys', model([@keys[0 .. 4], gs('list') . pack('VVQ<', 9, 4, 3) . 
 seed 'gguf', 'empty', model([], []);
 seed 'gguf', 'short', substr model(\@keys, \@tensors), 0, 300;
 
+# split: bits, then the answer of a prefill server
+my $params = '{"ctx_request_id":4611686018427387905 , "request_type":"context_only","first_gen_tokens":[613],"ctx_usage":null,'
+    . '"encoded_opaque_state":"AAE=","disagg_request_id":4611686018427387905}';
+my $rest = '"usage":{"prompt_tokens":2,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":1}},"prompt_token_ids":[1,881]}';
+seed 'split', 'chat', "\x01" . '{"id":"a","choices":[{"index":0,"message":{"role":"assistant","content":"x"},"finish_reason":"length",'
+    . "\"disaggregated_params\":$params}],$rest";
+seed 'split', 'usage', "\x10" . qq({"choices":[{"text":"x","disaggregated_params":$params}],$rest);
+seed 'split', 'final', "\x07" . qq({"id":"a",\n"object":"chat.completion","choices":[{"index":0,"message":{"content":null,"tool_calls":[{"id":"t"},{}, 3]},\r\n)
+    . qq("finish_reason":"tool_calls","disaggregated_params":null}],$rest);
+seed 'split', 'final-text', "\x06" . qq({"object":"text_completion","choices":[{"text":"x","finish_reason":"stop"}],$rest);
+seed 'split', 'final-plain', "\x00" . qq({"choices":[{"finish_reason":"stop"}]});
+seed 'split', 'one', "\x0b" . qq({"choices":[{"message":{"tool_calls":[]}}],"object":1});
+seed 'split', 'no-object', "\x08" . '{"choices":[7]}';
+seed 'split', 'two', "\x00" . '{"choices":[{},{}]}';
+seed 'split', 'twice', "\x10" . '{"choices":[{"finish_reason":null,"disaggregated_params":{"ctx_request_id":1,"a":1,"request\\u005ftype":1,"b":1,"request_type":2,"c":1,'
+    . '"ctx_usage":1,"d":1,"request_type":2,"e":1,"request_type":2}}],"usage":{}}';
+seed 'split', 'usage-twice', "\x06" . '{"choices":[{"finish_reason":"stop"}],"usage":{"completion_tokens":1,"completion_tokens":2}}';
+seed 'split', 'empty', "\x00" . '{"choices":[{"disaggregated_params":{"ctx_request_id":1,"request_type":null}}]}';
+
 # discovery: what it is, then JSON
 seed 'discovery', 'file', "\0" . '{"endpoints":[{"name":"a","url":"http://10.0.0.1:8000","type":"vllm","roles":["prefill","decode"],'
     . '"models":["m"],"weight":50,"labels":{"llm-d.ai/role":"both"},"epoch":7},'

@@ -104,7 +104,7 @@ pd_status split_taken_put(const struct split *s, struct pd_iov *iov, size_t *n, 
 
 /* split_final.c */
 /* Gives the client the prefill server's answer; the request is gone.  False: memory is
- * short, and nothing was done. */
+ * short, or a key of the usage stands there twice, and nothing was done. */
 bool split_final(struct request *q);
 
 #endif

@@ -8,7 +8,7 @@
 
 #include <pdplane/json.h>
 
-#define PATHS (6u + PD_API_EDITS_MAX + PD_ADAPTER_MAX_INNER)
+#define PATHS (7u + PD_API_EDITS_MAX + PD_ADAPTER_MAX_INNER)
 
 static void run_put(struct split_taken *t, const char *p, size_t n)
 {
@@ -149,6 +149,7 @@ pd_status split_take(struct split *s)
         finish = n;
         paths[n++] = s->finish;
         paths[n++] = "choices";
+        paths[n++] = "choices[]";
     }
     if (s->needs[0] != '\0') {
         needs = n;
@@ -166,7 +167,7 @@ pd_status split_take(struct split *s)
     if (json->scan((struct pd_str){ s->answer, s->answer_n }, NULL, paths, n, v, NULL) != PD_OK)
         return PD_EPROTO;
     /* With several choices the first one would speak for all. */
-    if (has_finish && (v[finish + 1].type != PD_JSON_ARRAY || json->count(&v[finish + 1]) != 1))
+    if (has_finish && (json->count(&v[finish + 1]) != 1 || v[finish + 2].type != PD_JSON_OBJECT))
         return PD_EPROTO;
     usage_read(q, &v[1], &v[2]);
     s->is_final = is_final(s, has_finish ? &v[finish] : &v[0]);
