@@ -55,6 +55,13 @@ subtest 'what it says of itself' => sub {
 };
 
 subtest 'wrong input' => sub {
+    SKIP: {
+        skip 'there is no /dev/full', 2 unless -c '/dev/full';
+        for my $args ('--help', "-c '$router' --rate 9 -n 2 -o 2") {
+            my ($rc, undef, $err) = run_program('sh', '-c', "exec '$pdsim' $args >/dev/full");
+            like "$rc $err", qr/^1 pdsim: cannot write: /, "nothing can be written: $args";
+        }
+    }
     for my $bad ([], ['-c', $router], ['-c', $router, '--rate', 'x'], ['-c', $router, '--rate', 1, '--trace', 'x'],
                  ['-c', $router, '--rate', 1, '-a', 'poison'], ['--rate', 1, '--kill', 'd0'], ['--rate', 1, 'x'],
                  ['--rate', 1, '--slow', 'd0@5s'], ['--rate', 1, '--ttft', '5'], ['--mdoc'], ['--rate', 1, '-g', 'x']) {

@@ -118,8 +118,9 @@ static void seq_advance(struct pd_whatif_engine *e, struct seq *s)
     s->computed += s->chunk;
     if (s->computed < s->prompt)
         return;
-    if (e->opts.class->prefix_cache)
-        (void)pd_whatif_cache_add(&e->cache, s->hashes, s->n_hashes, cache_room(e));
+    if (e->opts.class->prefix_cache &&
+        pd_whatif_cache_add(&e->cache, s->hashes, s->n_hashes, cache_room(e)) != PD_OK)
+        e->stats.short_of_memory++;
     pd_whatif_engine_computed(s);
     pd_whatif_engine_token(s);
 }

@@ -13,6 +13,7 @@
 #define EVENT_MAX (1u << 20)
 #define ANSWER_MAX (16u << 20)
 #define PROMPT_MAX (1u << 22)       /* tokens */
+#define HASHES_MAX 65536u           /* blocks of a prompt that a cache may keep */
 #define ANSWER_TOKENS_MAX (1u << 20)
 #define DEFAULT_TOKENS 16u
 #define TOKEN_BYTES 4u              /* as whatif/work.c makes prompts */
@@ -177,8 +178,8 @@ void pd_whatif_engine_computed(struct seq *s)
     struct seq *other = pd_idmap_remove(&rooms->waiting, s->room);
     if (other != NULL)
         transfer(other);
-    else
-        (void)pd_idmap_put(&rooms->done, s->room, rooms, NULL);
+    else if (pd_idmap_put(&rooms->done, s->room, rooms, NULL) != PD_OK)
+        s->engine->stats.short_of_memory++;
 }
 
 static void begin(struct seq *s)
@@ -224,12 +225,14 @@ static bool prompt_read(struct seq *s, struct pd_str text)
     if (tokens > PROMPT_MAX)
         return refuse(s, 400, "context_length_exceeded", "The prompt is too long.");
     s->prompt = tokens > 0 ? (uint32_t)tokens : 1;
-    s->n_hashes = (uint32_t)(text.n / block);
+    s->n_hashes = (uint32_t)(text.n / block < HASHES_MAX ? text.n / block : HASHES_MAX);
     if (s->n_hashes == 0)
         return true;
     s->hashes = pd_arena_calloc(pd_http_req_arena(s->req), s->n_hashes, sizeof *s->hashes);
-    if (s->hashes == NULL)
+    if (s->hashes == NULL) {
+        s->engine->stats.short_of_memory++;
         return refuse(s, 503, "overloaded", "Out of memory.");
+    }
     pd_hash_chain(text.p, text.n, block, CHAIN_SEED, s->hashes, s->n_hashes);
     return true;
 }
@@ -280,6 +283,7 @@ static void complete(struct pd_whatif_engine *e, struct pd_http_req *req, bool i
     e->stats.requests++;
     if (s == NULL) {
         e->stats.refused++;
+        e->stats.short_of_memory++;
         pd_http_error(req, 503, NULL, "overloaded", "Out of memory.", NULL);
         return;
     }

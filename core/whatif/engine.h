@@ -49,6 +49,7 @@ struct pd_whatif_engine_stats {
     pd_time busy;               /* in steps */
     double running_ns;          /* sum of running sequences by time */
     uint32_t waiting_max;
+    uint64_t short_of_memory;   /* times that this process was: figures are wrong then */
 };
 
 /* PD_OK, PD_ENOMEM, or what listening gave; *out is NULL or is to be closed either way. */

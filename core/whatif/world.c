@@ -237,6 +237,7 @@ static pd_status collect(struct world *w, struct pd_err *err)
 {
     struct pd_whatif_result *r = w->out;
     struct pd_req_counts counts;
+    bool is_short = false;
     r->load = *pd_bench_load_result(w->load);
     r->elapsed = pd_sim_now(w->sim) - w->start;
     pd_reqs_counts(w->router.node->reqs, &counts);
@@ -250,7 +251,10 @@ static pd_status collect(struct world *w, struct pd_err *err)
     for (uint32_t i = 0; i < w->n_engines; i++) {
         r->servers[i].name = endpoint_of(w, i)->name;
         r->servers[i].stats = *pd_whatif_engine_stats(w->engines[i]);
+        is_short |= r->servers[i].stats.short_of_memory > 0;
     }
+    if (is_short || r->load.errors[PD_BENCH_ERROR_LOCAL] > 0)
+        return pd_err_set(err, PD_ENOMEM, "memory was short in this process, so the figures would be wrong");
     return PD_OK;
 }
 
