@@ -228,7 +228,7 @@ static void loop_stop(struct pd_loop *loop)
     struct uvl *l = uvl_of(loop);
 
     __atomic_store_n(&l->stop, 1, __ATOMIC_RELEASE);
-    uv_async_send(&l->wake);
+    pd_loop_uvl_wake(l);
 }
 
 pd_status pd_loop_uv_turn(struct pd_loop *loop, pd_time max_wait_ns)

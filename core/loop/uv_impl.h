@@ -113,6 +113,16 @@ static inline void pd_loop_uvl_touch(struct uvl *l)
     l->uv_is_quiet = false;
 }
 
+/* Wakes the loop, from any thread, for what the caller has written before.  libuv does
+ * nothing when a wake-up is on its way already, and looks whether one is before that
+ * write has to be seen by others: then the loop could take the one on its way, look
+ * for what it was woken for, and wait. */
+static inline void pd_loop_uvl_wake(struct uvl *l)
+{
+    __sync_synchronize();
+    uv_async_send(&l->wake);
+}
+
 void pd_loop_uvl_handle_add(struct uvl *l, struct uvl_handle *h, const char *what,
                             const char *name);
 void pd_loop_uvl_handle_remove(struct uvl_handle *h);

@@ -63,7 +63,7 @@ bool pd_loop_uvl_post(struct pd_loop *loop, struct pd_task *task)
     }
     pthread_mutex_unlock(&l->post_lock);
     if (was_empty && !is_loop_thread(l))
-        uv_async_send(&l->wake);
+        pd_loop_uvl_wake(l);
     return is_new;
 }
 
