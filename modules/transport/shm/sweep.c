@@ -57,9 +57,11 @@ static bool remove_dead(struct pd_loop *loop, const char *dir, const char *name)
                                            .unix_mode = 0600 };
     struct pd_addr addr = { .family = PD_AF_UNIX };
     struct pd_listener *l;
+    int n;
 
-    snprintf(addr.path, sizeof(addr.path), "%s/%s", dir, name);
-    if (pd_listener_open(loop, &addr, &opts, nobody_comes, NULL, &l) != PD_OK)
+    n = snprintf(addr.path, sizeof(addr.path), "%s/%s", dir, name);
+    if (n < 0 || (size_t)n >= sizeof(addr.path) ||
+        pd_listener_open(loop, &addr, &opts, nobody_comes, NULL, &l) != PD_OK)
         return false;
     pd_listener_close(loop, l);
     return true;
