@@ -142,8 +142,8 @@ like $err, qr/block_tokens is 12, not a multiple of 8/, 'nor blocks of any size'
 my $sanitized = (pdplane('-V'))[1] !~ /^sanitizers\s+no$/m;
 SKIP: {
     skip 'a sanitizer has its memory from the same limit', 2 if $sanitized;
-    my $conf = spew('large.conf', conf($model, 'cells = 60000000;'));
-    ($rc, $out, $err) = run_program('sh', '-c', 'ulimit -v 6000000; exec "$0" "$@"', builddir() . '/pdplane', '-D', '-c', $conf);
+    my $conf = spew('large.conf', conf($model, 'cells = 8000000;'));
+    ($rc, $out, $err) = run_program('sh', '-c', 'ulimit -v 3000000; exec "$0" "$@"', builddir() . '/pdplane', '-D', '-c', $conf);
     is $rc, 1, 'too many cells: it ends, and not by a signal';
     like $out . $err, qr/libllama cannot make a context; smaller engine\.cells or engine\.context/, 'with a reason';
 }

@@ -428,7 +428,7 @@ static void copy_blocks(struct job *to, struct job *from, uint32_t tokens)
 }
 
 /* From one engine to another with other sizes, after any number of tokens: part of the
- * prompt, all but the last token, all of it with the first token. */
+ * prompt, all but the last token, all of it without and with the first token. */
 static void handover(void **state)
 {
     struct ll_conf conf = defaults(), other = defaults();
@@ -446,18 +446,18 @@ static void handover(void **state)
     assert_memory_equal(&p->layout, &d->layout, sizeof(p->layout));
     for (uint32_t i = 0; i < JOBS; i++) {
         uint32_t n = from[i].n_prompt;
-        const uint32_t upto[] = { 1, n / 2, n - 1, n };
+        const uint32_t upto[] = { 1, n / 2, n - 1, n, n };
         struct pd_token first = { .size = sizeof(first), .position = n };
         job_start(&from[i], p, PD_RUN_PREFILL);
         job_wait(&from[i]);
         assert_int_equal(from[i].upto, n);
         assert_int_equal(from[i].n, 1);
         first.id = from[i].ids[0];
-        for (uint32_t k = 0; k < 4; k++) {
+        for (uint32_t k = 0; k < 5; k++) {
             assert_int_equal(job_open(&to[i], d), PD_OK);
             copy_blocks(&to[i], &from[i], upto[k]);
             assert_int_equal(ops->seq_import(to[i].seq, upto[k]), PD_OK);
-            assert_int_equal(ops->seq_run(to[i].seq, PD_RUN_DECODE, 0, k == 3 ? &first : NULL), PD_OK);
+            assert_int_equal(ops->seq_run(to[i].seq, PD_RUN_DECODE, 0, k == 4 ? &first : NULL), PD_OK);
             job_wait(&to[i]);
             job_is_golden(&to[i]);
             job_close(&to[i]);
@@ -574,6 +574,34 @@ static void closing(void **state)
     ops->destroy(e, NULL, NULL);
     for (int i = 0; i < 5; i++)
         turn(100 * PD_MS);
+    free(j);
+}
+
+/* A step for which nobody waits any more is ended by the library.  It may be over
+ * before that, so it is tried until it was not. */
+static void forgotten(void **state)
+{
+    struct job *j = golden_jobs(JOBS + 1);
+    struct ll_conf conf = defaults();
+    struct pd_engine *e;
+    bool ended = false;
+
+    (void)state;
+    conf.step_tokens = 2048;
+    conf.prefix_cache = false;
+    e = engine_open(&conf);
+    for (uint32_t i = 0; i < 200 && !ended; i++) {
+        job_start(&j[JOBS], e, PD_RUN_DECODE);
+        while (!e->computing)
+            turn(PD_MS);
+        job_close(&j[JOBS]);
+        while (e->computing)
+            turn(PD_MS);
+        ended = e->step_status == PD_ECANCELED;
+    }
+    assert_true(ended);
+    run_all(e, j, JOBS);
+    engine_close(e);
     free(j);
 }
 
@@ -747,7 +775,7 @@ static void short_of_memory(void **state)
     limit = before;
     limit.rlim_cur = (rlim_t)2 << 30;
     assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
-    conf.cells = 1 << 24;               /* 16 GB */
+    conf.cells = 1 << 23;               /* 8 GB */
     refused(&conf, "libllama cannot make a context");
     assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
     conf.cells = 0;
@@ -800,7 +828,8 @@ static void fingerprint(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(golden), cmocka_unit_test(small_steps), cmocka_unit_test(seeded), cmocka_unit_test(few_cells),
     cmocka_unit_test(priority), cmocka_unit_test(handover), cmocka_unit_test(parts), cmocka_unit_test(not_a_number),
-    cmocka_unit_test(closing), cmocka_unit_test(limits), cmocka_unit_test(text), cmocka_unit_test(bad_files),
+    cmocka_unit_test(closing), cmocka_unit_test(forgotten), cmocka_unit_test(limits), cmocka_unit_test(text),
+    cmocka_unit_test(bad_files),
     cmocka_unit_test(short_of_memory), cmocka_unit_test(fingerprint),
 };
 
