@@ -168,6 +168,8 @@ static void leg_token(struct leg *leg, const struct pd_leg_token *token)
         request_failf(q, 503, "server_error", "overloaded", "out of memory");
         return;
     }
+    if (q->start != NULL)
+        request_comes(q);
     r->req->tokens(r->reqs, q->record, 1, now_of(q));
     if (r->api->answer_token(q->answer, leg->index, token, &out) != PD_OK) {
         request_failf(q, 502, "server_error", "engine_protocol", "the engine's answer was not understood");
@@ -371,6 +373,10 @@ bool leg_send(struct leg *leg)
     struct router *r = q->router;
     struct pd_sched_plan plan;
     struct pd_str bytes;
+    if (q->start == NULL && !request_start(q)) {
+        request_failf(q, 503, "server_error", "overloaded", "out of memory");
+        return false;
+    }
     for (;;) {
         pd_status status = leg_schedule(leg, &plan);
         if ((status == PD_ENOENT || status == PD_EAGAIN) && leg_wait(leg))

@@ -80,7 +80,7 @@ struct request {
     struct pd_api_request *api;        /* NULL once a server answers */
     struct pd_req *record;
     struct pd_answer *answer;          /* of our own nodes; NULL: a server writes it */
-    struct request_start *start;       /* NULL once a server answers */
+    struct request_start *start;       /* NULL once a server answers, or all legs bring tokens */
     struct pd_prompt *prompts;         /* one per prompt, then their hashes; the start's when that is
                                           enough */
     uint64_t seed;                     /* for our own nodes */
@@ -177,6 +177,9 @@ void relay_reset(struct request *q);
 bool request_start(struct request *q);
 /* Gives back what only sending it takes; it is not sent again. */
 void request_started(struct request *q);
+/* A leg to a node has brought a token: the same once all of them bring some.  Sending one of
+ * them again takes request_start. */
+void request_comes(struct request *q);
 void request_starts_fini(struct router *r);
 /* Keeps the prefill endpoints of its plan, none of them when memory is short. */
 void leg_prefills(struct leg *leg, const struct pd_sched_plan *plan);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What sending a request takes: the hashes of its prompts, and where its legs may go and
- * not go.  A request that a server behind an adapter answers needs none of it any more,
- * and its answer may last long. */
+ * not go.  A request that a server behind an adapter answers needs none of it any more, nor
+ * one whose legs all bring tokens, and its answer may last long.  A leg that is lost then
+ * begins anew: its prompt is hashed again. */
 #include "request.h"
 
 #include <stdlib.h>
@@ -28,6 +29,23 @@ void request_started(struct request *q)
     } else {
         free(s);
     }
+}
+
+void request_comes(struct request *q)
+{
+    for (uint32_t i = 0; i < q->n_legs; i++) {
+        const struct leg *leg = &q->legs[i];
+        bool is_open = leg->prefill != NULL && leg->prefill->dispatch.ticket != 0;
+        bool has_come = leg->is_done || (leg->call != NULL && leg->n_output > leg->n_sent);
+        if (is_open || !has_come)
+            return;
+    }
+    for (uint32_t i = 0; i < q->n_legs; i++) {
+        free(q->legs[i].prefill);
+        q->legs[i].prefill = NULL;
+        q->legs[i].n_prefills = 0;
+    }
+    request_started(q);
 }
 
 static bool start_new(struct request *q)
