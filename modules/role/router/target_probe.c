@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Probes of servers: the name is looked up, then the server is asked whether it is there,
- * which models it has and how it runs.
+ * which models it has and how it runs.  Of a server that is down the name is looked up
+ * again before each probe: it may have moved.
  *
  * One call at a time, and when it has ended one timer, so a server that is followed is
  * always asked again; each answer is read up to a limit. */
@@ -42,6 +43,12 @@ void target_server_state(struct target *t, uint32_t state, const char *why)
         targets_ready_tell(r);
     if (state == PD_ENDPOINT_UP)
         router_wait_node(r);
+}
+
+static void probe_failed(struct target *t, const char *why)
+{
+    t->is_resolved = false;
+    target_server_state(t, PD_ENDPOINT_DOWN, why);
 }
 
 static void probe_head(struct pd_http_call *call, const struct pd_http_head *head, void *arg)
@@ -108,7 +115,7 @@ static void probe_end(struct pd_http_call *call, void *arg)
             return;
         target_server_state(t, PD_ENDPOINT_UP, "");
     } else {
-        target_server_state(t, PD_ENDPOINT_DOWN, "its probe did not answer with status 200");
+        probe_failed(t, "its probe did not answer with status 200");
     }
     probe_again(t);
 }
@@ -122,7 +129,7 @@ static void probe_error(struct pd_http_call *call, enum pd_http_fail fail, pd_st
     if (why != PD_ECANCELED && t->probe_what == PD_ADAPTER_INFO)
         info_end(t, false);
     else if (why != PD_ECANCELED)
-        target_server_state(t, PD_ENDPOINT_DOWN, pd_host()->status_text(why));
+        probe_failed(t, pd_host()->status_text(why));
     if (!t->router->is_closing)
         probe_again(t);
 }
@@ -165,6 +172,29 @@ static void probe_first(struct target *t)
         target_server_state(t, PD_ENDPOINT_UP, "");
 }
 
+/* The address behind the one that did not answer, or the first. */
+static const struct pd_addr *next_address(const struct target *t, const struct pd_addr *addrs, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (pd_addr_equal(&addrs[i], &t->addr))
+            return &addrs[(i + 1) % n];
+    }
+    return addrs;
+}
+
+static void address_take(struct target *t, const struct pd_addr *to)
+{
+    char text[PD_ADDR_TEXT];
+    if (pd_addr_equal(&t->addr, to))
+        return;
+    if (t->addr.family != PD_AF_NONE) {
+        pd_addr_format(t->router->loop, to, text, sizeof text);
+        pd_log_info(t->router->log, "endpoint \"%s\" is looked for at %s now", t->endpoint->name, text);
+    }
+    target_ways_close(t);
+    t->addr = *to;
+}
+
 static void resolved(struct pd_resolve *resolve, pd_status status, const struct pd_addr *addrs, size_t n,
                      void *arg)
 {
@@ -176,8 +206,7 @@ static void resolved(struct pd_resolve *resolve, pd_status status, const struct 
         probe_again(t);
         return;
     }
-    target_ways_close(t);
-    t->addr = addrs[0];
+    address_take(t, next_address(t, addrs, n));
     t->is_resolved = true;
     probe_first(t);
 }
