@@ -41,7 +41,12 @@ sub logs {
     return;
 }
 sub serving { my ($n) = @_; my @w = $n->log_text =~ /worker (\d+) serves/g; return @w }
-sub serves_again { my ($n, $more) = @_; my $want = $n->{served} += $more // 1; return logs($n, qr/(?:worker \d+ serves.*){$want}/s) }
+sub serves_again {
+    my ($n) = @_;
+    my $want = ++$n->{served};
+    ok(until_true(60, sub { serving($n) >= $want }), $n->name . ": worker $want serves") or diag $n->log_text;
+    return;
+}
 # What a process has started and not yet buried.
 sub children { my ($pid) = @_; open my $f, '<', "/proc/$pid/task/$pid/children" or return; return split ' ', <$f> // '' }
 sub ends_with {
@@ -77,35 +82,33 @@ sub ends_with {
 {
     my $n = managed('refuses');
     serves_again($n);
-    my $refused = sub { until_true(20, sub { $n->log_text =~ /not now: a worker is starting/ }) };
-    # While the next one starts; that may be short.
-    for (1 .. 50) {
-        my $from = length $n->log_text;
-        $n->signal('USR2');
-        until_true(60, sub { substr($n->log_text, $from) =~ /signal USR2/ });
-        $n->signal($_ % 2 ? 'HUP' : 'USR2');
-        serves_again($n);
-        until_true(60, sub { 1 == children($n->pid) });
-        last if $n->log_text =~ /not now/ && $_ > 1;
-        $n->{served} = serving($n);
-    }
-    like $n->log_text, qr/not now: a worker is starting or the node is ending/, 'one upgrade at a time';
-    until_true(60, sub { 1 == children($n->pid) });
-    $n->{served} = serving($n);
     my $good = slurp($n->{conf});
-    # A late signal of the loop may still make it too early.
-    my $upgrade = sub {
-        my ($pattern) = @_;
-        until_true(60, sub { $n->signal('USR2'); until_true(3, sub { $n->log_text =~ $pattern }) });
-        logs($n, $pattern);
-    };
+    my $refused = sub { return scalar(() = $n->log_text =~ /not now: a worker is starting or the node is ending/g) };
+    # The next worker waits some seconds for a server that is not there.
+    change($n, sub { s/127\.0\.0\.1:$engine_port/127.0.0.1:1/ });
+    $n->signal('USR2');
+    ok until_true(60, sub { 2 == children($n->pid) }), 'a worker is starting';
+    for my $signal (qw(USR2 HUP)) {
+        my $before = $refused->();
+        $n->signal($signal);
+        ok until_true(60, sub { $refused->() > $before }), "$signal meanwhile is refused";
+    }
+    spew($n->{conf}, $good);
+    serves_again($n);
+    ok until_true(60, sub { 1 == children($n->pid) }), 'it is the only one then';
+    $n->signal('USR2');
+    serves_again($n);
+    until_true(60, sub { 1 == children($n->pid) });
     spew($n->{conf}, 'load = [');
-    $upgrade->(qr/the configuration is not taken into use: it cannot be read/);
+    $n->signal('USR2');
+    logs($n, qr/the configuration is not taken into use: it cannot be read/);
     my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die;
     spew($n->{conf}, $good =~ s/listen = \(/listen = ( { address = "127.0.0.1:@{[ $taken->sockport ]}"; api = "admin"; },/r);
-    $upgrade->(qr/not taken into use: cannot listen on 127\.0\.0\.1:\d+: the address is in use/);
+    $n->signal('USR2');
+    logs($n, qr/not taken into use: cannot listen on 127\.0\.0\.1:\d+: the address is in use/);
     spew($n->{conf}, $good =~ s/load = \[/load = [ "no_such_module",/r);
-    $upgrade->(qr/worker \d+ ended with exit status 1.*the new worker did not come up; nothing has changed/s);
+    $n->signal('USR2');
+    logs($n, qr/worker \d+ ended with exit status 1.*the new worker did not come up; nothing has changed/s);
     my ($rc, undef, $err) = run_program($pdctl, '-s', "$dir/refuses.sock", 'status');
     is $rc, 0, 'the old one serves' or diag $err;
     spew($n->{conf}, $good);
