@@ -252,4 +252,27 @@ $sum += $m->{$_} for grep { /^pdplane_requests_total/ } keys %$m;
 ok !grep({ /^pdplane_requests_running/ && $m->{$_} } keys %$m), 'no request is left';
 cmp_ok $sum, '>', 80, "all are counted ($sum)";
 $router->stop;
+
+# ---- a server whose probes are answered and whose requests are not
+modes('cut', 'ok');
+my $other = PDPlane::Daemon->new('other', sprintf <<"END", $a->port, $b->port);
+load = [ "router", "openai" ];
+listen = ( { address = "127.0.0.1:%%%%PORT_oapi%%%%"; api = "openai"; },
+           { address = "127.0.0.1:%%%%PORT_oadmin%%%%"; api = "admin"; } );
+endpoints = ( { name = "a"; type = "openai"; url = "http://127.0.0.1:%d"; models = [ "m" ]; },
+              { name = "b"; type = "openai"; url = "http://127.0.0.1:%d"; models = [ "m" ]; } );
+role = { router = { probe_interval = "100ms"; }; };
+scheduler = { failures = 2; failure_pause = "1s"; };
+END
+$other->expect_log(qr/request failed with status/);
+$other->start;
+ok until_true(20, sub { ($other->metric('pdplane_router_decode_endpoints_up') // 0) == 2 }), 'both are up';
+my $asked = 0;
+ok until_true(20, sub {
+    post($other->api_port, '/v1/chat/completions', { model => 'm', messages => [ { role => 'user', content => ++$asked . ' times' x 100 } ] });
+    $other->log_text =~ /endpoint "a" answers its probes, but \d+ requests to it failed in a row: it steps back/
+}), 'the log says that it steps back, and why';
+ok until_true(20, sub { $other->log_text =~ /endpoint "a" is in use again/ }), 'and when it is in use again';
+is scalar(my @ups = $other->log_text =~ /endpoint "a" is up/g), 1, 'its probes tell nothing new';
+$other->stop;
 done_testing;

@@ -86,6 +86,7 @@ struct target {
     bool shares;               /* requests with a server of the same protocol */
     bool is_checked;           /* since it was down last */
     bool is_unfit;             /* it runs otherwise than its roles need */
+    bool is_suspect;           /* its requests failed, though its probes do not */
     bool is_resting;           /* gets no new requests whatever its probe says */
     uint32_t probed;           /* PD_ENDPOINT_UP, PD_ENDPOINT_DOWN */
 };

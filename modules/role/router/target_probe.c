@@ -18,6 +18,20 @@ static void probe_again(struct target *t)
     pd_timer_start(&t->probe_timer, t->router->conf->probe_interval);
 }
 
+/* Failures of requests are told by the probe that follows them. */
+static void tell_suspect(struct target *t, bool is_suspect, uint32_t failures)
+{
+    bool is_news = is_suspect != t->is_suspect;
+    t->is_suspect = is_suspect;
+    if (!is_news || t->probed != PD_ENDPOINT_UP)
+        return;
+    if (is_suspect)
+        pd_log_notice(t->router->log, "endpoint \"%s\" answers its probes, but %u request%s to it failed in a row: "
+                      "it steps back for a while", t->endpoint->name, failures, failures == 1 ? "" : "s");
+    else
+        pd_log_notice(t->router->log, "endpoint \"%s\" is in use again", t->endpoint->name);
+}
+
 void target_server_state(struct target *t, uint32_t state, const char *why)
 {
     struct router *r = t->router;
@@ -27,8 +41,11 @@ void target_server_state(struct target *t, uint32_t state, const char *why)
     t->is_checked &= state == PD_ENDPOINT_UP;
     if (t->is_resting && state == PD_ENDPOINT_UP)
         state = PD_ENDPOINT_DRAINING;
-    if (r->sched->endpoint_get(r->scheds, t->ref, pd_loop_now(r->loop), &now) == PD_OK)
-        is_same = now.view.state == state;
+    if (r->sched->endpoint_get(r->scheds, t->ref, pd_loop_now(r->loop), &now) == PD_OK) {
+        bool is_suspect = state == PD_ENDPOINT_UP && now.view.state == PD_ENDPOINT_SUSPECT;
+        is_same = now.view.state == state || is_suspect;
+        tell_suspect(t, is_suspect, now.failures);
+    }
     if (now.view.state != 0 && !is_same) {
         if (state == PD_ENDPOINT_UP)
             pd_log_notice(r->log, "endpoint \"%s\" is up", t->endpoint->name);

@@ -123,6 +123,7 @@ pd_status target_server_add(struct router *r, const struct pd_node_endpoint *e)
     if (t->replaces != NULL) {
         t->probed = t->replaces->probed;
         t->is_resting = t->replaces->is_resting;
+        t->is_suspect = t->replaces->is_suspect;
         t->addr = t->replaces->addr;
         t->is_resolved = t->replaces->is_resolved;
     } else {
