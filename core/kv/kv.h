@@ -18,6 +18,7 @@ enum {
 
 #define PD_KV_MAX_TRANSPORTS PD_PEER_MAX_TRANSPORTS
 #define PD_KV_MAX_REGIONS PD_PEER_MAX_ENGINES
+#define PD_KV_LEASE_MIN (10 * PD_MS)  /* a source renews three times in each */
 
 /* What pd_kv_create needs.  Zero numbers stand for the defaults named. */
 struct pd_kv_conf {

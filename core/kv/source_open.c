@@ -27,6 +27,8 @@ static pd_status check_grant(struct pd_kv *kv, const struct pd_kv_source_params 
                           p->n_tokens);
     if (g->ttl_ms > kv->conf.lease_max / PD_MS)
         return pd_err_set(err, PD_EINVAL, "the grant's lease of %u ms is too long", g->ttl_ms);
+    if (g->ttl_ms < PD_KV_LEASE_MIN / PD_MS)
+        return pd_err_set(err, PD_EINVAL, "the grant's lease of %u ms is too short", g->ttl_ms);
     return pd_kv_layout_compatible(&g->layout, &p->region->layout, err);
 }
 

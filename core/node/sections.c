@@ -239,7 +239,7 @@ static const struct pd_option kv_rows[] = {
     PD_OPT_ENUM("digests", struct pd_node_kv_conf, digests, "full", digest_names,
                 .help = "Whether the digest of each block is compared before it is decoded from. Without "
                         "digests damaged KV gives wrong text that nobody notices."),
-    PD_OPT_DURATION("lease", struct pd_node_kv_conf, lease, "5s", .min = 10 * (int64_t)PD_MS,
+    PD_OPT_DURATION("lease", struct pd_node_kv_conf, lease, "5s", .min = (int64_t)PD_KV_LEASE_MIN,
                     .max = 60 * (int64_t)PD_SEC,
                     .help = "Blocks that are lent to a prefill node are taken back when nothing was heard "
                             "of it for so long."),

@@ -964,6 +964,11 @@ static void test_refusals(void **state)
     bad[0]++;
     assert_int_equal(pd_kv_source_open(w.p.kv, &p, &source_events, &w, &w.source, &err), PD_EPROTO);
     bad[0]--;
+    memcpy(bad + 54, "\x09\0\0\0", 4);   /* a lease of 9 ms, then one of hours */
+    assert_int_equal(pd_kv_source_open(w.p.kv, &p, &source_events, &w, &w.source, &err), PD_EINVAL);
+    memcpy(bad + 54, "\0\0\0\x01", 4);
+    assert_int_equal(pd_kv_source_open(w.p.kv, &p, &source_events, &w, &w.source, &err), PD_EINVAL);
+    memcpy(bad + 54, grant.p + 54, 4);
     w.d.desc.n_transports = 0;
     assert_int_equal(pd_kv_source_open(w.p.kv, &p, &source_events, &w, &w.source, &err), PD_ENOENT);
     w.d.desc.n_transports = 2;
