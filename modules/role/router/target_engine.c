@@ -147,15 +147,28 @@ static void engines_gone(struct router *r, const struct pd_peer_info *info)
     }
 }
 
-void target_engines_follow(struct router *r, const struct pd_peer_info *info, uint32_t what)
+/* Puts those that the scheduler does not know as they are; whether there were some. */
+static bool engines_put(struct router *r, const struct pd_peer_info *info, bool all)
 {
-    if (what == PD_PEER_ON_UP || (what == PD_PEER_ON_CHANGED && info->state == PD_PEER_UP)) {
-        for (uint32_t i = 0; i < info->desc->n_engines; i++) {
-            const struct pd_peer_engine *e = &info->desc->engines[i];
-            if (what == PD_PEER_ON_UP || !engine_is_known(target_of(r, info->ref, e->name), e))
-                engine_put(r, info, i);
-        }
-        engines_gone(r, info);
+    bool has_put = false;
+    for (uint32_t i = 0; i < info->desc->n_engines; i++) {
+        const struct pd_peer_engine *e = &info->desc->engines[i];
+        if (!all && engine_is_known(target_of(r, info->ref, e->name), e))
+            continue;
+        engine_put(r, info, i);
+        has_put = true;
     }
+    return has_put;
+}
+
+bool target_engines_follow(struct router *r, const struct pd_peer_info *info, uint32_t what)
+{
+    bool has_put = false;
+    /* With each load those that were left out, too: there was no memory, or no room. */
+    if (what == PD_PEER_ON_UP || info->state == PD_PEER_UP)
+        has_put = engines_put(r, info, what == PD_PEER_ON_UP);
+    if (what == PD_PEER_ON_UP || (what == PD_PEER_ON_CHANGED && info->state == PD_PEER_UP))
+        engines_gone(r, info);
     engines_report(r, info, what);
+    return has_put;
 }

@@ -58,15 +58,16 @@ void target_free(struct target *t)
 void router_targets_peer(struct router *r, pd_peer_ref peer, uint32_t what)
 {
     struct pd_peer_info info = { .size = sizeof info };
+    bool has_put = false;
     if (what == PD_PEER_ON_GONE)
         target_engines_lost(r, peer);
     else if (r->peer->info(r->peers, peer, &info) == PD_OK)
-        target_engines_follow(r, &info, what);
+        has_put = target_engines_follow(r, &info, what);
     /* From each peer each second: it must not cost more the more of them there are. */
-    if (what == PD_PEER_ON_LOAD)
+    if (what == PD_PEER_ON_LOAD && !has_put)
         return;
     targets_ready_tell(r);
-    if (what == PD_PEER_ON_UP)
+    if (what == PD_PEER_ON_UP || has_put)
         router_wait_node(r);
     else if (what == PD_PEER_ON_DOWN || what == PD_PEER_ON_GONE)
         router_wait_lost(r);

@@ -24,8 +24,8 @@ void target_ways_close(struct target *t);
 void targets_ready_tell(struct router *r);
 
 /* ---- target_engine.c */
-/* The peer is there, or says something else. */
-void target_engines_follow(struct router *r, const struct pd_peer_info *info, uint32_t what);
+/* The peer is there, or says something else.  True: engines of it were put anew. */
+bool target_engines_follow(struct router *r, const struct pd_peer_info *info, uint32_t what);
 void target_engines_lost(struct router *r, pd_peer_ref peer);
 
 /* ---- target_server.c */
